@@ -1,0 +1,17 @@
+"""Errors that a user can act on: what was given, what is allowed, what to type next."""
+
+
+class OmniCalcError(Exception):
+    """Base class. The message is shown to the user as it is; the command line exits with code 2."""
+
+
+class InputError(OmniCalcError, ValueError):
+    """A structure, setting or file that the user gave cannot be used."""
+
+
+class WeightsError(OmniCalcError):
+    """Weights that are unknown, damaged, or not on this machine."""
+
+
+class RunError(OmniCalcError):
+    """A run had to stop; the message says where its last good state lies."""

@@ -1,0 +1,12 @@
+"""E2Former-V2 / UBio-MolFM (arXiv:2602.17709): equivariant transformer on atoms and unit edge vectors."""
+
+from omnicalc.models.e2former.config import E2FormerConfig
+from omnicalc.models.e2former.model import E2Former
+from omnicalc.models.e2former.published import from_published
+
+__all__ = ["E2Former", "E2FormerConfig", "build", "from_published"]
+
+
+def build(config: dict) -> E2Former:
+    """An untrained network from the ``[config]`` table of a card."""
+    return E2Former(E2FormerConfig.from_dict(config))

@@ -1,0 +1,160 @@
+"""Attention of E2Former-V2 in the direct edge form: scores, radial gates, and aggregation of coupled values.
+
+The release rotates values into edge frames with absolute positions (EAAS); this form works on unit edge vectors
+alone, so it is translation-exact, has stress, and has no blind cone about the polar axis.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnicalc.models.e2former.angular import coupling_matrix, coupling_paths, harmonics
+from omnicalc.models.e2former.layers import ElementRadial, ScalarProjection, SO3Linear
+
+SOFTMAX_EPS = 1e-3  # added to the denominator, so the value depends on the subtracted maximum
+
+
+class FirstOrderValue(nn.Module):
+    """m_i = sum_j alpha_ij C(v_j, rhat_ij), mixed per degree l3 over the paths that reach it."""
+
+    def __init__(self, l_max: int, channels: int, heads: int, multiplicity: int, mirror_symmetric: bool):
+        super().__init__()
+        self.heads = heads
+        self.paths = coupling_paths(l_max, mirror_symmetric)
+        width = heads * multiplicity
+        self.mix = nn.ModuleList(nn.Linear(channels * len(p), width, bias=False) for p in self.paths.values())
+        self.project = SO3Linear(l_max, width, channels)
+        matrix = coupling_matrix(l_max, mirror_symmetric)
+        self.register_buffer("coupling", matrix, persistent=False)
+
+    def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
+        """Weights (N, K, H), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
+        moments = aggregate(alpha.unsqueeze(-1) * unit.unsqueeze(-2), value, index)  # (N, 3, rows, C)
+        coupled = torch.matmul(self.coupling, moments.flatten(1, 2))
+        out, row = [], 0
+        for l3, (degrees, mix) in enumerate(zip(self.paths.values(), self.mix, strict=True)):
+            size = (2 * l3 + 1) * len(degrees)
+            part = coupled[:, row : row + size].reshape(len(value), 2 * l3 + 1, -1)
+            out.append(mix(part) / sqrt(len(degrees)))
+            row += size
+        return self.project(torch.cat(out, 1))
+
+
+class ZeroOrderValue(nn.Module):
+    """m_i = sum_j alpha_ij v_j, then one linear map per degree."""
+
+    def __init__(self, l_max: int, channels: int):
+        super().__init__()
+        self.project = SO3Linear(l_max, channels, channels)
+
+    def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
+        return self.project(aggregate(alpha.unsqueeze(-1), value, index).squeeze(1))
+
+
+def aggregate(weights: Tensor, value: Tensor, index: Tensor) -> Tensor:
+    """sum_k weights[n, k, h(c), w] value[index[n, k], row, c] with head h(c) = c mod H.
+
+    Shapes: weights (N, K, H, W), value (N, rows, C), index (N, K) -> (N, W, rows, C). Rows of values are laid out
+    per head before they are gathered, so that the sum is one batched matrix product over (atom, head).
+    """
+    n, k, heads, width = weights.shape
+    rows, channels = value.shape[1:]
+    per_head = value.unflatten(-1, (-1, heads)).permute(0, 3, 1, 2).reshape(n * heads, -1)
+    lane = torch.arange(heads, device=index.device)
+    flat = (index.unsqueeze(1) * heads + lane[:, None]).reshape(-1)
+    gathered = per_head.index_select(0, flat).view(n * heads, k, rows * channels // heads)
+    left = weights.permute(0, 2, 3, 1).reshape(n * heads, width, k)
+    out = torch.bmm(left, gathered).view(n, heads, width, rows, channels // heads)
+    return out.permute(0, 2, 3, 4, 1).reshape(n, width, rows, channels)
+
+
+def attention_weights(score: Tensor, factor: Tensor, step: Tensor, mask: Tensor, kind: str) -> Tensor:
+    """alpha_ij per head from scores and value factors (N, K, H), envelope u (N, K), mask (N, K).
+
+    softmax: f exp(s - max s) u / (sum exp(s - max s) u + 1e-3), with the maximum over all neighbours, not detached.
+    softplus, sigmoid: act(s) f u, no normalisation.
+    """
+    step = torch.where(mask, step, 0.0).unsqueeze(-1)
+    if kind == "softplus":
+        return F.softplus(score) * factor * step
+    if kind == "sigmoid":
+        return score.sigmoid() * factor * step
+    if score.shape[1] == 0:
+        return score
+    masked = score.masked_fill(~mask.unsqueeze(-1), -torch.inf)
+    top = masked.amax(1, keepdim=True)
+    top = torch.where(mask.any(1)[:, None, None], top, 0.0)
+    weight = torch.exp(masked - top) * step
+    return factor * weight / (weight.sum(1, keepdim=True) + SOFTMAX_EPS)
+
+
+class PublishedGate(nn.Module):
+    """Radial gate and value factor of the release, with element tables and a radial network per block.
+
+    ``qk``: both from one radial network. ``qkdot``: the gate also sees the target's features projected on the
+    harmonics of the edge. ``qkdots``: the same with solid harmonics of the raw vector.
+    """
+
+    def __init__(self, kind: str, l_max: int, channels: int, heads: int, n_basis: int, table=(256, 128)):
+        super().__init__()
+        rows, width = table
+        hidden = min(128, n_basis // 2)
+        self.kind, self.heads, self.l_max = kind, heads, l_max
+        self.target = nn.Embedding(rows, width)
+        self.source = nn.Embedding(rows, width)
+        outputs = heads if kind == "qkdot" else 2 * heads
+        self.radial = ElementRadial(n_basis, width, hidden, outputs)
+        if kind == "qkdot":
+            self.project = SO3Linear(l_max, channels, n_basis)
+            self.radial_project = ElementRadial(n_basis, width, hidden, n_basis * (l_max + 1))
+            self.mix = nn.Linear(n_basis * (l_max + 1), heads)
+        if kind == "qkdots":
+            self.project = SO3Linear(l_max, channels, heads // (l_max + 1) + 1)
+            self.direction = nn.Sequential(
+                nn.Linear(heads, heads), nn.LayerNorm(heads), nn.SiLU(), nn.Linear(heads, heads)
+            )
+
+    def forward(self, y: Tensor, basis: Tensor, numbers: Tensor, index: Tensor, vectors: Tensor, unit: Tensor):
+        """Gate and factor, each (N, K, H)."""
+        target, source = self.target(numbers), self.source(numbers)[index]
+        radial = self.radial(basis, target, source)
+        if self.kind == "qk":
+            return radial[..., : self.heads], radial[..., self.heads :]
+        if self.kind == "qkdot":
+            angular = harmonics(unit, self.l_max) / sqrt(4 * torch.pi)
+            t = self._project(angular, y) * self.radial_project(basis, target, source)
+            return self.mix(t), radial
+        t = self._project(harmonics(vectors, self.l_max), y)[..., : self.heads]
+        return self.direction(t * radial[..., self.heads :]), radial[..., : self.heads]
+
+    def _project(self, angular: Tensor, y: Tensor) -> Tensor:
+        """Projection of the target's features on the edge harmonics, one per degree: (N, K, degrees * width)."""
+        features = self.project(y)
+        parts = [
+            torch.bmm(angular[..., l * l : (l + 1) ** 2], features[:, l * l : (l + 1) ** 2])
+            for l in range(self.l_max + 1)  # noqa: E741
+        ]
+        return torch.cat(parts, -1)
+
+
+class Attention(nn.Module):
+    """Queries from targets, keys and values from sources; score = gate * (q . k) / sqrt(d)."""
+
+    def __init__(self, value: nn.Module, l_max: int, channels: int, heads: int, width: int, weights: str):
+        super().__init__()
+        self.heads, self.width, self.weights = heads, width, weights
+        self.query = ScalarProjection(l_max, channels, heads, width)
+        self.key = ScalarProjection(l_max, channels, heads, width)
+        self.value = SO3Linear(l_max, channels, channels)
+        self.aggregate = value
+
+    def forward(self, y: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph) -> Tensor:
+        """(N, rows, C) -> (N, rows, C)."""
+        n, k = graph.index.shape
+        q = self.query(y).view(n, 1, self.heads, self.width)
+        keys = self.key(y).index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
+        score = gate * (q * keys).sum(-1) / sqrt(self.width)
+        alpha = attention_weights(score, factor, step, graph.mask, self.weights)
+        return self.aggregate(alpha, unit, self.value(y), graph.index)

@@ -1,0 +1,102 @@
+"""Architecture settings of E2Former-V2; section numbers in comments refer to the UBio-MolFM release notes."""
+
+from dataclasses import asdict, dataclass, fields
+
+from omnicalc.errors import WeightsError
+
+ENVELOPES = ("poly7", "poly5")
+GATES = ("qk", "qkdot", "qkdots")
+WEIGHTS = ("softmax", "softplus", "sigmoid")
+VALUES = ("first-order", "zero-order")
+SYSTEM_INPUTS = ("charge-spin", "head", "none")
+FORCE_HEADS = ("gradient", "linear", "painn")
+
+
+@dataclass(frozen=True)
+class E2FormerConfig:
+    """One E2Former-V2 network.
+
+    The defaults are those of our own small weights; :func:`omnicalc.models.e2former.from_published` fills in the
+    settings of the release. Lengths are in Å.
+    """
+
+    heads: tuple[str, ...]  # levels of theory, one energy head each
+    elements: tuple[int, ...] | None = None  # atomic numbers with a row in the tables; None: tables by Z
+    channels: int = 32
+    l_max: int = 2
+    layers: int = 2
+    attention_heads: int = 8
+    query_width: int = 4  # width of q and k per attention head
+    value_multiplicity: int = 4  # attention output width = attention_heads * value_multiplicity
+    cutoff: float = 4.5
+    max_neighbors: int | None = None  # None: all within the cutoff, so the energy is smooth
+    envelope: str = "poly7"
+    basis: str = "bessel"  # or "gaussian"
+    n_basis: int = 10
+    radial: str = "shared"  # one small radial network, or "per-block" as released
+    radial_width: int = 32
+    embedding_layernorm: bool = True  # per-block radial only: LayerNorms in the initial embedding
+    gate: str = "qk"
+    weights: str = "softplus"
+    values: tuple[str, ...] = ("first-order", "first-order")  # per layer
+    mirror_symmetric: bool = True  # drop the couplings (1,1,1) and (2,1,2) that mix parities
+    type_embedding: bool = True  # add a learned vector per element to the initial scalars
+    system_input: str = "head"  # what the vector added in every block is made from
+    embedding_scale: float = 23.01  # divides the sum over neighbours of the initial embedding
+    forces: str = "gradient"  # or a direct force head: "linear", "painn"
+    long_layers: int = 0
+    long_lower: float = 0.1
+    long_upper: float = 12.0
+    long_envelope: str = "poly7"  # or "bell"
+    long_max_neighbors: int | None = None
+    image_limit: int | None = None  # parity with the release: most lattice shells it looks at
+
+    def __post_init__(self):
+        _choice("envelope", self.envelope, ENVELOPES)
+        _choice("basis", self.basis, ("bessel", "gaussian"))
+        _choice("radial", self.radial, ("shared", "per-block"))
+        _choice("gate", self.gate, GATES)
+        _choice("weights", self.weights, WEIGHTS)
+        _choice("system_input", self.system_input, SYSTEM_INPUTS)
+        _choice("forces", self.forces, FORCE_HEADS)
+        for value in self.values:
+            _choice("values", value, VALUES)
+        if self.l_max not in (1, 2):
+            raise WeightsError(f"l_max = {self.l_max} is not supported; choose 1 or 2")
+        if self.channels % self.attention_heads:
+            raise WeightsError(
+                f"channels = {self.channels} must be a multiple of attention_heads = {self.attention_heads}"
+            )
+        if len(self.values) != self.layers:
+            raise WeightsError(f"values lists {len(self.values)} layers, but layers = {self.layers}")
+        if self.radial == "shared" and (self.elements is None or self.gate != "qk"):
+            raise WeightsError("radial = 'shared' needs an element list and gate = 'qk'")
+        if self.radial == "shared" and self.long_layers:
+            raise WeightsError("radial = 'shared' has no long-range blocks; use radial = 'per-block'")
+
+    @classmethod
+    def from_dict(cls, table: dict) -> "E2FormerConfig":
+        """Strict: a key that is not a setting is an error that names it."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise WeightsError(
+                f"unknown e2former settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            )
+        lists = {k: tuple(v) for k, v in table.items() if isinstance(v, list)}
+        return cls(**{**table, **lists})
+
+    def to_dict(self) -> dict:
+        """For a card: plain types, settings that are None left out."""
+        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in table.items() if v is not None}
+
+    @property
+    def neighbor_cutoff(self) -> float:
+        """Radius of the neighbour list that the network needs, Å."""
+        return max(self.cutoff, self.long_upper) if self.long_layers else self.cutoff
+
+
+def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise WeightsError(f"{key} = '{value}' is not supported; choose one of: {', '.join(allowed)}")

@@ -1,0 +1,304 @@
+"""E2Former-V2: a stack of equivariant attention blocks on edge-degree embeddings, with typed energy heads."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from omnicalc.models.e2former.angular import harmonics
+from omnicalc.models.e2former.attention import Attention, FirstOrderValue, PublishedGate, ZeroOrderValue
+from omnicalc.models.e2former.config import E2FormerConfig
+from omnicalc.models.e2former.layers import (
+    BesselBasis,
+    ElementRadial,
+    FeedForward,
+    GaussianBasis,
+    PairRadial,
+    RMSNorm,
+    SO3Linear,
+    bell,
+    envelope,
+)
+from omnicalc.models.graph import Graph
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    energies: Tensor  # (N,) per-atom energies, without reference energies, eV
+    forces: Tensor | None = None  # (N, 3) direct forces, eV/Å; None for models that use gradients
+
+
+class SystemEmbedding(nn.Module):
+    """The vector s of every structure that each attention block adds to its scalars; (S,) inputs -> (S, C)."""
+
+    def __init__(self, kind: str, channels: int, n_heads: int):
+        super().__init__()
+        self.kind = kind
+        if kind == "charge-spin":
+            self.charge = nn.Embedding(30, channels)  # row charge + 10, clipped to -10..10
+            self.spin = nn.Embedding(30, channels)  # row 2S+1, clipped to 0..20
+            self.mix = nn.Linear(2 * channels, channels)
+        if kind == "head":
+            self.head = nn.Embedding(n_heads, channels)
+            self.mix = nn.Linear(channels, channels)
+
+    def forward(self, graph: Graph) -> Tensor | None:
+        if self.kind == "none":
+            return None
+        if self.kind == "head":
+            return F.silu(self.mix(self.head(graph.head)))
+        charge = self.charge(graph.charge.clamp(-10, 10) + 10)
+        spin = self.spin(graph.spin.clamp(0, 20))
+        return F.silu(self.mix(torch.cat([charge, spin], -1)))
+
+
+class Block(nn.Module):
+    """x + Attn(RMS(x) + s), then x + FFN(RMS'(x)); its radial gate comes from the block or from outside."""
+
+    def __init__(self, config: E2FormerConfig, value: str, gate: nn.Module | None):
+        super().__init__()
+        c, l_max, heads = config.channels, config.l_max, config.attention_heads
+        if value == "first-order":
+            mixed = FirstOrderValue(l_max, c, heads, config.value_multiplicity, config.mirror_symmetric)
+        else:
+            mixed = ZeroOrderValue(l_max, c)
+        self.norm_attention = RMSNorm(l_max, c)
+        self.attention = Attention(mixed, l_max, c, heads, config.query_width, config.weights)
+        self.gate = gate
+        self.norm_ffn = RMSNorm(l_max, c)
+        self.ffn = FeedForward(l_max, c)
+
+    def forward(self, x: Tensor, s: Tensor | None, edges: "EdgeFeatures") -> Tensor:
+        y = self.norm_attention(x)
+        if s is not None:
+            y = y + F.pad(s.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))
+        graph = edges.graph
+        if self.gate is None:
+            gate, factor = edges.next_gate()
+        else:
+            gate, factor = self.gate(y, edges.basis, graph.numbers, graph.index, graph.vectors, edges.unit)
+        x = x + self.attention(y, gate, factor, edges.step, edges.unit, graph)
+        return x + self.ffn(self.norm_ffn(x))
+
+
+class EdgeFeatures:
+    """Per-edge quantities shared by the blocks that run on one graph."""
+
+    def __init__(self, graph: Graph, basis: Tensor, step: Tensor, gates: Tensor | None = None):
+        self.graph, self.basis, self.step = graph, basis, step
+        self.unit = graph.vectors / graph.distances.clamp(min=1e-6).unsqueeze(-1)
+        self._gates = iter(gates.unbind(2)) if gates is not None else None
+
+    def next_gate(self) -> tuple[Tensor, Tensor]:
+        """Gate and factor (N, K, H) of the next block, from the shared radial network."""
+        return next(self._gates).unbind(2)
+
+
+class EdgeEmbedding(nn.Module):
+    """Initial features x_i^(l) = 1/scale sum_j Y^(l)(rhat_ij) u(r_ij) R_l(r_ij, Z_i, Z_j).
+
+    ``per-block``: one radial network and shared element tables per embedding, as released.
+    """
+
+    def __init__(self, config: E2FormerConfig):
+        super().__init__()
+        width, hidden = config.n_basis, min(128, config.n_basis // 2)
+        self.target = nn.Embedding(300, width)
+        self.source = nn.Embedding(300, width)
+        self.radial = nn.ModuleList(
+            ElementRadial(width, width, hidden, config.channels, config.embedding_layernorm)
+            for _ in range(config.l_max + 1)
+        )
+
+    def forward(self, edges: EdgeFeatures) -> Tensor:
+        """(N, K, (l_max+1) * C) radial factors."""
+        graph = edges.graph
+        target, source = self.target(graph.numbers), self.source(graph.numbers)[graph.index]
+        return torch.cat([radial(edges.basis, target, source) for radial in self.radial], -1)
+
+
+class EnergyHead(nn.Sequential):
+    """Lin-SiLU-Lin-SiLU-Lin on the scalars, one energy per atom."""
+
+    def __init__(self, channels: int):
+        super().__init__(
+            nn.Linear(channels, channels),
+            nn.SiLU(),
+            nn.Linear(channels, channels),
+            nn.SiLU(),
+            nn.Linear(channels, 1),
+        )
+
+
+class GatedVectorBlock(nn.Module):
+    """Scalars and vectors (N, C), (N, 3, C) -> (N, C_out), (N, 3, C_out): the release's "painn" output block."""
+
+    def __init__(self, c_in: int, c_out: int, activate: bool):
+        super().__init__()
+        self.vec1 = nn.Linear(c_in, c_in, bias=False)
+        self.vec2 = nn.Linear(c_in, c_out, bias=False)
+        self.update = nn.Sequential(nn.Linear(2 * c_in, c_in), nn.SiLU(), nn.Linear(c_in, 2 * c_out))
+        self.activate = activate
+
+    def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        length = self.vec1(v).square().sum(1)
+        # the length of a zero vector has no gradient; the release takes the plain norm
+        length = torch.where(length > 0, length, 1.0).sqrt() * (length > 0)
+        s, g = self.update(torch.cat([s, length], -1)).chunk(2, -1)
+        v = g.unsqueeze(1) * self.vec2(v)
+        return (F.silu(s) if self.activate else s), v
+
+
+class DirectForceHead(nn.Module):
+    """Forces read off the degree-1 rows, (N, rows, C) -> (N, 3): "linear", or "painn" (two gated blocks)."""
+
+    def __init__(self, kind: str, channels: int):
+        super().__init__()
+        self.kind = kind
+        if kind == "linear":
+            self.weight = nn.Parameter(torch.empty(1, channels).uniform_(-1, 1) / sqrt(channels))
+        else:
+            self.blocks = nn.ModuleList(
+                [GatedVectorBlock(channels, channels // 2, True), GatedVectorBlock(channels // 2, 1, False)]
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        vectors = x[:, 1:4]
+        if self.kind == "linear":
+            return (vectors * self.weight).sum(-1)
+        scalars = x[:, 0]
+        for block in self.blocks:
+            scalars, vectors = block(scalars, vectors)
+        return vectors.squeeze(-1)
+
+
+class E2Former(nn.Module):
+    """The network of one :class:`E2FormerConfig`. Maps a :class:`Graph` to per-atom energies (and direct forces)."""
+
+    def __init__(self, config: E2FormerConfig):
+        super().__init__()
+        self.config = config
+        c, l_max = config.channels, config.l_max
+        self.system_embedding = SystemEmbedding(config.system_input, c, len(config.heads))
+        basis = BesselBasis if config.basis == "bessel" else GaussianBasis
+        self.basis = basis(config.cutoff, config.n_basis)
+        if config.elements is not None:
+            rows = torch.full((119,), -1)
+            rows[torch.tensor(config.elements)] = torch.arange(len(config.elements))
+            self.register_buffer("element_row", rows, persistent=False)
+        if config.radial == "shared":
+            outputs = (l_max + 1) * c + config.layers * 2 * config.attention_heads
+            self.radial = PairRadial(config.n_basis, len(config.elements), config.radial_width, outputs)
+        else:
+            self.edge_embedding = EdgeEmbedding(config)
+        if config.type_embedding:
+            self.type_embedding = nn.Embedding(len(config.elements), c)
+        self.blocks = nn.ModuleList(Block(config, v, self._gate(config)) for v in config.values)
+        if config.long_layers:
+            self.long_basis = GaussianBasis(config.long_upper, config.n_basis)
+            self.norm_long_in = RMSNorm(l_max, c)
+            self.long_blocks = nn.ModuleList(
+                Block(config, "zero-order", self._gate(config)) for _ in range(config.long_layers)
+            )
+            self.norm_long_out = RMSNorm(l_max, c)
+            self.merge_long = SO3Linear(l_max, 2 * c, c)
+        else:
+            self.norm_final = RMSNorm(l_max, c)
+        self.energy_heads = nn.ModuleDict({name: EnergyHead(c) for name in config.heads})
+        if config.forces != "gradient":
+            self.force_heads = nn.ModuleDict({h: DirectForceHead(config.forces, c) for h in config.heads})
+
+    @staticmethod
+    def _gate(config: E2FormerConfig) -> nn.Module | None:
+        if config.radial == "shared":
+            return None
+        return PublishedGate(
+            config.gate, config.l_max, config.channels, config.attention_heads, config.n_basis
+        )
+
+    @property
+    def cutoff(self) -> float:
+        return self.config.neighbor_cutoff
+
+    @property
+    def conservative(self) -> bool:
+        return self.config.forces == "gradient"
+
+    def forward(self, graph: Graph) -> ModelOutput:
+        x = self.features(graph)
+        head = graph.head[graph.system]
+        energies = torch.cat([mlp(x[:, 0]) for mlp in self.energy_heads.values()], -1)
+        energies = energies.gather(1, head.unsqueeze(1)).squeeze(1)
+        if self.conservative:
+            return ModelOutput(energies)
+        forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])
+        return ModelOutput(energies, forces[head, torch.arange(len(x), device=x.device)])
+
+    def features(self, graph: Graph) -> Tensor:
+        """(N, (l_max+1)^2, C): the features that enter the heads."""
+        s = self.system_embedding(graph)
+        s = None if s is None else s[graph.system]
+        edges, x = self._embed(self._short_graph(graph))
+        for block in self.blocks:
+            x = block(x, s, edges)
+        if not self.config.long_layers:
+            return self.norm_final(x)
+        y, far = self.norm_long_in(x), self._long_edges(graph)
+        for block in self.long_blocks:
+            y = block(y, s, far)
+        return self.merge_long(torch.cat([x, self.norm_long_out(y)], -1))
+
+    def _embed(self, graph: Graph) -> tuple[EdgeFeatures, Tensor]:
+        """Edge features of the short graph and the initial node features."""
+        config = self.config
+        basis = self.basis(graph.distances).to(graph.distances.dtype)
+        step = torch.where(graph.mask, envelope(graph.distances, config.cutoff, config.envelope), 0.0)
+        if config.radial == "shared":
+            rows = self.element_row[graph.numbers]
+            radial = self.radial(basis, rows, rows[graph.index])
+            size = (config.l_max + 1) * config.channels
+            radial, gates = radial[..., :size], radial[..., size:]
+            gates = gates.unflatten(-1, (config.layers, 2, config.attention_heads))
+            edges = EdgeFeatures(graph, basis, step, gates)
+        else:
+            edges = EdgeFeatures(graph, basis, step)
+            radial = self.edge_embedding(edges)
+        angular = harmonics(edges.unit, config.l_max) * (step / config.embedding_scale).unsqueeze(-1)
+        x = torch.cat(
+            [
+                torch.bmm(angular[..., l * l : (l + 1) ** 2].transpose(1, 2), part)
+                for l, part in enumerate(radial.chunk(config.l_max + 1, -1))  # noqa: E741
+            ],
+            1,
+        )
+        if config.type_embedding:
+            token = self.type_embedding(self.element_row[graph.numbers])
+            x = x + F.pad(token.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))
+        return edges, x
+
+    def _short_graph(self, graph: Graph) -> Graph:
+        config = self.config
+        if config.max_neighbors is None and not config.long_layers:
+            return graph  # the neighbour list already holds exactly these pairs
+        keep = (graph.distances >= 1e-4) & (graph.distances <= config.cutoff)
+        return graph.nearest(keep & self._allowed_images(graph), config.max_neighbors)
+
+    def _long_edges(self, graph: Graph) -> EdgeFeatures:
+        """Edges from heavy atoms (Z > 1) between the long cutoffs, with their own basis and envelope."""
+        config = self.config
+        heavy = (graph.numbers > 1)[graph.index]
+        keep = heavy & (graph.distances >= config.long_lower) & (graph.distances <= config.long_upper)
+        far = graph.nearest(keep & self._allowed_images(graph), config.long_max_neighbors)
+        basis = self.long_basis(far.distances).to(far.distances.dtype)
+        if config.long_envelope == "bell":
+            step = bell(far.distances, config.long_lower, config.long_upper)
+        else:
+            step = envelope(far.distances, config.long_upper, config.long_envelope)
+        return EdgeFeatures(far, basis, torch.where(far.mask, step, 0.0))
+
+    def _allowed_images(self, graph: Graph) -> Tensor:
+        if self.config.image_limit is None:
+            return torch.ones_like(graph.mask)
+        return (graph.shift.abs() <= self.config.image_limit).all(-1)

@@ -1,0 +1,64 @@
+"""What every model sees of a batch of structures: atoms, heads, and dense neighbours with edge vectors."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from omnicalc.neighbors import Neighbors
+from omnicalc.systems import Systems
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Atoms and their neighbours, in the dtype of the model.
+
+    The K slots of row i hold the sources j of target atom i; slots with ``mask == False`` are padding: their
+    vectors are finite, longer than any cutoff, and carry no gradient.
+    """
+
+    numbers: Tensor  # (N,) int64 atomic numbers
+    system: Tensor  # (N,) int64, structure of each atom
+    charge: Tensor  # (S,) int64, e
+    spin: Tensor  # (S,) int64, multiplicity 2S+1
+    head: Tensor  # (S,) int64, index of the head that each structure asks for
+    index: Tensor  # (N, K) int64, source atom of each slot
+    shift: Tensor  # (N, K, 3) integer-valued lattice translation of the source image
+    mask: Tensor  # (N, K) bool
+    vectors: Tensor  # (N, K, 3) r_i - r_j(image), Å
+    distances: Tensor  # (N, K) Å
+
+    @classmethod
+    def build(cls, systems: Systems, neighbors: Neighbors, vectors: Tensor, head: Tensor) -> "Graph":
+        """Graph on the edge ``vectors`` (N, K, 3), already in the dtype of the model."""
+        return cls(
+            numbers=systems.numbers,
+            system=systems.system,
+            charge=systems.charge,
+            spin=systems.spin,
+            head=head,
+            index=neighbors.index,
+            shift=neighbors.shift,
+            mask=neighbors.mask,
+            vectors=vectors,
+            distances=vectors.square().sum(-1).sqrt(),
+        )
+
+    def nearest(self, keep: Tensor, cap: int | None) -> "Graph":
+        """The subset of neighbours with ``keep`` (N, K) true, at most the ``cap`` nearest of them per target."""
+        keep = keep & self.mask
+        width = int(keep.sum(1).max()) if keep.numel() else 0
+        if cap is not None:
+            width = min(width, cap)
+        order = self.distances.detach().masked_fill(~keep, torch.inf)
+        slots = order.topk(width, dim=1, largest=False, sorted=True).indices
+        slots3 = slots.unsqueeze(-1).expand(-1, -1, 3)
+        mask = keep.gather(1, slots)
+        return replace(
+            self,
+            index=self.index.gather(1, slots),
+            shift=self.shift.gather(1, slots3),
+            mask=mask,
+            vectors=self.vectors.gather(1, slots3),
+            distances=self.distances.gather(1, slots),
+        )

@@ -1,0 +1,222 @@
+"""From per-atom energies to energy, forces and stress: typed heads, reference energies, gradients.
+
+E = sum_i [e_i + ref_head(Z_i)],  F_i = -dE/dr_i,  stress = (1/V) dE/d(strain) at zero strain, where every edge vector
+d_ij becomes d_ij (1 + strain). Both follow from one gradient, dE/d(d_ij). Edge vectors are differences of float64
+positions, cast to the model's dtype afterwards; sums and reference energies are float64 whatever that dtype is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from omnicalc.errors import InputError
+from omnicalc.models import build_model
+from omnicalc.models.graph import Graph
+from omnicalc.neighbors import NeighborList, Neighbors
+from omnicalc.systems import Systems
+
+if TYPE_CHECKING:
+    from omnicalc.card import Card
+
+
+@dataclass(frozen=True)
+class Head:
+    """One level of theory: its name, the elements it knows, and its reference energies."""
+
+    name: str
+    reference: Mapping[int, float]  # atomic number -> eV
+    level_of_theory: str = ""
+
+    @property
+    def elements(self) -> frozenset[int]:
+        return frozenset(self.reference)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Result for a batch of S structures with N atoms; energies and forces in eV and eV/Å, float64."""
+
+    energy: Tensor  # (S,)
+    energies: Tensor  # (N,), their sum over a structure is its energy
+    forces: Tensor | None = None  # (N, 3)
+    stress: Tensor | None = None  # (S, 3, 3), eV/Å^3, positive under tension as in ASE; NaN where a cell has no volume
+
+
+class Potential(nn.Module):
+    """A model with its heads. ``model`` maps a :class:`Graph` to per-atom energies without reference energies."""
+
+    def __init__(self, model: nn.Module, heads: Sequence[Head], *, charges: Sequence[int] | None = None):
+        """``heads`` in order of preference and in the order of the model's own; ``charges`` None: any."""
+        super().__init__()
+        self.model = model
+        self.heads = {head.name: head for head in heads}
+        self.charges = None if charges is None else tuple(charges)
+        table = torch.zeros(len(self.heads), 119, dtype=torch.float64)
+        for row, head in enumerate(self.heads.values()):
+            for number, energy in head.reference.items():
+                table[row, number] = energy
+        self._reference = table  # not a buffer: it stays float64 when the model is cast
+        self.name_resolved = "unnamed"
+        self.sha256: str | None = None
+        self.card: Card | None = None
+
+    @classmethod
+    def from_card(cls, card: "Card", tensors: dict[str, Tensor]) -> "Potential":
+        """The potential that a card describes, with ``tensors`` loaded strictly. Raises WeightsError by way of the model."""
+        model = build_model(card.family, card.config)
+        model.load_state_dict(tensors, strict=True)
+        heads = [Head(h.name, h.reference_by_number, h.level_of_theory) for h in card.heads]
+        potential = cls(model, heads, charges=card.charges)
+        potential.card = card
+        return potential
+
+    @property
+    def cutoff(self) -> float:
+        """Radius of the neighbour list that the model needs, Å."""
+        return self.model.cutoff
+
+    @property
+    def conservative(self) -> bool:
+        """Whether forces are the gradient of the energy."""
+        return self.model.conservative
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def choose_head(self, systems: Systems, head: str | None = None) -> str:
+        """The named head, or else the first in order of preference that knows all elements present.
+
+        Raises:
+            InputError: unknown head name; an element that the head (or every head) does not know; a total charge
+                that the weights were not trained for.
+        """
+        from ase.data import chemical_symbols
+
+        present = set(systems.numbers.unique().tolist())
+        if head is not None and head not in self.heads:
+            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
+        candidates = [self.heads[head]] if head is not None else list(self.heads.values())
+        chosen = next((h for h in candidates if present <= h.elements), None)
+        if chosen is None:
+            known = frozenset().union(*(h.elements for h in candidates))
+            missing = present - known or present - max(candidates, key=lambda h: len(h.elements)).elements
+            names = ", ".join(chemical_symbols[z] for z in sorted(missing))
+            lists = "; ".join(
+                f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}" for h in candidates
+            )
+            raise InputError(f"{self.name_resolved} does not know element {names}: {lists}{_other_models(present)}")
+        self._check_charge(systems)
+        return chosen.name
+
+    def _check_charge(self, systems: Systems) -> None:
+        if self.charges is None:
+            return
+        wrong = [c for c in systems.charge.tolist() if c not in self.charges]
+        if wrong:
+            allowed = ", ".join(f"{c:+d}" if c else "0" for c in self.charges)
+            raise InputError(
+                f"total charge {wrong[0]:+d} given, but {self.name_resolved} was trained for total charge {allowed} only; "
+                "set atoms.info['charge'] (or --charge) to one of these, or choose another model with `omnicalc models`"
+            )
+
+    def forward(
+        self,
+        systems: Systems,
+        neighbors: Neighbors,
+        *,
+        head: str | Tensor,
+        forces: bool = True,
+        stress: bool = False,
+        create_graph: bool = False,
+    ) -> Prediction:
+        """Energies of a batch, and forces and stress on request.
+
+        Args:
+            head: name of one head for the whole batch, or an (S,) int64 tensor of head indices.
+            create_graph: keep the graph of the gradients, for training.
+        """
+        index = self._head_index(head, systems)
+        need_gradient = stress or (forces and self.conservative)
+        vectors = neighbors.vectors(systems.positions, systems.cell, systems.system)
+        edges = vectors.to(self.dtype).requires_grad_(need_gradient)
+        with torch.set_grad_enabled(need_gradient or create_graph):
+            output = self.model(Graph.build(systems, neighbors, edges, index))
+            reference = self._reference.to(self.device)[index[systems.system], systems.numbers]
+            energies = output.energies.double() + reference
+            energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
+            gradient = _edge_gradient(energy, edges, create_graph).double() if need_gradient else None
+        if not create_graph:
+            energy, energies = energy.detach(), energies.detach()
+        found = None
+        if forces:
+            found = forces_from_edges(gradient, neighbors.index) if self.conservative else output.forces.double()
+            found = found if create_graph else found.detach()
+        return Prediction(
+            energy, energies, found, _stress(vectors, gradient, systems) if stress else None
+        )
+
+    def _head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
+        if isinstance(head, Tensor):
+            return head
+        if head not in self.heads:
+            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
+        row = list(self.heads).index(head)
+        return torch.full((systems.n_systems,), row, device=systems.numbers.device)
+
+    def bind(self, systems: Systems, *, head: str | None = None, skin: float = 0.5) -> "BoundPotential":
+        """This potential on one fixed set of atoms, with a neighbour list of its own."""
+        return BoundPotential(self, systems, self.choose_head(systems, head), skin)
+
+
+class BoundPotential:
+    """Forces as a function of positions alone, for molecular dynamics and relaxation."""
+
+    def __init__(self, potential: Potential, systems: Systems, head: str, skin: float):
+        self.potential = potential
+        self.systems = systems.to(potential.device)
+        self.head = head
+        self.neighbor_list = NeighborList(potential.cutoff, skin)
+
+    def __call__(self, positions: Tensor, *, stress: bool = False) -> Prediction:
+        """Energy, forces and, on request, stress at ``positions`` (N, 3) float64, Å."""
+        systems = self.systems.with_positions(positions)
+        return self.potential(systems, self.neighbor_list.update(systems), head=self.head, stress=stress)
+
+
+def forces_from_edges(gradient: Tensor, index: Tensor) -> Tensor:
+    """F_i = -dE/dr_i from dE/d(d_ij) (N, K, 3), as d_ij = r_i - r_j: minus the row's sum, plus what i gets as a source."""
+    forces = -gradient.sum(1)
+    return forces.index_add(0, index.reshape(-1), gradient.reshape(-1, 3))
+
+
+def _edge_gradient(energy: Tensor, edges: Tensor, create_graph: bool) -> Tensor:
+    """dE/d(d_ij), zeros where the energy depends on no edge (isolated atoms)."""
+    if not energy.requires_grad:
+        return torch.zeros_like(edges)
+    found = torch.autograd.grad(energy.sum(), edges, create_graph=create_graph, allow_unused=True)[0]
+    return torch.zeros_like(edges) if found is None else found
+
+
+def _stress(vectors: Tensor, gradient: Tensor, systems: Systems) -> Tensor:
+    """(1/V) dE/d(strain) with d_ij -> d_ij (1 + strain): sum of d_ij (x) dE/d(d_ij); NaN for cells without volume."""
+    virial = torch.einsum("nka,nkb->nab", vectors, gradient)
+    virial = virial.new_zeros(systems.cell.shape).index_add(0, systems.system, virial)
+    volume = torch.linalg.det(systems.cell).abs()
+    volume = torch.where(volume > 0, volume, torch.nan)
+    return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]
+
+
+def _other_models(present: set[int]) -> str:
+    """A hint naming the other models in the registry that know all elements, or an empty string."""
+    from omnicalc.registry import list_models
+
+    names = [str(m.full_name) for m in list_models() if present <= set(m.numbers)]
+    return f"; models that know all of them: {', '.join(names)}" if names else "; no model here knows all of them"

@@ -1,0 +1,203 @@
+"""The training loop: draw a frame, step, average the weights, validate, save; resumable to the bit on one CPU."""
+
+import csv
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.files import write_atomically
+from omnicalc.models import build_model
+from omnicalc.training.dataset import build_dataset
+from omnicalc.training.recipe import Recipe, Schedule
+from omnicalc.training.step import Frame, Step, predict
+
+LOG_FIELDS = ["step", "learning_rate", "train_force", "train_energy", "head", "force_mae", "energy_mae"]
+
+
+@dataclass
+class TrainState:
+    """All that a resumed run needs: weights, averages, optimiser moments, clipping norm, random generator, step."""
+
+    parameters: dict[str, Tensor]
+    averaged: dict[str, Tensor]
+    first: dict[str, Tensor]  # Adam's running mean of the gradient
+    second: dict[str, Tensor]  # and of its square
+    generator: torch.Generator
+    norm: float = 0.0  # running mean of the gradient norm
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        payload = {k: v for k, v in vars(self).items() if k != "generator"}
+        payload["generator"] = self.generator.get_state()
+        write_atomically(path, lambda temporary: torch.save(payload, temporary))
+
+    @classmethod
+    def load(cls, path: Path) -> "TrainState":
+        payload = torch.load(path, weights_only=True)
+        generator = torch.Generator()
+        generator.set_state(payload.pop("generator"))
+        return cls(**payload, generator=generator)
+
+
+class Trainer:
+    """Trains one recipe in one output folder (``state.pt``, ``log.csv``, ``recipe.json``)."""
+
+    def __init__(self, recipe: Recipe, data: Path, out: Path, *, compiled: bool = False, report=print):
+        self.recipe, self.out, self.report = recipe, out, report
+        with torch.random.fork_rng():
+            torch.manual_seed(recipe.schedule.seed)
+            self.model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
+        self.dataset = build_dataset(recipe, data, self.model.cutoff)
+        self.step = Step(self.model, compiled)
+        self.state = self._initial()
+
+    def _initial(self) -> TrainState:
+        parameters = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        generator = torch.Generator().manual_seed(self.recipe.schedule.seed)
+        zeros = {n: torch.zeros_like(p) for n, p in parameters.items()}
+        return TrainState(
+            parameters,
+            averaged={n: p.clone() for n, p in parameters.items()},
+            first=zeros,
+            second={n: z.clone() for n, z in zeros.items()},
+            generator=generator,
+        )
+
+    @property
+    def state_file(self) -> Path:
+        return self.out / "state.pt"
+
+    def prepare(self, resume: bool) -> None:
+        """Make or reopen the output folder. Raises InputError rather than touch another run's files."""
+        settings = json.dumps(asdict(self.recipe), indent=1, sort_keys=True)
+        saved = self.out / "recipe.json"
+        if resume:
+            if not self.state_file.is_file():
+                raise InputError(f"'{self.out}' holds no training run to resume; leave out --resume to start one")
+            if saved.read_text() != settings:
+                raise InputError(f"the recipe differs from the one of '{self.out}' (see its recipe.json); use --out")
+            self.state = TrainState.load(self.state_file)
+            self._truncate_log()
+            return
+        if self.out.exists() and any(self.out.iterdir()):
+            raise InputError(f"'{self.out}' is not empty; continue it with --resume or choose another with --out")
+        self.out.mkdir(parents=True, exist_ok=True)
+        saved.write_text(settings)
+        with self._log("w") as file:
+            csv.writer(file).writerow(LOG_FIELDS)
+
+    def run(self, steps: int | None = None) -> None:
+        """Train to the end of the schedule, or for at most ``steps`` more steps."""
+        schedule, state = self.recipe.schedule, self.state
+        last = schedule.steps if steps is None else min(schedule.steps, state.step + steps)
+        begun, first = time.perf_counter(), state.step
+        recent: list[tuple[float, float]] = []
+        while state.step < last:
+            recent.append(self._advance())
+            if state.step % schedule.validate_every == 0 or state.step == schedule.steps:
+                self._validate(recent)
+                recent = []
+            if state.step % schedule.checkpoint_every == 0 or state.step == last:
+                state.save(self.state_file)
+                rate = (time.perf_counter() - begun) / (state.step - first)
+                self.report(f"step {state.step}/{schedule.steps}  {1e3 * rate:.0f} ms/step")
+
+    def _advance(self) -> tuple[float, float]:
+        """One frame, one Adam step; returns force loss (eV/Å) and energy loss (eV/atom)."""
+        state, schedule = self.state, self.recipe.schedule
+        frame = self._draw()
+        weight = torch.tensor(energy_weight(schedule, state.step))
+        force, energy, gradients = self.step(state.parameters, frame, weight)
+        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
+        if not math.isfinite(norm):
+            raise RunError(
+                f"the gradient became non-finite at step {state.step}; the last good state is '{self.state_file}'. "
+                "Resume with a lower learning_rate in the recipe"
+            )
+        state.norm = norm if state.step == 0 else 0.98 * state.norm + 0.02 * min(norm, 5 * state.norm)
+        scale = min(1.0, schedule.clip * state.norm / (norm + 1e-12))
+        self._adam({n: g * scale for n, g in gradients.items()})
+        state.step += 1
+        return float(force), float(energy)
+
+    def _draw(self) -> Frame:
+        generator = self.state.generator
+        source = int(torch.multinomial(torch.tensor(self.dataset.weights), 1, generator=generator))
+        frames = self.dataset.train[source]
+        return frames[int(torch.randint(len(frames), (1,), generator=generator))]
+
+    def _adam(self, gradients: dict[str, Tensor]) -> None:
+        """Adam (Kingma and Ba, arXiv:1412.6980) and the exponential average of the weights, in place."""
+        state, schedule = self.state, self.recipe.schedule
+        b1, b2 = schedule.betas
+        t = state.step + 1
+        rate = learning_rate(schedule, state.step)
+        names = list(gradients)
+        p, m, v, g, e = (
+            [d[n] for n in names] for d in (state.parameters, state.first, state.second, gradients, state.averaged)
+        )
+        torch._foreach_lerp_(m, g, 1 - b1)
+        torch._foreach_mul_(v, b2)
+        torch._foreach_addcmul_(v, g, g, 1 - b2)
+        denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**t))
+        torch._foreach_add_(denominator, 1e-8)
+        torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
+        # the average starts short, so that it does not remember the random start
+        torch._foreach_lerp_(e, p, 1 - min(schedule.ema, t / (t + 10)))
+
+    def _validate(self, recent: list[tuple[float, float]]) -> None:
+        """Errors of the averaged weights on every source's validation frames, one log line each."""
+        for source, frames in zip(self.recipe.data, self.dataset.valid, strict=True):
+            errors = mean_errors(self.model, self.state.averaged, frames)
+            mean = [sum(x) / max(1, len(recent)) for x in zip(*recent, strict=True)] or [math.nan] * 2
+            row = [self.state.step, learning_rate(self.recipe.schedule, self.state.step), *mean, source.head, *errors]
+            with self._log("a") as file:
+                csv.writer(file).writerow(row)
+            self.report(
+                f"step {self.state.step}  {source.head}: force MAE {1e3 * errors[0]:.1f} meV/Å, "
+                f"energy MAE {1e3 * errors[1]:.3f} meV/atom  (training loss {1e3 * mean[0]:.1f} meV/Å)"
+            )
+
+    def _log(self, mode: str):
+        return (self.out / "log.csv").open(mode, newline="")
+
+    def _truncate_log(self) -> None:
+        """Drop log lines written after the last saved state."""
+        with self._log("r") as file:
+            rows = list(csv.reader(file))
+        kept = [rows[0]] + [r for r in rows[1:] if int(r[0]) <= self.state.step]
+        text = "".join(",".join(r) + os.linesep for r in kept)
+        write_atomically(self.out / "log.csv", lambda temporary: temporary.write_text(text))
+
+
+def learning_rate(schedule: Schedule, step: int) -> float:
+    """Linear warm-up, then a half cosine down to ``final_rate``."""
+    warm = min(1.0, (step + 1) / schedule.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
+    return schedule.learning_rate * warm * (schedule.final_rate + (1 - schedule.final_rate) * cosine)
+
+
+def energy_weight(schedule: Schedule, step: int) -> float:
+    late = step >= (1 - schedule.late_fraction) * schedule.steps
+    return schedule.energy_weight_late if late else schedule.energy_weight
+
+
+def mean_errors(model: torch.nn.Module, parameters: dict[str, Tensor], frames: list[Frame]) -> tuple[float, float]:
+    """Mean absolute error over all force components (eV/Å) and of the energy per atom (eV)."""
+    force, components, energy = 0.0, 0.0, 0.0
+    for frame in frames:
+        predicted, forces = predict(model, parameters, frame, create_graph=False)
+        n_atoms = float(frame.weight.sum())
+        force += float(((forces - frame.forces).abs().sum(-1) * frame.weight).sum())
+        components += 3 * n_atoms
+        energy += abs(float(predicted - frame.energy)) / n_atoms
+    return force / components, energy / len(frames)
+
+
