@@ -1,0 +1,17 @@
+"""Periodic boxes as six numbers: volume and heights."""
+
+import numpy as np
+
+
+def volume_and_heights(box: np.ndarray) -> tuple[float, np.ndarray]:
+    """Volume (Å^3) and the distances between opposite faces (3,) of a box (a, b, c, alpha, beta, gamma).
+
+    Å and degrees. A minimum image is unique within a sphere of half the smallest height.
+    """
+    lengths = np.asarray(box[:3], dtype=np.float64)
+    cos = np.cos(np.radians(np.asarray(box[3:], dtype=np.float64)))
+    gram = 1.0 + 2.0 * cos.prod() - (cos**2).sum()
+    volume = float(lengths.prod() * np.sqrt(max(gram, 0.0)))
+    sines = np.sqrt(1.0 - cos**2)
+    faces = lengths.prod() / lengths * sines  # area of the face that lacks a is b c sin(alpha)
+    return volume, volume / faces

@@ -1,0 +1,140 @@
+"""The figure of an RDF: a panel per pair, experiment beside it, coordination number on a second axis."""
+
+import io
+import math
+
+import numpy as np
+
+from omnicalc.analysis.experiment import Experiment, experiment_for
+from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.rdf import Pair, PairRDF, RDFs
+from omnicalc.analysis.rdf_files import Curve
+
+_OURS, _COUNT = "#1b5faa", "#3f8f4f"
+_OTHERS = ("#d1651a", "#8e4ca8", "#b5a000", "#008b8b")
+_MEASURED = "#303030"
+_PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
+_BOND = 1.8  # Å; a first peak below it in a measured-liquid panel is a bond inside the molecule
+_PANEL = (4.8, 3.7)  # inches
+
+
+def rdf_png(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int = 160) -> bytes:
+    """The figure as PNG bytes. Uses Figure objects only: no pyplot, no global state."""
+    with quietly():  # fonts without a letter of some file name
+        return _drawn(rdfs, _plain(label), curves, dpi)
+
+
+def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    n = len(rdfs.pairs)
+    columns = min(n, 3)
+    rows = math.ceil(n / columns)
+    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 1.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes[n:]:
+        axis.remove()
+    named: dict[str, object] = {}  # label -> line, for one legend under all panels
+    for axis, rdf in zip(axes, rdfs.pairs, strict=False):
+        named |= _panel(axis, rdf, rdfs, label, curves.get(rdf.pair, []))
+    figure.legend(
+        named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
+    )
+    atoms = " ".join(f"{element}{count}" for element, count in rdfs.composition.items())
+    left_out = "\npairs inside molecules left out" if rdfs.molecules else ""
+    figure.suptitle(
+        f"{label}\n{len(rdfs.frames)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10
+    )
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=dpi, facecolor="white")
+    return out.getvalue()
+
+
+def _plain(label: str) -> str:
+    """A label that matplotlib shows as it is: no mathematics in dollars, no hiding after an underscore."""
+    label = label.replace("$", r"\$")
+    return f" {label}" if label.startswith("_") else label
+
+
+def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> dict[str, object]:
+    """Draw one pair; returns its lines by label."""
+    experiment = experiment_for(rdf.pair, rdfs.composition)
+    bond = experiment is not None and rdf.peak is not None and rdf.peak[0].value < _BOND
+    count_axis = axis.twinx()
+    axis.set_zorder(count_axis.get_zorder() + 1)  # g above n
+    axis.patch.set_visible(False)
+    axis.axhline(1.0, color="0.85", linewidth=0.8, zorder=0)
+    if experiment is not None:
+        _draw_experiment(axis, experiment)
+    for colour, curve in zip(_OTHERS * len(others), others, strict=False):
+        _draw(axis, curve.r, curve.g, curve.g_stderr, colour, 1.2, _plain(curve.label))
+    _draw(axis, rdf.r, rdf.g, rdf.g_stderr, _OURS, 1.6, label)
+    _limits(axis, rdf, experiment, others, bond)
+    _mark_shell(axis, rdf, bond)
+    _draw_counts(count_axis, rdf)
+    axis.set_title("–".join(rdf.pair), fontsize=11)
+    axis.set_xlabel("r (Å)")
+    axis.set_ylabel("g(r)")
+    lines = [*count_axis.lines, *axis.lines]
+    return {line.get_label(): line for line in reversed(lines) if not line.get_label().startswith("_")}
+
+
+def _draw(axis, r, g, stderr, colour: str, width: float, label: str) -> None:
+    axis.plot(r, g, color=colour, linewidth=width, label=label)
+    if stderr is not None:
+        axis.fill_between(r, g - stderr, g + stderr, color=colour, alpha=0.25, linewidth=0)
+
+
+def _draw_experiment(axis, experiment: Experiment) -> None:
+    dashes = (0, (4, 2)) if not experiment.without_molecule else (0, (4, 1.5, 1, 1.5))
+    label = experiment.label.replace(", without", ",\nwithout")
+    axis.plot(experiment.r, experiment.g, color=_MEASURED, linewidth=1.1, linestyle=dashes, label=label)
+    low, high = experiment.g - experiment.std, experiment.g + experiment.std
+    axis.fill_between(experiment.r, low, high, color=_MEASURED, alpha=0.15, linewidth=0)
+
+
+def _limits(axis, rdf: PairRDF, experiment: Experiment | None, others: list[Curve], bond: bool) -> None:
+    """Axes that show the liquid: bonds inside a molecule, ten times higher, are cut, their height written."""
+    low = _BOND if bond else 0.0
+    tops = [
+        rdf.g[rdf.r > low].max(initial=1.0),
+        *(curve.g[curve.r > low].max(initial=1.0) for curve in others),
+    ]
+    if experiment is not None:
+        tops.append(experiment.g[experiment.r <= rdf.r[-1]].max(initial=1.0))
+    axis.set_ylim(0, max(tops) * 1.16)
+    onset = float(rdf.r[np.argmax(rdf.g > 0.01)]) if (rdf.g > 0.01).any() else 0.0
+    axis.set_xlim(max(0.0, math.floor((onset - 0.3) * 2) / 2), rdf.r[-1])
+
+
+def _mark_shell(axis, rdf: PairRDF, bond: bool) -> None:
+    if rdf.peak is None:
+        return
+    r, g = rdf.peak[0].value, rdf.peak[1].value
+    style = {"textcoords": "offset points", "fontsize": 8, "color": _OURS, "bbox": _PAPER}
+    if bond:
+        top = axis.get_ylim()[1]
+        axis.annotate(f"{r:.2f} Å,\nup to {g:.1f}", (r, top * 0.985), xytext=(10, 0), va="top", **style)
+        return
+    axis.annotate(f"{r:.2f} Å, {g:.2f}", (r, g), xytext=(5, 5), **style)
+    axis.plot([r], [g], marker="o", markersize=3.5, color=_OURS)
+    if rdf.minimum is not None:
+        r, g = rdf.minimum[0].value, rdf.minimum[1].value
+        axis.plot([r], [g], marker="o", markersize=3.5, color=_OURS)
+        low = g < 0.12 * axis.get_ylim()[1]
+        axis.annotate(f"{r:.2f} Å, {g:.2f}", (r, g), xytext=(0, 8 if low else -14), ha="center", **style)
+
+
+def _draw_counts(axis, rdf: PairRDF) -> None:
+    """n(r) of the first direction, up to a few times the first shell, so that its plateau can be read."""
+    (name, counts) = next(iter(rdf.around.items()))
+    axis.plot(
+        rdf.r, counts, color=_COUNT, linewidth=1.0, linestyle=":", label="running coordination number n(r)"
+    )
+    shell = rdf.coordination.get(name)
+    top = counts[-1] if shell is None else min(counts[-1], 4.0 * shell.value)
+    axis.set_ylim(0, max(top, 1e-6) * 1.05)
+    axis.set_ylabel(f"n(r), {name}", color=_COUNT)
+    axis.tick_params(axis="y", colors=_COUNT)

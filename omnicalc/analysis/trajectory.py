@@ -1,0 +1,282 @@
+"""Trajectories as a stream of frames: positions and periodic boxes of one fixed set of atoms.
+
+Formats that hold coordinates only (.dcd, .xtc, .trr, ...) are streamed through MDAnalysis with constant
+memory, with the elements from a topology file. Structure formats (.extxyz, .xyz, .traj, whatever ASE reads;
+.pdb and .gro through MDAnalysis) name their atoms themselves; what ASE reads is kept in memory as float32
+coordinates, which is less than the text it came from. Beside .xtc and .trr files MDAnalysis keeps
+a hidden index of their frames (.NAME_offsets.npz).
+"""
+
+import bz2
+import gzip
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix, find_topology, read_elements
+from omnicalc.analysis.truncation import damage_of
+from omnicalc.errors import InputError
+
+_FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".nc": "NCDF", ".netcdf": "NCDF"}
+_SELF_NAMED = {".pdb", ".gro"}  # MDAnalysis reads both their atoms and their frames
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame. ``positions`` may lie outside the box; they are turned as the box is (a along x)."""
+
+    index: int
+    positions: np.ndarray  # (N, 3) float32, Å; valid until the next frame is read
+    box: (
+        np.ndarray | None
+    )  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without a full cell
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """An opened trajectory; make one with :func:`open_trajectory`."""
+
+    path: Path
+    topology: Path | None  # the file that named the atoms, None where the trajectory did
+    elements: np.ndarray  # (N,) str
+    n_frames: int  # whole frames
+    damage: str | None  # what is wrong behind the last whole frame, None for a sound file
+    source: "_Source"
+    bulk: bool = (
+        True  # False for a run that was not periodic along all three axes, whatever box its frames have
+    )
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.elements)
+
+    def select(self, start: int | None = None, stop: int | None = None, step: int | None = None) -> range:
+        """Frame indices of the Python slice ``[start:stop:step]``.
+
+        Raises InputError if it selects nothing, if step is below 1, or if it may run into the damaged end of
+        the file (a ``stop`` inside the whole frames is how one says that they are enough).
+        """
+        if step is not None and step < 1:
+            raise InputError(f"--step {step} is not a stride; give 1 or more")
+        if self.damage and (stop is None or not 0 <= stop <= self.n_frames):
+            hint = f"; --stop {self.n_frames} uses the whole frames before it" if self.n_frames else ""
+            raise InputError(f"{self.path}: {self.damage}{hint}")
+        chosen = range(*slice(start, stop, step).indices(self.n_frames))
+        if not chosen:
+            parts = (("--start", start), ("--stop", stop), ("--step", step))
+            given = " ".join(f"{name} {value}" for name, value in parts if value is not None)
+            raise InputError(
+                f"{given or 'the whole file'} selects no frame of {self.path}, which holds {self.n_frames} "
+                f"(indices 0 to {self.n_frames - 1}; stop is exclusive, negative values count from the end)"
+            )
+        return chosen
+
+    def frames(self, indices: range) -> Iterator[Frame]:
+        """The frames of a range from :meth:`select`, in order, one in memory at a time.
+
+        Raises InputError, with the index, for a frame that cannot be read or holds a non-finite coordinate.
+        """
+        expected = iter(indices)
+        try:
+            for index, positions, box in self.source.read(indices):
+                if not np.isfinite(positions).all():
+                    atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
+                    raise InputError(f"{self.path}: frame {index} has a non-finite coordinate at atom {atom}")
+                next(expected)
+                yield Frame(index, positions, _usable(box) if self.bulk else None)
+        except (OSError, ValueError, EOFError, RuntimeError, IndexError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._unreadable(next(expected, None), f" ({type(error).__name__}: {error})") from None
+        missing = next(expected, None)
+        if missing is not None:
+            raise self._unreadable(missing, "")
+
+    def _unreadable(self, index: int | None, why: str) -> InputError:
+        return InputError(
+            f"{self.path}: frame {index} cannot be read{why}; --stop {index} uses the frames before it"
+        )
+
+
+class _Source:
+    """Where frames come from: ``read`` yields (index, positions (N, 3), box (6,) or None)."""
+
+    def read(self, indices: range) -> Iterable[tuple[int, np.ndarray, np.ndarray | None]]:
+        raise NotImplementedError
+
+
+class _Streamed(_Source):
+    def __init__(self, reader):
+        self.reader = reader
+
+    def read(self, indices):
+        with quietly():
+            stepped = iter(self.reader[indices.start : indices.stop : indices.step])
+        for index in indices:
+            with quietly():
+                ts = next(stepped, None)
+            if ts is None:
+                return
+            yield index, ts.positions, ts.dimensions
+
+
+class _InMemory(_Source):
+    def __init__(self, positions: list[np.ndarray], boxes: list[np.ndarray | None]):
+        self.positions, self.boxes = positions, boxes
+
+    def read(self, indices):
+        return ((index, self.positions[index], self.boxes[index]) for index in indices)
+
+
+def open_trajectory(path: str | Path, top: str | Path | None = None) -> Trajectory:
+    """Open a trajectory, finding the topology beside it where the format needs one.
+
+    ``top`` names the topology instead; for a format that names its own atoms, it replaces those names.
+    Raises InputError for a missing, empty or unreadable file, a missing topology and different atom counts.
+    """
+    path = Path(path)
+    if not path.is_file():
+        inside = path / "traj.dcd" if (path / "traj.dcd").is_file() else "a file such as traj.dcd"
+        what = f"is a folder; give {inside}" if path.is_dir() else f"does not exist; give {inside}"
+        raise InputError(f"{path} {what}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): no frame was written to it")
+    suffix = data_suffix(path)
+    if suffix in NEEDS_TOPOLOGY:
+        topology = Path(top) if top is not None else find_topology(path)
+    else:
+        topology = Path(top) if top is not None else None
+    named = topology if topology is not None else path if suffix in _SELF_NAMED else None
+    elements = read_elements(named) if named is not None else None
+    if suffix in NEEDS_TOPOLOGY | _SELF_NAMED:
+        trajectory = _open_with_mdanalysis(path, topology, elements)
+    else:
+        trajectory = _open_with_ase(path, topology, elements)
+    if trajectory.n_frames == 0:
+        raise InputError(f"{path} holds no frame" + (f": {trajectory.damage}" if trajectory.damage else ""))
+    return trajectory
+
+
+def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarray) -> Trajectory:
+    failure = None
+    with quietly():
+        try:
+            from MDAnalysis.coordinates.core import reader
+
+            kind = _FORMATS.get(data_suffix(path))
+            source = reader(str(path), format=kind, n_atoms=len(elements), convert_units=True)
+            n_atoms, n_frames = source.n_atoms, source.n_frames
+        except Exception as error:  # the readers raise whatever their parsers met
+            failure = _unreadable_file(
+                path, error
+            )  # not raised here: its traceback would keep the reader alive
+    if failure is not None:
+        raise failure
+    _same_count(path, n_atoms, topology, len(elements))
+    damage = damage_of(path, n_frames, source)
+    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path))
+
+
+def _is_bulk(path: Path) -> bool:
+    """False if the run.json beside a trajectory says that its structure was a slab or a wire.
+
+    Its .dcd then has a box all the same, with vacuum or an arbitrary length along the open axes.
+    """
+    try:
+        pbc = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["structure"]["pbc"]
+        return path.name != "traj.dcd" or all(pbc)
+    except (OSError, ValueError, KeyError, TypeError):
+        return True  # no such run
+
+
+def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | None) -> Trajectory:
+    from ase.io import iread
+    from ase.io.formats import filetype
+
+    positions, boxes, symbols, damage = [], [], None, None
+    try:
+        with quietly(), _unpacked(path) as plain:
+            if filetype(str(plain)) == "lammps-dump-text":
+                raise InputError(
+                    f"{path} numbers atom types and names no elements; name it .lammpstrj and give --top"
+                )
+            for atoms in iread(str(plain), index=":"):
+                found = np.array(atoms.get_chemical_symbols(), dtype="<U2")
+                if symbols is not None and not np.array_equal(found, symbols):
+                    damage = (
+                        f"frame {len(positions)} holds other atoms ({atoms.get_chemical_formula()}) than "
+                        f"frame 0, or another order of them; a trajectory has the same atoms throughout"
+                    )
+                    break
+                symbols = found
+                standing, box = _standing(atoms)
+                positions.append(standing)
+                boxes.append(box)
+    except InputError:
+        raise
+    except Exception as error:  # the readers raise whatever their parsers met
+        if not positions:
+            raise _unreadable_file(path, error) from None
+        damage = f"frame {len(positions)} cannot be read ({type(error).__name__}: {error})"
+    if elements is not None and symbols is not None:
+        _same_count(path, len(symbols), topology, len(elements))
+        symbols = elements
+    symbols = np.array([], dtype="<U2") if symbols is None else symbols
+    if positions and len(symbols) == 0:
+        raise InputError(f"{path} holds frames without atoms")
+    return Trajectory(path, topology, symbols, len(positions), damage, _InMemory(positions, boxes))
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """A plain copy of a compressed file for as long as it is read: ASE seeks backwards in what it reads."""
+    opener = {".gz": gzip.open, ".bz2": bz2.open}.get(path.suffix.lower())
+    if opener is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="omnicalc-") as folder:
+        plain = Path(folder) / path.stem
+        with opener(path, "rb") as packed, plain.open("wb") as out:
+            shutil.copyfileobj(packed, out)
+        yield plain
+
+
+def _standing(atoms) -> tuple[np.ndarray, np.ndarray | None]:
+    """Positions (N, 3) float32, turned so that a lies along x, and the box (6,) or None."""
+    if not atoms.pbc.all() or abs(np.linalg.det(atoms.cell.array)) < 1e-9:
+        return atoms.positions.astype(np.float32), None
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    box = atoms.cell.cellpar()
+    turned = atoms.get_scaled_positions(wrap=True) @ triclinic_vectors(box, dtype=np.float64)
+    return turned.astype(np.float32), box
+
+
+def _usable(box) -> np.ndarray | None:
+    """The box as float64, or None where it spans no volume."""
+    if box is None:
+        return None
+    box = np.asarray(box, dtype=np.float64)
+    return box if np.isfinite(box).all() and (box > 0).all() and (box[3:] < 180).all() else None
+
+
+def _same_count(path: Path, n_atoms: int, topology: Path | None, n_named: int) -> None:
+    if n_atoms != n_named:
+        raise InputError(
+            f"{path} holds {n_atoms} atoms per frame but the topology {topology} names {n_named}; "
+            f"give the topology of this trajectory with --top FILE"
+        )
+
+
+def _unreadable_file(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"{path} cannot be read as a trajectory ({type(error).__name__}: {error}); "
+        f"give an intact .dcd, .xtc, .trr, .extxyz or another format that MDAnalysis or ASE reads"
+    )
