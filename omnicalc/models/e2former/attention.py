@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnicalc.models.e2former.aggregate import aggregate
 from omnicalc.models.e2former.angular import coupling_matrix, coupling_paths, harmonics
-from omnicalc.models.e2former.layers import ElementRadial, ScalarProjection, SO3Linear
+from omnicalc.models.e2former.layers import ElementRadial, ScalarProjection, SO3Linear, split_degrees
 
 SOFTMAX_EPS = 1e-3  # added to the denominator, so the value depends on the subtracted maximum
 
@@ -30,15 +31,16 @@ class FirstOrderValue(nn.Module):
         self.register_buffer("coupling", matrix, persistent=False)
 
     def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
-        """Weights (N, K, H), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
-        moments = aggregate(alpha.unsqueeze(-1) * unit.unsqueeze(-2), value, index)  # (N, 3, rows, C)
+        """Weights (N, H, K), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
+        weights = alpha.unsqueeze(2) * unit.transpose(1, 2).contiguous().unsqueeze(1)
+        moments = aggregate(weights, value, index)  # (N, 3, rows, C)
         coupled = torch.matmul(self.coupling, moments.flatten(1, 2))
-        out, row = [], 0
-        for l3, (degrees, mix) in enumerate(zip(self.paths.values(), self.mix, strict=True)):
-            size = (2 * l3 + 1) * len(degrees)
-            part = coupled[:, row : row + size].reshape(len(value), 2 * l3 + 1, -1)
-            out.append(mix(part) / sqrt(len(degrees)))
-            row += size
+        sizes = [(2 * l3 + 1) * len(degrees) for l3, degrees in self.paths.items()]
+        out = []
+        for part, degrees, mix in zip(coupled.split(sizes, 1), self.paths.values(), self.mix, strict=True):
+            paths = len(degrees)
+            part = part.reshape(len(value), part.shape[1] // paths, paths * value.shape[2])
+            out.append(mix(part) / sqrt(paths))
         return self.project(torch.cat(out, 1))
 
 
@@ -50,24 +52,7 @@ class ZeroOrderValue(nn.Module):
         self.project = SO3Linear(l_max, channels, channels)
 
     def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
-        return self.project(aggregate(alpha.unsqueeze(-1), value, index).squeeze(1))
-
-
-def aggregate(weights: Tensor, value: Tensor, index: Tensor) -> Tensor:
-    """sum_k weights[n, k, h(c), w] value[index[n, k], row, c] with head h(c) = c mod H.
-
-    Shapes: weights (N, K, H, W), value (N, rows, C), index (N, K) -> (N, W, rows, C). Rows of values are laid out
-    per head before they are gathered, so that the sum is one batched matrix product over (atom, head).
-    """
-    n, k, heads, width = weights.shape
-    rows, channels = value.shape[1:]
-    per_head = value.unflatten(-1, (-1, heads)).permute(0, 3, 1, 2).reshape(n * heads, -1)
-    lane = torch.arange(heads, device=index.device)
-    flat = (index.unsqueeze(1) * heads + lane[:, None]).reshape(-1)
-    gathered = per_head.index_select(0, flat).view(n * heads, k, rows * channels // heads)
-    left = weights.permute(0, 2, 3, 1).reshape(n * heads, width, k)
-    out = torch.bmm(left, gathered).view(n, heads, width, rows, channels // heads)
-    return out.permute(0, 2, 3, 4, 1).reshape(n, width, rows, channels)
+        return self.project(aggregate(alpha.unsqueeze(2), value, index).squeeze(1))
 
 
 def attention_weights(score: Tensor, factor: Tensor, step: Tensor, mask: Tensor, kind: str) -> Tensor:
@@ -121,22 +106,19 @@ class PublishedGate(nn.Module):
         target, source = self.target(numbers), self.source(numbers)[index]
         radial = self.radial(basis, target, source)
         if self.kind == "qk":
-            return radial[..., : self.heads], radial[..., self.heads :]
+            return radial.chunk(2, -1)
         if self.kind == "qkdot":
             angular = harmonics(unit, self.l_max) / sqrt(4 * torch.pi)
             t = self._project(angular, y) * self.radial_project(basis, target, source)
             return self.mix(t), radial
+        factor, gate = radial.chunk(2, -1)
         t = self._project(harmonics(vectors, self.l_max), y)[..., : self.heads]
-        return self.direction(t * radial[..., self.heads :]), radial[..., : self.heads]
+        return self.direction(t * gate), factor
 
     def _project(self, angular: Tensor, y: Tensor) -> Tensor:
         """Projection of the target's features on the edge harmonics, one per degree: (N, K, degrees * width)."""
-        features = self.project(y)
-        parts = [
-            torch.bmm(angular[..., l * l : (l + 1) ** 2], features[:, l * l : (l + 1) ** 2])
-            for l in range(self.l_max + 1)  # noqa: E741
-        ]
-        return torch.cat(parts, -1)
+        pairs = zip(split_degrees(angular, 2), split_degrees(self.project(y), 1), strict=True)
+        return torch.cat([torch.bmm(a, f) for a, f in pairs], -1)
 
 
 class Attention(nn.Module):
@@ -157,4 +139,4 @@ class Attention(nn.Module):
         keys = self.key(y).index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
         score = gate * (q * keys).sum(-1) / sqrt(self.width)
         alpha = attention_weights(score, factor, step, graph.mask, self.weights)
-        return self.aggregate(alpha, unit, self.value(y), graph.index)
+        return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, self.value(y), graph.index)

@@ -33,10 +33,17 @@ class SO3Linear(nn.Module):
 def so3_linear(x: Tensor, weight: Tensor, bias: Tensor | None, degree: Tensor) -> Tensor:
     """Row-wise product with ``weight[degree]``: (N, rows, C_in) and (l_max+1, C_out, C_in) -> (N, rows, C_out)."""
     rows = weight.transpose(1, 2).index_select(0, degree)
-    out = torch.bmm(x.transpose(0, 1), rows).transpose(0, 1)
+    x = x.transpose(0, 1)
     if bias is None:
-        return out
-    return out + F.pad(bias.unsqueeze(0), (0, 0, 0, len(degree) - 1))
+        return torch.bmm(x, rows).transpose(0, 1)
+    offset = F.pad(bias.view(1, 1, -1), (0, 0, 0, 0, 0, len(degree) - 1))
+    return torch.baddbmm(offset, x, rows).transpose(0, 1)
+
+
+def split_degrees(x: Tensor, dim: int) -> tuple[Tensor, ...]:
+    """The rows of each degree along ``dim``. One split, because many slices make the backward pass fill zeros."""
+    l_max = round(x.shape[dim] ** 0.5) - 1
+    return x.split([2 * l + 1 for l in range(l_max + 1)], dim)
 
 
 class RMSNorm(nn.Module):
@@ -53,11 +60,12 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, rows, C) -> (N, rows, C)."""
-        rows = x.shape[1]
-        x = x - F.pad(x[:, :1].mean(-1, keepdim=True), (0, 0, 0, rows - 1))
+        rest = x.shape[1] - 1
+        scalars, vectors = x.split([1, rest], 1)
+        x = torch.cat([scalars - scalars.mean(-1, keepdim=True), vectors], 1)
         n = torch.matmul(x.square().sum(-1), self.row_weight)
-        x = x * (n + 1e-5).rsqrt()[:, None, None] * self.gamma.index_select(0, self.degree)
-        return x + F.pad(self.beta.unsqueeze(0), (0, 0, 0, rows - 1))
+        scale = (n + 1e-5).rsqrt()[:, None, None] * self.gamma.index_select(0, self.degree)
+        return torch.addcmul(F.pad(self.beta.unsqueeze(0), (0, 0, 0, rest)), x, scale)
 
 
 class FeedForward(nn.Module):
@@ -72,11 +80,11 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, rows, C) -> (N, rows, C)."""
-        y = self.linear_in(x)
-        gate = self.gate(y[:, 0]).unflatten(-1, (self.l_max + 1, -1))
-        scalars = SILU_GAIN * F.silu(gate[:, :1])
-        gates = SIGMOID_GAIN * gate[:, 1:].sigmoid().index_select(1, self.linear_in.degree[1:] - 1)
-        return self.linear_out(torch.cat([scalars, gates * y[:, 1:]], 1))
+        scalars, vectors = self.linear_in(x).split([1, x.shape[1] - 1], 1)
+        gate = self.gate(scalars.squeeze(1)).unflatten(-1, (self.l_max + 1, -1))
+        scalar_gate, gates = gate.split([1, self.l_max], 1)
+        gates = SIGMOID_GAIN * gates.sigmoid().index_select(1, self.linear_in.degree[1:] - 1)
+        return self.linear_out(torch.cat([SILU_GAIN * F.silu(scalar_gate), gates * vectors], 1))
 
 
 class ScalarProjection(nn.Module):
@@ -97,8 +105,7 @@ class ScalarProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         product = self.first(x) * self.second(x)
-        per_degree = [product[:, l * l : (l + 1) ** 2].sum(1) for l in range(self.l_max + 1)]  # noqa: E741
-        return self.mlp(torch.cat(per_degree, -1))
+        return self.mlp(torch.cat([part.sum(1) for part in split_degrees(product, 1)], -1))
 
 
 def envelope(distances: Tensor, cutoff: float, kind: str) -> Tensor:

@@ -20,6 +20,7 @@ from omnicalc.models.e2former.layers import (
     SO3Linear,
     bell,
     envelope,
+    split_degrees,
 )
 from omnicalc.models.graph import Graph
 
@@ -259,20 +260,15 @@ class E2Former(nn.Module):
             rows = self.element_row[graph.numbers]
             radial = self.radial(basis, rows, rows[graph.index])
             size = (config.l_max + 1) * config.channels
-            radial, gates = radial[..., :size], radial[..., size:]
+            radial, gates = radial.split([size, radial.shape[-1] - size], -1)
             gates = gates.unflatten(-1, (config.layers, 2, config.attention_heads))
             edges = EdgeFeatures(graph, basis, step, gates)
         else:
             edges = EdgeFeatures(graph, basis, step)
             radial = self.edge_embedding(edges)
         angular = harmonics(edges.unit, config.l_max) * (step / config.embedding_scale).unsqueeze(-1)
-        x = torch.cat(
-            [
-                torch.bmm(angular[..., l * l : (l + 1) ** 2].transpose(1, 2), part)
-                for l, part in enumerate(radial.chunk(config.l_max + 1, -1))  # noqa: E741
-            ],
-            1,
-        )
+        pairs = zip(split_degrees(angular, 2), radial.chunk(config.l_max + 1, -1), strict=True)
+        x = torch.cat([torch.bmm(a.transpose(1, 2), r) for a, r in pairs], 1)
         if config.type_embedding:
             token = self.type_embedding(self.element_row[graph.numbers])
             x = x + F.pad(token.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))

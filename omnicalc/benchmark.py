@@ -1,0 +1,155 @@
+"""Speed of a potential on water boxes, with the force error of the very same evaluations beside it.
+
+Each size is timed on distorted copies of one box: a force call at new positions, neighbour update included, as a step
+of molecular dynamics makes it. Peers run on the same positions in the same process, turn by turn, so that a busy
+machine slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase import Atoms
+
+from omnicalc.errors import InputError
+from omnicalc.neighbors import neighbors
+from omnicalc.potential import Potential
+from omnicalc.systems import Systems
+
+Forces = Callable[[np.ndarray], np.ndarray]  # positions (N, 3), Å -> forces (N, 3), eV/Å
+
+MACE_SIZES = {"mace-32x0e+32x1o": "32x0e + 32x1o", "mace-96x0e": "96x0e"}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One implementation on one box."""
+
+    name: str
+    atoms: int
+    milliseconds: float  # median over the rounds, per force call
+    force_error: float | None  # largest |F - F_float64|, eV/Å, over the calls that were timed; None for peers
+
+    @property
+    def steps_per_s(self) -> float:
+        return 1e3 / self.milliseconds
+
+    def ns_per_day(self, timestep_fs: float = 0.5) -> float:
+        return self.steps_per_s * timestep_fs * 86400e-6
+
+
+def water_box(atoms: Atoms, n_atoms: int) -> Atoms:
+    """Whole copies of a water box cut to at least ``n_atoms`` atoms: 192 is the box itself, 648 a cut of 2x2x1.
+
+    The cell shrinks with the number of molecules along c, so that the density stays what it was.
+    """
+    copies = [1, 1, 1]
+    while np.prod(copies) * len(atoms) < n_atoms:
+        copies[int(np.argmin(copies))] += 1
+    big = atoms.repeat(copies)
+    if len(big) == n_atoms:
+        return big
+    if n_atoms % 3:
+        raise InputError(f"a water box of {n_atoms} atoms asked for; the number must be a multiple of 3")
+    oxygen = np.flatnonzero(big.numbers == 8)
+    order = oxygen[np.argsort(big.get_scaled_positions()[oxygen, 2], kind="stable")][: n_atoms // 3]
+    keep = np.sort(np.concatenate([order, order + 1, order + 2]))
+    cut = big[keep]
+    cell = cut.cell.array.copy()
+    cell[2] *= n_atoms / len(big)
+    cut.set_cell(cell)
+    return cut
+
+
+def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Atoms, rounds: int) -> list[Timing]:
+    """Time every call on the same positions, in turn, after two rounds of warming up.
+
+    ``references`` gives exact forces for those calls whose error is wanted.
+    """
+    rng = np.random.default_rng(0)
+    spent = {name: [] for name in calls}
+    error = dict.fromkeys(references, 0.0)
+    positions = atoms.positions.copy()
+    for k in range(rounds + 2):
+        positions = positions + rng.normal(scale=0.005, size=positions.shape)
+        for name, call in calls.items():
+            begun = time.perf_counter()
+            forces = call(positions)
+            elapsed = time.perf_counter() - begun
+            if k < 2:
+                continue
+            spent[name].append(elapsed)
+            if name in references:
+                error[name] = max(error[name], float(np.abs(forces - references[name](positions)).max()))
+    return [Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name)) for name in calls]
+
+
+def call_of(potential: Potential, atoms: Atoms) -> Forces:
+    """Forces by ``potential`` with its neighbour list and skin, as molecular dynamics calls it."""
+    bound = potential.bind(Systems.from_atoms(atoms))
+
+    def forces(positions: np.ndarray) -> np.ndarray:
+        return bound(torch.from_numpy(positions).to(potential.device)).forces.cpu().numpy()
+
+    return forces
+
+
+def float64_reference(potential: Potential, atoms: Atoms) -> Forces:
+    """Forces by the same weights in float64, with a fresh neighbour search at every call."""
+    systems = Systems.from_atoms(atoms)
+    head = potential.choose_head(systems)
+
+    def forces(positions: np.ndarray) -> np.ndarray:
+        moved = systems.with_positions(torch.from_numpy(positions))
+        return potential(moved, neighbors(moved, potential.cutoff), head=head).forces.numpy()
+
+    return forces
+
+
+def mace_call(irreps: str, atoms: Atoms) -> Forces:
+    """Forces by MACE (PyPI: mace-torch) with random weights: two layers, cutoff 4.5 Å, correlation 3, float32.
+
+    Raises:
+        InputError: MACE is not installed.
+    """
+    try:
+        from mace.calculators import MACECalculator
+        from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes
+    except ImportError:
+        raise InputError("MACE is not installed; install it with: pip install mace-torch") from None
+    from e3nn import o3
+
+    interaction = interaction_classes["RealAgnosticResidualInteractionBlock"]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = ScaleShiftMACE(
+            r_max=4.5,
+            num_bessel=8,
+            num_polynomial_cutoff=5,
+            max_ell=2,
+            interaction_cls=interaction,
+            interaction_cls_first=interaction,
+            num_interactions=2,
+            num_elements=2,
+            hidden_irreps=o3.Irreps(irreps),
+            MLP_irreps=o3.Irreps("16x0e"),
+            atomic_energies=np.zeros(2),
+            avg_num_neighbors=38.0,
+            atomic_numbers=[1, 8],
+            correlation=3,
+            gate=gate_dict["silu"],
+            atomic_inter_scale=1.0,
+            atomic_inter_shift=0.0,
+        ).float()
+    work = atoms.copy()
+    work.calc = MACECalculator(models=[model], device="cpu", default_dtype="float32")
+
+    def forces(positions: np.ndarray) -> np.ndarray:
+        work.positions = positions
+        return work.get_forces()
+
+    return forces

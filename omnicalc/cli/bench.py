@@ -1,0 +1,53 @@
+"""``omnicalc bench``: ms per step on water boxes, with the force error of the same run beside it."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="bench")
+@click.argument("models", nargs=-1)
+@click.option("--structure", type=click.Path(path_type=Path), default=Path("examples/water.xyz"), show_default=True,
+              help="Water box to cut the sizes from.")  # fmt: skip
+@click.option("--sizes", default="192,648", show_default=True, help="Numbers of atoms, multiples of 3.")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Timed calls per size.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--against", type=click.Choice(["mace"]), multiple=True, help="A peer to time in the same run.")
+def command(models, structure, sizes, rounds, threads, device, against):
+    """Time MODELS (default: ubio-s3 and ubio-s3:fast) in float32; the error is against the same weights in float64."""
+    from omnicalc.errors import InputError
+    from omnicalc.registry import load_potential
+    from omnicalc.structure_file import read_structure
+
+    try:
+        numbers = [int(x) for x in sizes.split(",")]
+    except ValueError:
+        raise InputError(f"--sizes {sizes} given; whole numbers with commas between are needed, e.g. 192,648") from None
+    box = read_structure(structure)
+
+    import torch
+
+    from omnicalc import benchmark
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    names = models or ("ubio-s3", "ubio-s3:fast")
+    fast = {n: load_potential(n, device=device) for n in names}
+    exact = {n: load_potential(n, device="cpu", dtype="float64") for n in names}
+    click.echo(f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32, timestep 0.5 fs")
+    click.echo(f"{'model':24} {'atoms':>6} {'ms/step':>8} {'steps/s':>8} {'ns/day':>7} {'ratio':>6}  max force error, eV/Å")
+    for size in numbers:
+        atoms = benchmark.water_box(box, size)
+        calls = {fast[n].name_resolved: benchmark.call_of(fast[n], atoms) for n in names}
+        references = {fast[n].name_resolved: benchmark.float64_reference(exact[n], atoms) for n in names}
+        if "mace" in against:
+            calls |= {name: benchmark.mace_call(irreps, atoms) for name, irreps in benchmark.MACE_SIZES.items()}
+        rows = benchmark.time_all(calls, references, atoms, rounds)
+        for row in rows:
+            error = "" if row.force_error is None else f"{row.force_error:.1e}"
+            ratio = row.milliseconds / rows[0].milliseconds
+            click.echo(
+                f"{row.name:24} {row.atoms:6} {row.milliseconds:8.1f} {row.steps_per_s:8.1f} "
+                f"{row.ns_per_day():7.2f} {ratio:6.2f}  {error}"
+            )

@@ -1,0 +1,44 @@
+"""``omnicalc train``: a recipe and its data in, a weights folder out."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="train")
+@click.argument("recipe")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the recipe's data files.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; weights go to OUT/weights.")
+@click.option("--resume", is_flag=True, help="Go on from the last saved state of the folder.")
+@click.option("--steps", type=click.IntRange(min=1), help="Stop after this many more steps; --resume goes on later.")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the step (a C++ compiler is needed; takes minutes, saves a third).")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
+def command(recipe, data, out, resume, steps, compiled, threads):
+    """Train a potential from RECIPE: a TOML file, or the name of a shipped recipe such as ubio-s3-small."""
+    from omnicalc.training.recipe import find_recipe, read_recipe
+
+    settings = read_recipe(find_recipe(recipe))
+
+    import torch
+
+    from omnicalc.training.export import export
+    from omnicalc.training.trainer import Trainer
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    trainer = Trainer(settings, data, out, compiled=compiled, report=click.echo)
+    trainer.prepare(resume)
+    frames = sum(len(part) for part in trainer.dataset.train)
+    size = sum(p.numel() for p in trainer.model.parameters())
+    click.echo(f"{settings.name}:{settings.tag}@{settings.version}: {size} parameters, {frames} training frames")
+    try:
+        trainer.run(steps)
+    except KeyboardInterrupt:
+        trainer.state.save(trainer.state_file)
+        click.echo(f"stopped at step {trainer.state.step}; go on with --resume")
+        raise SystemExit(130) from None
+    if trainer.state.step < settings.schedule.steps:
+        click.echo(f"stopped at step {trainer.state.step} of {settings.schedule.steps}; go on with --resume")
+        return
+    export(trainer, out / "weights")
+    click.echo(f"weights: {out / 'weights'}\nnext: omnicalc md STRUCTURE --model {out / 'weights'}")

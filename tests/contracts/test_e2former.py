@@ -1,0 +1,78 @@
+"""E2Former-V2 keeps the contract: with random weights in several architectures, and with the bundled weights."""
+
+import torch
+
+import omnicalc
+from omnicalc.models import build_model
+from omnicalc.potential import Head, Potential
+
+from .potential_contract import PotentialContract
+from .structures import salt_waters, triclinic_waters, waters
+
+
+class WaterContract(PotentialContract):
+    head = "a"
+    elements = ("H", "O")
+
+    def box(self):
+        return triclinic_waters()
+
+    def molecules(self):
+        return [waters(3, None, seed=2), waters(2, None, seed=3)]
+
+
+class RandomWeights(WaterContract):
+    config: dict = {}
+
+    def make(self, dtype):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = build_model("e2former", {"heads": ["a", "b"], "elements": [1, 8, 11, 17], **self.config})
+        with torch.no_grad():
+            for head in model.energy_heads.values():
+                head[-1].weight.mul_(20)  # forces of the size of real ones
+        references = {1: -13.6, 8: -432.0, 11: -1290.0, 17: -400.0}
+        return Potential(model.to(dtype), [Head("a", references), Head("b", references)])
+
+
+class TestSmallSoftplus(RandomWeights):
+    config = {}
+
+
+class TestSoftmaxScalarVectors(RandomWeights):
+    config = {"l_max": 1, "weights": "softmax", "values": ["first-order", "zero-order"]}
+
+
+class TestPublishedArchitecture(RandomWeights):
+    """The release's gate with couplings that mix parities, long-range blocks, without its neighbour cap."""
+
+    mirror_symmetric = False
+    config = {
+        "channels": 16, "basis": "gaussian", "n_basis": 16, "radial": "per-block", "gate": "qkdot",
+        "weights": "sigmoid", "mirror_symmetric": False, "type_embedding": False, "system_input": "charge-spin",
+        "value_multiplicity": 2, "long_layers": 1, "long_upper": 7.0,
+    }  # fmt: skip
+
+
+class Bundled(WaterContract):
+    name = "ubio-s3"
+
+    def make(self, dtype):
+        return omnicalc.load_potential(self.name, device="cpu", dtype=dtype)
+
+
+class TestSmallWaterHead(Bundled):
+    head = "pbe0-ts"
+
+
+class TestSmallSaltWaterHead(Bundled):
+    head = "revpbe0-d3"
+    elements = ("H", "O", "Na", "Cl")
+
+    def box(self):
+        return salt_waters()
+
+
+class TestFastWaterHead(Bundled):
+    name = "ubio-s3:fast"
+    head = "pbe0-ts"
