@@ -30,6 +30,9 @@ def command(models, structure, sizes, rounds, threads, device, against):
 
     from omnicalc import benchmark
 
+    from omnicalc.cli.memory import keep_freed_memory
+
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     names = models or ("ubio-s3", "ubio-s3:fast")

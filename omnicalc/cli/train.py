@@ -24,6 +24,9 @@ def command(recipe, data, out, resume, steps, compiled, threads):
     from omnicalc.training.export import export
     from omnicalc.training.trainer import Trainer
 
+    from omnicalc.cli.memory import keep_freed_memory
+
+    keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
     trainer = Trainer(settings, data, out, compiled=compiled, report=click.echo)

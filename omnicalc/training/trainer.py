@@ -197,7 +197,7 @@ def mean_errors(model: torch.nn.Module, parameters: dict[str, Tensor], frames: l
         n_atoms = float(frame.weight.sum())
         force += float(((forces - frame.forces).abs().sum(-1) * frame.weight).sum())
         components += 3 * n_atoms
-        energy += abs(float(predicted - frame.energy)) / n_atoms
+        energy += abs(float(predicted.detach() - frame.energy)) / n_atoms
     return force / components, energy / len(frames)
 
 

@@ -1,0 +1,51 @@
+"""The ``omnicalc`` command: a group of verbs, one file each, loaded only when called."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from omnicalc import __version__
+from omnicalc.errors import OmniCalcError
+
+VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` imports no verb
+    "md": "Run molecular dynamics: structure in, trajectory, log, restart and plots out.",
+    "analyze": "Turn a trajectory into a table and a figure.",
+    "sp": "Energy, forces and stress of one structure.",
+    "models": "List the weights on this machine, or show the card of one.",
+    "train": "Train a potential from a recipe.",
+    "evaluate": "Compare a potential with labelled structures.",
+    "bench": "Time a potential on water boxes, with its force error beside it.",
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx):
+        return list(VERBS)
+
+    def get_command(self, ctx, name):
+        if name not in VERBS:
+            return None
+        return import_module(f"omnicalc.cli.{name}").command
+
+    def format_commands(self, ctx, formatter):
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="omnicalc")
+def group():
+    """Molecular simulation with machine-learned potentials.
+
+    Start with: omnicalc md water.xyz, then omnicalc analyze rdf traj.dcd
+    """
+
+
+def main() -> None:
+    """Entry point: user errors become one message on stderr and exit code 2."""
+    try:
+        group(prog_name="omnicalc")
+    except OmniCalcError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,114 @@
+"""The folder of a run: the names in it, one process at a time, and nothing ever overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omnicalc.errors import InputError
+from omnicalc.md.files import replace_file
+
+
+class RunFolder:
+    """Paths of a run's files."""
+
+    NAMES = (
+        "run.json",
+        "topology.pdb",
+        "traj.dcd",
+        "log.csv",
+        "timing.csv",
+        "restart.npz",
+        "restart.previous.npz",
+        "energy.png",
+        "temperature.png",
+    )
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        (
+            self.record,
+            self.topology,
+            self.trajectory,
+            self.log,
+            self.timing,
+            self.restart,
+            _,
+            self.energy_plot,
+            self.temperature_plot,
+        ) = (self.path / name for name in self.NAMES)
+
+    def check_free(self) -> None:
+        """Raise :class:`InputError` when a new run here would touch something that exists."""
+        if self.path.exists() and not self.path.is_dir():
+            raise InputError(f"{self.path} is a file; give a folder with --out")
+        if self.record.exists():
+            raise InputError(
+                f"{self.path} already holds a run: go on with it with --resume, "
+                "or choose another folder with --out"
+            )
+        self._check_foreign()
+
+    def read_record(self) -> dict | None:
+        """The content of run.json; None when no run was started here.
+
+        Raises :class:`InputError` when the folder holds files of these names that belong to no run.
+        """
+        if not self.record.exists():
+            if self.path.exists():
+                self.check_free()
+            return None
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+            return record if {"settings", "structure", "model"} <= record.keys() else _damaged(self.record)
+        except (OSError, ValueError, AttributeError):
+            return _damaged(self.record)
+
+    def write_record(self, record: dict) -> None:
+        replace_file(self.record, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it; a second process gets an :class:`InputError`, a killed one lets go."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"cannot write into {self.path}: {error.strerror}; choose another folder with --out"
+            ) from error
+        try:
+            _lock(descriptor, self.path)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _check_foreign(self) -> None:
+        there = [name for name in self.NAMES if (self.path / name).exists()]
+        if there:
+            raise InputError(
+                f"{self.path} holds {', '.join(there)} but no run.json, so it is no run to go on with; "
+                "choose another folder with --out"
+            )
+
+
+def _damaged(path: Path) -> dict:
+    raise InputError(f"{path} cannot be read as the record of a run; choose another folder with --out")
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(
+            f"another process is running in {path}; wait for it, or choose another folder with --out"
+        ) from None
+    except OSError:  # file systems without locks
+        return

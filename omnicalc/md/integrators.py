@@ -1,0 +1,118 @@
+"""Integrators: pure functions that take a state one step further, with one force call each.
+
+``step(state, forces_fn, settings) -> State``. ``forces_fn`` maps positions (N, 3) to the potential energy
+(S,) and the forces (N, 3), in eV and eV/Å. Nothing is changed in place; the same state gives the same next
+state, random numbers included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from ase import units
+from torch import Tensor
+
+from omnicalc.md.state import State
+
+ForcesFn = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Integration:
+    """What an integrator needs to know, in internal units."""
+
+    timestep: float  # ASE time units, Å·sqrt(amu/eV)
+    temperature_K: float = 0.0  # noqa: N815 - of the heat bath; not used by velocity Verlet
+    friction: float = 0.0  # per ASE time unit; not used by velocity Verlet
+
+    @classmethod
+    def from_fs(
+        cls, timestep_fs: float, temperature_K: float = 0.0, friction_per_fs: float = 0.0
+    ) -> Integration:
+        return cls(timestep_fs * units.fs, temperature_K, friction_per_fs / units.fs)
+
+
+def velocity_verlet(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
+    """One step of velocity Verlet: Newton's equations (NVE), time-reversible, error of second order.
+
+        v_½ = v + (h/2) F(x)/m
+        x'  = x + h v_½
+        v'  = v_½ + (h/2) F(x')/m
+
+    =======  =========================  =========================
+    symbol   variable                   unit
+    =======  =========================  =========================
+    x        ``positions`` (N, 3)       Å
+    v        ``velocities`` (N, 3)      sqrt(eV/amu)
+    F        ``forces`` (N, 3)          eV/Å
+    m        ``masses`` (N,)            amu
+    h        ``settings.timestep``      Å·sqrt(amu/eV)
+    =======  =========================  =========================
+
+    Swope, Andersen, Berens & Wilson, J. Chem. Phys. 76, 637 (1982).
+    """
+    h, masses = settings.timestep, state.masses[:, None]
+    velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
+    positions = torch.add(state.positions, velocities, alpha=h)
+    energy, forces = forces_fn(positions)
+    velocities = torch.addcdiv(velocities, forces, masses, value=0.5 * h)
+    return replace(
+        state, positions=positions, velocities=velocities, forces=forces, energy=energy, step=state.step + 1
+    )
+
+
+def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
+    """One step of BAOAB: Langevin dynamics (NVT), with exact configurations in a harmonic well.
+
+        B   v ← v + (h/2) F(x)/m
+        A   x ← x + (h/2) v
+        O   v ← c v + sqrt((1 - c²) k_B T / m) ξ,    c = exp(-γ h)
+        A   x ← x + (h/2) v
+        B   v ← v + (h/2) F(x)/m          (the one force call of the step)
+
+    =======  =========================  =========================
+    symbol   variable                   unit
+    =======  =========================  =========================
+    x        ``positions`` (N, 3)       Å
+    v        ``velocities`` (N, 3)      sqrt(eV/amu)
+    F        ``forces`` (N, 3)          eV/Å
+    m        ``masses`` (N,)            amu
+    h        ``settings.timestep``      Å·sqrt(amu/eV)
+    γ        ``settings.friction``      1/(Å·sqrt(amu/eV))
+    T        ``settings.temperature_K`` K
+    ξ        ``noise`` (N, 3)           independent standard normals
+    =======  =========================  =========================
+
+    The bath acts on every atom, so all 3N degrees of freedom are thermal and the centre of mass diffuses. In
+    a harmonic well of frequency ω the variance of x is exactly k_B T / (m ω²) at any stable step, and m⟨v²⟩ =
+    k_B T (1 - (ω h)²/4): kinetic temperatures read low by O(h²) while the structure is right.
+
+    Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34; J. Chem. Phys. 138, 174102 (2013).
+    """
+    h, masses = settings.timestep, state.masses[:, None]
+    keep = math.exp(-settings.friction * h)
+    width = math.sqrt(-math.expm1(-2.0 * settings.friction * h) * units.kB * settings.temperature_K)
+    generator = state.generator.clone_state()  # the old state keeps its own place in the random sequence
+    noise = torch.randn(masses.shape[0], 3, dtype=torch.float64, device=masses.device, generator=generator)
+
+    velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
+    positions = torch.add(state.positions, velocities, alpha=0.5 * h)
+    velocities = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
+    positions = torch.add(positions, velocities, alpha=0.5 * h)
+    energy, forces = forces_fn(positions)
+    velocities = torch.addcdiv(velocities, forces, masses, value=0.5 * h)
+    return replace(
+        state,
+        positions=positions,
+        velocities=velocities,
+        forces=forces,
+        energy=energy,
+        step=state.step + 1,
+        generator=generator,
+    )
+
+
+INTEGRATORS = {"nve": velocity_verlet, "nvt": baoab}

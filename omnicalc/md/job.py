@@ -1,0 +1,92 @@
+"""What a run is about: the atoms, the forces on them, and how both are named in run.json."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnicalc.md.integrators import ForcesFn
+from omnicalc.md.record import structure_hash
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from torch import Tensor
+
+    from omnicalc.potential import Potential
+
+
+@dataclass(frozen=True)
+class Job:
+    """Atoms and forces of a run.
+
+    Where ``bound`` has a ``neighbor_list`` and ``systems``, as :class:`omnicalc.potential.BoundPotential`, a
+    resumed run searches the list where the old one was searched.
+    """
+
+    atoms: Atoms
+    bound: Callable  # positions (N, 3) float64, Å -> an object with energy (S,), eV, and forces (N, 3), eV/Å
+    structure: Mapping  # for run.json; "sha256" must be the same on a resume
+    model: Mapping = field(
+        default_factory=dict
+    )  # for run.json; "sha256", "head", "dtype", "device", "skin" must be the same on a resume
+
+    @property
+    def device(self) -> str:
+        return self.model.get("device", "cpu")
+
+    @property
+    def forces_fn(self) -> ForcesFn:
+        def forces_fn(positions: Tensor) -> tuple[Tensor, Tensor]:
+            prediction = self.bound(positions)
+            return prediction.energy.detach(), prediction.forces.detach()
+
+        return forces_fn
+
+
+def build_job(
+    atoms: Atoms,
+    potential: Potential,
+    *,
+    file: Path | str,
+    read_options: Mapping[str, object],
+    charge: int | None = None,
+    spin: int | None = None,
+    head: str | None = None,
+    skin: float = 0.5,
+) -> Job:
+    """Bind ``potential`` to ``atoms``; ``read_options``: how they were read from ``file``, for run.json.
+
+    Raises :class:`omnicalc.errors.InputError` for a structure that cannot be or that no head of the potential
+    knows.
+    """
+    import torch
+
+    from omnicalc.systems import Systems
+
+    systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
+    bound = potential.bind(systems, head=head, skin=skin)
+    total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
+    structure = {
+        "file": str(file),
+        "sha256": structure_hash(atoms, total_charge, multiplicity),
+        "atoms": len(atoms),
+        "formula": atoms.get_chemical_formula(),
+        "cell": atoms.cell.array.tolist(),
+        "pbc": atoms.pbc.tolist(),
+        "charge": total_charge,
+        "spin": multiplicity,
+        "read_options": {**read_options, "charge": charge, "spin": spin},
+    }
+    model = {
+        "name": potential.name_resolved,
+        "sha256": potential.sha256,
+        "head": bound.head,
+        "conservative": potential.conservative,
+        "dtype": str(potential.dtype).removeprefix("torch."),
+        "device": str(potential.device),
+        "skin": skin,
+        "threads": torch.get_num_threads(),
+    }
+    return Job(atoms, bound, structure, model)

@@ -1,0 +1,109 @@
+"""Restart files: the whole state and where the output files stood, with the previous one kept."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from omnicalc.errors import RunError
+from omnicalc.md.files import replace_file
+from omnicalc.md.state import State
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Restart:
+    """A moment from which a run goes on as if it had never stopped."""
+
+    state: State
+    frames: int  # whole frames in the trajectory at this step
+    log_bytes: int  # length of the log at this step
+    reference: (
+        torch.Tensor | None
+    )  # (N, 3), Å, positions at which the neighbour list was searched; None: the potential has none
+
+    def to_bytes(self) -> bytes:
+        """A zip of plain arrays (npz without pickle), each with a checksum."""
+        arrays = self.state.to_arrays()
+        arrays |= {
+            "format": np.array(_FORMAT),
+            "frames": np.array(self.frames),
+            "log_bytes": np.array(self.log_bytes),
+        }
+        if self.reference is not None:
+            arrays["reference"] = self.reference.cpu().numpy()
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    @classmethod
+    def read(cls, path: Path, device: torch.device | str = "cpu") -> Restart:
+        """Raises :class:`RunError` when the file is torn, damaged or of another format."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            if int(arrays["format"]) != _FORMAT:
+                raise RunError(f"{path} has format {int(arrays['format'])}; this version reads {_FORMAT}")
+            reference = torch.from_numpy(arrays["reference"]).to(device) if "reference" in arrays else None
+            return cls(
+                State.from_arrays(arrays, device), int(arrays["frames"]), int(arrays["log_bytes"]), reference
+            )
+        except (
+            OSError,
+            EOFError,
+            ValueError,
+            KeyError,
+            RuntimeError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+
+
+def previous(path: Path) -> Path:
+    """Where the restart file before the one at ``path`` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def save(path: Path, restart: Restart) -> None:
+    """Write a restart file; the one that was there is kept as the previous one. At every instant one of the
+    two is whole.
+    """
+    if path.exists():
+        beside = path.with_name(f".{path.name}.link")
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(path, beside)  # a second name, so that `path` itself is there all the time
+        except OSError:  # file systems without links
+            os.replace(path, previous(path))
+        else:
+            os.replace(beside, previous(path))
+            beside.unlink(missing_ok=True)  # renaming onto another name of the same file leaves both
+    replace_file(path, restart.to_bytes())
+
+
+def load(path: Path, device: torch.device | str, usable: Callable[[Restart], bool]) -> Restart | None:
+    """The restart file at ``path``, else the previous one; None when neither is whole and ``usable``.
+
+    A previous one that has to serve takes the place of the useless newer one, so that the next :func:`save`
+    keeps it.
+    """
+    for candidate in (path, previous(path)):
+        try:
+            restart = Restart.read(candidate, device)
+        except RunError:
+            continue
+        if usable(restart):
+            if candidate != path:
+                os.replace(candidate, path)
+            return restart
+    return None

@@ -1,0 +1,122 @@
+"""The engine: takes a structure and bound forces through a run whose folder is right at every instant.
+
+A moment of the run reaches the disk in this order: frame (traj.dcd), line (log.csv), and from time to time,
+after these two are synced, the restart file. So a restart file never speaks of frames that are not there, and
+a run killed anywhere goes on from its last restart file: trajectory and log are cut back to that moment and
+written again, byte for byte the same on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.md import record, restart
+from omnicalc.md.box import standard_box
+from omnicalc.md.folder import RunFolder
+from omnicalc.md.initial import initial_state
+from omnicalc.md.job import Job
+from omnicalc.md.loop import Loop, Result
+from omnicalc.md.progress import Silent
+from omnicalc.md.restart import Restart
+from omnicalc.md.settings import Settings
+from omnicalc.md.state import degrees_of_freedom
+from omnicalc.md.trajectory import whole_frames
+
+
+def run(
+    job: Job,
+    settings: Settings,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    progress: Silent | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Result:
+    """Run molecular dynamics in ``folder``, or go on with the run there; ``say`` gets lines for the user.
+
+    Raises :class:`InputError` before anything is written when settings, folder and resumed run do not fit,
+    and :class:`RunError` when the run has to stop, its last good state saved.
+    """
+    progress = progress or Silent()
+    new = record.describe(
+        settings, job.structure, job.model, degrees_of_freedom(len(job.atoms), settings.ensemble == "nve")
+    )
+    old = folder.read_record() if resume else None
+    if old is not None:
+        record.check_same(old, new, folder.path)
+        with folder.locked():
+            return _go_on(job, settings, folder, old, new, progress, say)
+    if resume:
+        say(f"nothing to resume in {folder.path} yet: starting from the beginning")
+    folder.check_free()
+    _mention_turned_cell(job, say)
+    state = initial_state(job.atoms, job.forces_fn, settings, job.device)
+    with folder.locked():
+        folder.check_free()  # again, now that no other process can start here
+        folder.write_record(new)
+        return Loop(job, settings, folder, state).go(progress)
+
+
+def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
+    box = standard_box(job.atoms.cell.array, job.atoms.pbc)
+    if box is not None and box.rotation is not None:
+        say(
+            "note: DCD and PDB want a cell with a along x and b in the xy plane; the trajectory and its "
+            "topology are turned so, the run itself is not"
+        )
+
+
+def check_unfinished(record: Mapping, done: int, steps: int, folder: RunFolder) -> None:
+    """Raise :class:`InputError` when a run that has done ``done`` steps has none left of ``steps`` in all."""
+    if steps <= done:
+        state = "finished" if done >= record["settings"]["steps"] else "already"
+        raise InputError(
+            f"the run in {folder.path} is {state} at step {done}; "
+            f"to extend it, add --steps N with N above {done}"
+        )
+
+
+def _go_on(
+    job: Job,
+    settings: Settings,
+    folder: RunFolder,
+    old: dict,
+    new: dict,
+    progress: Silent,
+    say: Callable[[str], None],
+) -> Result:
+    last = _last_restart(job, folder)
+    check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
+    if last is None:  # killed before the first restart file; the first frame comes again
+        state = initial_state(job.atoms, job.forces_fn, settings, job.device)
+    else:
+        state = last.state
+        if last.reference is not None:
+            job.bound.neighbor_list.rebuild_at(job.bound.systems.with_positions(last.reference))
+    say(f"resuming {folder.path} at step {state.step}")
+    if old["model"].get("threads") != job.model.get("threads"):
+        say("note: another number of threads than before; sums may round differently, so not the same bytes")
+    resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
+    changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
+    folder.write_record(old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]})
+    return Loop(job, settings, folder, state, last).go(progress)
+
+
+def _last_restart(job: Job, folder: RunFolder) -> Restart | None:
+    """The newest restart file that is whole and whose frames and lines are there.
+
+    None when the run was killed before its first restart file, so that nothing is lost by starting over.
+    Raises :class:`RunError` when there are restart files or frames, but none that fit together.
+    """
+    frames = whole_frames(folder.trajectory, len(job.atoms), bool(job.atoms.pbc.any()))
+    log_bytes = folder.log.stat().st_size if folder.log.exists() else 0
+    last = restart.load(folder.restart, job.device, lambda r: r.frames <= frames and r.log_bytes <= log_bytes)
+    anything = frames > 1 or folder.restart.exists() or restart.previous(folder.restart).exists()
+    if last is None and anything:
+        raise RunError(
+            f"no whole restart file in {folder.path} fits {folder.log.name} and {folder.trajectory.name}, "
+            f"which holds {frames} frames; nothing was changed. Put back what is missing, "
+            "or start another run with --out"
+        )
+    return last

@@ -1,0 +1,309 @@
+"""``omnicalc md`` as it is typed: output, exit codes, bad input that leaves no trace."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import write
+from click.testing import CliRunner
+
+from omnicalc.cli import group
+from omnicalc.errors import OmniCalcError
+from tests.md.toy import Pairs, ToyPotential, argon
+from tests.tiny_weights import write_weights
+
+QUICK = [
+    "--steps",
+    "12",
+    "--timestep",
+    "4",
+    "--temperature",
+    "90",
+    "--interval",
+    "4",
+    "--restart-interval",
+    "5",
+]
+
+
+@pytest.fixture
+def real_weights():
+    """Asked for by the tests that load a network."""
+
+
+@pytest.fixture(autouse=True)
+def toy_weights(monkeypatch, request):
+    """Every model name gives the toy; returns what was asked for."""
+    asked = []
+
+    def load_potential(name="ubio-s3", *, device="auto", dtype="float32"):
+        asked.append((name, device, dtype))
+        return ToyPotential(dtype)
+
+    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
+    if "real_weights" not in request.fixturenames:
+        monkeypatch.setattr("omnicalc.registry.load_potential", load_potential)
+    return asked
+
+
+@pytest.fixture
+def argon_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write("argon.xyz", argon(), format="extxyz")
+    return "argon.xyz"
+
+
+def omnicalc(*arguments) -> str:
+    """Output of a command that is to succeed."""
+    result = CliRunner().invoke(group, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def refused(*arguments) -> str:
+    """Message of a command that is to be refused; exit code 2 is checked in a process of its own below."""
+    with pytest.raises(OmniCalcError) as caught:
+        CliRunner().invoke(group, [str(a) for a in arguments], catch_exceptions=False, standalone_mode=False)
+    return str(caught.value)
+
+
+def result_of(folder) -> tuple[bytes, bytes]:
+    return (folder / "traj.dcd").read_bytes(), (folder / "log.csv").read_bytes()
+
+
+def test_a_run_says_what_it_does_and_what_comes_next(argon_file, tmp_path):
+    said = omnicalc("md", argon_file, *QUICK, "--seed", "3")
+    for part in (
+        "toy:pairs@1.0, sha256 abababababab",
+        "a pair potential for tests",
+        "toy (the first that knows all elements)",
+        "cpu, float32",
+        "32 atoms, Ar32, periodic along abc, charge +0, spin 1",
+        "Maxwell-Boltzmann at 90 K",
+        "nvt: Langevin dynamics, BAOAB, 90 K, friction 0.01 1/fs; 96 degrees of freedom",
+        "12 steps of 4 fs, a frame every 4 steps",
+        "omnicalc analyze rdf argon_md/traj.dcd",
+        "omnicalc md argon.xyz --resume --steps 120",
+    ):
+        assert part in said
+    assert re.search(r"^seed +3$", said, re.M)
+    assert (tmp_path / "argon_md" / "traj.dcd").exists()
+
+
+def test_defaults_and_options_reach_the_model(argon_file, toy_weights):
+    omnicalc("md", argon_file, *QUICK)
+    omnicalc(
+        "md", argon_file, *QUICK, "--model", "some:tag", "--device", "cpu", "--dtype", "float64", "--out", "b"
+    )
+    assert toy_weights == [("ubio-s3", "auto", "float32"), ("some:tag", "cpu", "float64")]
+
+
+def test_a_network_from_a_folder_runs_and_resumes(tmp_path, monkeypatch, real_weights):
+    """Water with an untrained network: its head and hash in run.json; resumed to the same bytes."""
+    monkeypatch.chdir(tmp_path)
+    card = write_weights(tmp_path / "tiny")
+    waters = molecule("H2O", cell=[6.0] * 3, pbc=True).repeat((2, 1, 1))
+    write("water.xyz", waters, format="extxyz")
+    quick = ["--interval", "2", "--seed", "1"]
+    said = omnicalc("md", "water.xyz", "--model", "./tiny", *quick, "--steps", "9", "--out", "long")
+    assert "untrained, for tests" in said and "water-theory (the first that knows" in said
+    omnicalc("md", "water.xyz", "--model", "./tiny", *quick, "--steps", "5", "--out", "short")
+    omnicalc("md", "water.xyz", "--resume", "--steps", "9", "--out", "short")
+    assert result_of(tmp_path / "short") == result_of(tmp_path / "long")
+    model = json.loads((tmp_path / "short" / "run.json").read_text())["model"]
+    assert model["sha256"] == card.sha256 and model["head"] == "water-theory"
+    write_weights(tmp_path / "tiny", seed=1)
+    assert "weights (sha256) was" in refused("md", "water.xyz", "--resume", "--steps", "12", "--out", "short")
+
+
+def test_an_element_that_no_head_knows_leaves_no_trace(tmp_path, monkeypatch, real_weights, argon_file):
+    write_weights(tmp_path / "tiny")
+    assert "does not know element Ar" in refused("md", argon_file, "--model", "./tiny", *QUICK)
+    assert not (tmp_path / "argon_md").exists()
+
+
+def test_a_drawn_seed_is_printed_and_stored(argon_file, tmp_path):
+    said = omnicalc("md", argon_file, *QUICK)
+    seed = int(re.search(r"^seed +(\d+) \(drawn\)$", said, re.M).group(1))
+    assert json.loads((tmp_path / "argon_md" / "run.json").read_text())["settings"]["seed"] == seed
+    omnicalc("md", argon_file, *QUICK, "--seed", seed, "--out", "again")
+    assert result_of(tmp_path / "again") == result_of(tmp_path / "argon_md")
+
+
+def test_resume_needs_no_option_twice_and_equals_a_long_run(argon_file, tmp_path, toy_weights):
+    choices = ["--seed", "0", "--dtype", "float64", "--skin", "0.7", "--charge", "0", "--friction", "0.02"]
+    omnicalc("md", argon_file, *QUICK, *choices, "--out", "long")
+    omnicalc("md", argon_file, *QUICK, *choices, "--out", "short", "--steps", "7")
+    said = omnicalc("md", argon_file, "--out", "short", "--resume", "--steps", "12")
+    assert (
+        "resuming short at step 7" in said
+        and "omnicalc md argon.xyz --out short --resume --steps 120" in said
+    )
+    assert result_of(tmp_path / "short") == result_of(tmp_path / "long")
+    assert toy_weights[-1] == ("toy:pairs@1.0", "cpu", "float64")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "name"),
+    [
+        ("--timestep", "2", "timestep_fs"),
+        ("--temperature", "100", "temperature_K"),
+        ("--ensemble", "nve", "ensemble"),
+        ("--friction", "0.5", "friction_per_fs"),
+        ("--interval", "3", "interval"),
+        ("--seed", "4", "seed"),
+        ("--dtype", "float64", "dtype"),
+        ("--skin", "0.1", "skin"),
+        ("--head", "other", "head"),
+        ("--charge", "2", "structure"),
+        ("--no-pbc", None, "structure"),
+    ],
+)
+def test_resume_refuses_what_differs(argon_file, tmp_path, option, value, name):
+    omnicalc("md", argon_file, *QUICK, "--seed", "3")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "argon_md").iterdir()}
+    more = [option] if value is None else [option, value]
+    message = refused("md", argon_file, "--resume", "--steps", "40", *more)
+    assert message.startswith("cannot resume argon_md") and f"{name} was" in message
+    assert {p.name: p.read_bytes() for p in (tmp_path / "argon_md").iterdir()} == before
+
+
+def test_resume_of_a_finished_run_suggests_steps(argon_file):
+    omnicalc("md", argon_file, *QUICK)
+    assert "finished at step 12; to extend it, add --steps N" in refused("md", argon_file, "--resume")
+
+
+def test_a_taken_folder_is_refused(argon_file, toy_weights):
+    omnicalc("md", argon_file, *QUICK)
+    assert re.search("already holds a run.*--resume.*--out", refused("md", argon_file, *QUICK))
+    assert len(toy_weights) == 1  # refused before the weights are loaded
+
+
+def test_velocities_of_the_file_are_used_and_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atoms = argon()
+    atoms.set_velocities(0.01 * np.random.default_rng(0).normal(size=(32, 3)))
+    write("hot.xyz", atoms, format="extxyz")
+    assert "those in the structure file" in omnicalc("md", "hot.xyz", *QUICK)
+
+
+def test_no_cell_needs_a_word(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    atoms = argon()
+    atoms.pbc, atoms.cell = False, None
+    write("cluster.xyz", atoms, format="xyz")
+    message = refused("md", "cluster.xyz", *QUICK)
+    assert "--cell" in message and "--no-pbc" in message and not (tmp_path / "cluster_md").exists()
+    assert "periodic along nowhere" in omnicalc("md", "cluster.xyz", *QUICK, "--no-pbc", "--out", "a")
+    assert "periodic along abc" in omnicalc("md", "cluster.xyz", *QUICK, "--cell", "12.4", "--out", "b")
+    omnicalc("md", "cluster.xyz", "--resume", "--steps", "20", "--out", "b")  # the cell is remembered
+
+
+def test_nve_with_direct_forces_is_warned_about(argon_file, monkeypatch):
+    assert "warning" not in omnicalc("md", argon_file, *QUICK, "--ensemble", "nve", "--out", "a")
+    monkeypatch.setattr(ToyPotential, "conservative", False)
+    assert "warning: the forces of toy:pairs@1.0" in omnicalc(
+        "md", argon_file, *QUICK, "--ensemble", "nve", "--out", "b"
+    )
+    assert "warning" not in omnicalc("md", argon_file, *QUICK, "--out", "c")
+
+
+def test_threads_are_set_for_the_run_only(argon_file):
+    import torch
+
+    before = torch.get_num_threads()
+    assert "2 threads" in omnicalc("md", argon_file, *QUICK, "--threads", "2")
+    assert torch.get_num_threads() == before
+
+
+def test_a_signal_ends_with_the_command_to_go_on(argon_file, tmp_path, monkeypatch):
+    omnicalc("md", argon_file, *QUICK, "--seed", "3", "--out", "whole")
+    calls, evaluate = [], Pairs.__call__
+
+    def signalling(self, positions, **keywords):
+        calls.append(1)
+        if len(calls) == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return evaluate(self, positions, **keywords)
+
+    monkeypatch.setattr(Pairs, "__call__", signalling)
+    result = CliRunner().invoke(group, ["md", argon_file, *QUICK, "--seed", "3"])
+    assert result.exit_code == 128 + signal.SIGINT
+    assert (
+        "step 6 of 12; the state is saved. Go on with:\n  omnicalc md argon.xyz --resume\n" in result.output
+    )
+    omnicalc("md", argon_file, "--resume")
+    assert result_of(tmp_path / "argon_md") == result_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ["--steps", "0"],
+        ["--steps", "-5"],
+        ["--timestep", "0"],
+        ["--timestep", "-1"],
+        ["--timestep", "nan"],
+        ["--temperature", "-1"],
+        ["--ensemble", "npt"],
+        ["--friction", "0"],
+        ["--interval", "0"],
+        ["--restart-interval", "0"],
+        ["--seed", "-1"],
+        ["--threads", "0"],
+        ["--skin", "-1"],
+        ["--charge", "100000"],
+        ["--spin", "2"],
+    ],
+)
+def test_bad_settings_leave_no_trace(argon_file, tmp_path, bad):
+    message = refused("md", argon_file, *bad)
+    assert "\n" not in message and bad[0].strip("-").split("-")[0][:4] in message
+    assert [p.name for p in tmp_path.iterdir()] == ["argon.xyz"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "rubbish", "empty", "nan", "overlap", "zero cell"])
+def test_bad_structures_leave_no_trace(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    atoms = argon()
+    if kind == "nan":
+        atoms.positions[3, 2] = np.nan
+    elif kind == "overlap":
+        atoms.positions[3] = atoms.positions[4]
+    elif kind == "zero cell":
+        atoms.cell[2] = 0
+    if kind == "rubbish":
+        (tmp_path / "bad.xyz").write_text("this is not\na structure\n")
+    elif kind == "empty":
+        (tmp_path / "bad.xyz").write_text("0\n\n")
+    elif kind != "missing":
+        write("bad.xyz", atoms, format="extxyz")
+    before = sorted(p.name for p in tmp_path.iterdir())
+    assert "\n" not in refused("md", "bad.xyz", *QUICK)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+def test_errors_are_one_line_and_exit_code_2(tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-c", "from omnicalc.cli import main; main()", "md", "nowhere.xyz", "--steps", "-1"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert process.returncode == 2 and process.stdout == ""
+    assert process.stderr.startswith("error: ") and process.stderr.count("\n") == 1
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from omnicalc.cli import group\ntry: group(['md', '--help'])\nexcept SystemExit: pass\n"
+    )
+    code += "print({'torch', 'numpy', 'ase', 'MDAnalysis', 'matplotlib'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.splitlines()[-1] == "set()" and "--temperature" in process.stdout

@@ -1,0 +1,100 @@
+"""A process that runs jobs in forked children which the tests may kill.
+
+Torch is loaded once, a child starts in milliseconds. Reads one JSON request per line, answers with the
+child's process id, then with its exit status. A request holds ``out`` and Settings; ``resume``; ``die_at``:
+die of SIGKILL at the n-th operation on files, the half of a write done; ``limit``: file size limit in bytes;
+``reseed``: the wrong variant, whose restart forgets where the random sequence stood.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from omnicalc.errors import OmniCalcError
+from omnicalc.md import loop
+from omnicalc.md.folder import RunFolder
+from omnicalc.md.restart import Restart
+from omnicalc.md.run import run
+from omnicalc.md.settings import Settings
+
+from . import toy
+
+OPERATIONS = [(os, name) for name in ("write", "fsync", "replace", "link", "ftruncate", "open")] + [
+    (Path, "write_bytes")
+]
+
+
+def die_at(count: int) -> None:
+    """Let this process be killed at the ``count``-th operation from here on."""
+    left = [count]
+
+    def deadly(name, operation):
+        def wrapped(target, *arguments, **keywords):
+            left[0] -= 1
+            if left[0] == 0:
+                if name in ("write", "write_bytes"):
+                    operation(target, arguments[0][: len(arguments[0]) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return operation(target, *arguments, **keywords)
+
+        return wrapped
+
+    for owner, name in OPERATIONS:
+        setattr(owner, name, deadly(name, getattr(owner, name)))
+
+
+def reseed() -> None:
+    read = Restart.read.__func__
+
+    def forgetful(cls, *arguments):
+        restart = read(cls, *arguments)
+        restart.state.generator.manual_seed(1)
+        return restart
+
+    Restart.read = classmethod(forgetful)
+
+
+def child(request: dict) -> int:
+    loop.plots.draw = lambda *arguments, **keywords: None  # takes longer than the run
+    folder, resume = RunFolder(request.pop("out")), request.pop("resume", False)
+    if limit := request.pop("limit", None):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    if request.pop("reseed", False):
+        reseed()
+    if count := request.pop("die_at", None):
+        die_at(count)
+    try:
+        result = run(toy.pairs_job(), Settings(**request), folder, resume=resume)
+    except OmniCalcError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0 if result.finished else 128 + result.signal
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:  # once here, so that no child has to import anything
+        child({"out": f"{folder}/run", "steps": 1})
+    print("ready", flush=True)
+    for line in sys.stdin:
+        process = os.fork()
+        if process == 0:
+            code = 3
+            try:
+                code = child(json.loads(line))
+            finally:
+                os._exit(code)
+        print(process, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

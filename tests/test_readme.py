@@ -1,0 +1,73 @@
+"""The README is run: its first command after installation, its Python blocks, and the commands its table names."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BUNDLED = any((ROOT / "omnicalc" / "weights").glob("ubio-s3-small-*"))
+
+pytestmark = pytest.mark.skipif(not BUNDLED, reason="no bundled weights yet")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with the examples, as a user sees it who works in a clone."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+def run(arguments: list[str], folder: Path) -> str:
+    """Standard output of a command, with this interpreter's scripts in place of .venv/bin."""
+    scripts = Path(sys.executable).parent
+    program = arguments[0].replace(".venv/bin/", f"{scripts}{os.sep}")
+    done = subprocess.run([program, *arguments[1:]], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_first_command(checkout):
+    steps = [part.split() for part in blocks("sh")[0].strip().split("&&")]
+    install, simulate, analyze = steps[1], steps[2], steps[3]
+    assert install[:2] == [".venv/bin/pip", "install"]
+    told = run(simulate, checkout)
+    assert "omnicalc analyze rdf water_md/traj.dcd" in told
+    run(analyze, checkout)
+    out = checkout / "water_md"
+    for name in ("traj.dcd", "topology.pdb", "log.csv", "run.json", "energy.png", "temperature.png", "rdf.png", "rdf.json"):
+        assert (out / name).stat().st_size > 0, name
+
+
+def test_python_blocks(checkout, monkeypatch, capsys):
+    monkeypatch.chdir(checkout)
+    found = blocks("python")
+    assert found
+    for block in found:
+        exec(compile(block, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
+
+
+def test_commands_in_the_table_exist():
+    from click.testing import CliRunner
+
+    from omnicalc.cli import group
+
+    verbs = re.findall(r"^\| `omnicalc (\w+)", README, flags=re.MULTILINE)
+    assert len(verbs) >= 8
+    for verb in set(verbs):
+        assert CliRunner().invoke(group, [verb, "--help"]).exit_code == 0, verb
+
+
+def test_examples_run_is_named():
+    """Scripts in examples/ are listed here with how they are tested, so that none is forgotten."""
+    tested = {"water.xyz", "make_water_box.py"}
+    assert {p.name for p in (ROOT / "examples").iterdir() if not p.name.startswith("_")} <= tested
