@@ -1,12 +1,14 @@
-"""``Systems``: a flat batch of structures as tensors, checked once, with charge and spin decided in one place.
+"""``Systems``: a flat batch of structures as tensors, checked once; charge and spin are decided here.
 
-Everything past this border (neighbour lists, potentials, molecular dynamics) may rely on what is checked here: at least one atom per
-structure, finite positions and cells, known elements, a usable cell vector along every periodic axis, no two atoms on top of each
-other, and a whole-numbered charge and spin that fit the number of electrons.
+Everything past this border (neighbour lists, potentials, molecular dynamics) may rely on what is checked
+here: at least one atom per structure, finite positions and cells, known elements, a usable cell vector along
+every periodic axis, no two atoms on top of each other, and a whole-numbered charge and spin that fit the
+number of electrons.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -18,15 +20,12 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.neighbors import search_pairs
+from omnicalc.structure_checks import check_distances, check_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-MIN_DISTANCE = 0.1  # Å; no two nuclei of a real structure come this close, copies of an atom do
-MAX_NUMBER = 118
-_FLAT_CELL = 1e-9  # volume over product of lengths, of the periodic cell vectors; below, they are linearly dependent
-_CHARGE_SUM = 0.01  # e; how far initial charges may add up from a whole number when they alone give the total charge
+_CHARGE_SUM = 0.01  # e; initial charges that alone give the total charge add up to a whole number within this
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +61,14 @@ class Systems:
         return self.positions.device
 
     @classmethod
-    def from_atoms(cls, atoms: Atoms | Sequence[Atoms], *, charge: int | None = None, spin: int | None = None) -> Systems:
+    def from_atoms(
+        cls, atoms: Atoms | Sequence[Atoms], *, charge: int | None = None, spin: int | None = None
+    ) -> Systems:
         """Check one ``ase.Atoms``, or a sequence of them, and pack it into tensors on the CPU.
 
-        ``charge`` (e) and ``spin`` (multiplicity 2S+1) are defaults for structures that do not carry their own; see
-        :func:`charge_and_spin`. Raises :class:`InputError` naming the structure (when there are several), the atom and the remedy.
+        ``charge`` (e) and ``spin`` (multiplicity 2S+1) are defaults for structures that do not carry their
+        own; see :func:`charge_and_spin`. Raises :class:`InputError` naming the structure (when there are
+        several), the atom and the remedy.
         """
         frames = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
         if not frames:
@@ -76,20 +78,21 @@ class Systems:
             try:
                 parts.append(_one(frame, charge, spin))
             except InputError as error:
-                raise (InputError(f"structure {k} of {len(frames)}: {error}") if len(frames) > 1 else error) from None
+                where = f"structure {k} of {len(frames)}: " if len(frames) > 1 else ""
+                raise InputError(f"{where}{error}") from None
         return cat(parts)
 
     def to_atoms(self) -> list[Atoms]:
         """One ``ase.Atoms`` per structure, with ``info["charge"]`` and ``info["spin"]`` set."""
         from ase import Atoms
 
-        positions, numbers, system = (t.detach().cpu().numpy() for t in (self.positions, self.numbers, self.system))
-        cell, pbc = self.cell.detach().cpu().numpy(), self.pbc.cpu().numpy()
+        array = {f.name: getattr(self, f.name).detach().cpu().numpy() for f in fields(self)}
         out = []
         for s in range(self.n_systems):
-            info = {"charge": int(self.charge[s]), "spin": int(self.spin[s])}
-            mine = system == s
-            out.append(Atoms(numbers[mine], positions[mine], cell=cell[s], pbc=pbc[s], info=info))
+            info = {"charge": int(array["charge"][s]), "spin": int(array["spin"][s])}
+            mine = array["system"] == s
+            numbers, positions = array["numbers"][mine], array["positions"][mine]
+            out.append(Atoms(numbers, positions, cell=array["cell"][s], pbc=array["pbc"][s], info=info))
         return out
 
     def to(self, device: torch.device | str) -> Systems:
@@ -97,9 +100,10 @@ class Systems:
         return Systems(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def with_positions(self, positions: Tensor) -> Systems:
-        """The same structures at other ``positions`` (N, 3), Å; nothing is copied and nothing is checked but the shape."""
+        """The same structures at other ``positions`` (N, 3), Å; only the shape is checked."""
         if positions.shape != self.positions.shape:
-            raise InputError(f"positions of shape {tuple(positions.shape)} given; {tuple(self.positions.shape)} needed")
+            given, needed = tuple(positions.shape), tuple(self.positions.shape)
+            raise InputError(f"positions of shape {given} given; {needed} needed")
         return replace(self, positions=positions.to(torch.float64))
 
 
@@ -107,9 +111,10 @@ def cat(systems: Sequence[Systems]) -> Systems:
     """Join batches on one device into one, keeping their order."""
     if len(systems) == 1:
         return systems[0]
-    joined = {f.name: torch.cat([getattr(s, f.name) for s in systems]) for f in fields(Systems) if f.name != "system"}
-    first = np.cumsum([0] + [s.n_systems for s in systems])
-    return Systems(**joined, system=torch.cat([s.system + int(k) for s, k in zip(systems, first, strict=False)]))
+    joined = {f.name: torch.cat([getattr(s, f.name) for s in systems]) for f in fields(Systems)}
+    first = itertools.accumulate((s.n_systems for s in systems[:-1]), initial=0)
+    joined["system"] = torch.cat([s.system + k for s, k in zip(systems, first, strict=True)])
+    return Systems(**joined)
 
 
 def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = None) -> tuple[int, int]:
@@ -122,17 +127,19 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
 
     Two sources that disagree are an error, never a silent choice. Initial magnetic moments are not read.
 
-    Raises :class:`InputError` for values that are not whole, for sources that disagree, and for a multiplicity that the number of
-    electrons, sum(Z) - charge, does not allow (even numbers need an odd multiplicity, odd numbers an even one).
+    Raises :class:`InputError` for values that are not whole, for sources that disagree, and for a
+    multiplicity that the number of electrons, sum(Z) - charge, does not allow (even numbers need an odd
+    multiplicity, odd numbers an even one).
     """
     total = _agree("charge", atoms.info.get("charge"), charge)
     initial = _initial_charge_sum(atoms)
     if initial is not None:
         total = _with_initial_charges(total, initial)
     total = 0 if total is None else total
-    electrons = int(atoms.numbers.sum()) - total
+    protons = int(atoms.numbers.sum())
+    electrons = protons - total
     if electrons < 0:
-        raise InputError(f"charge {total:+d} leaves {electrons} electrons; at most {int(atoms.numbers.sum()):+d} is possible")
+        raise InputError(f"charge {total:+d} given; the nuclei allow at most {protons:+d}")
     lowest = 1 + electrons % 2
     multiplicity = _agree("spin", atoms.info.get("spin"), spin)
     multiplicity = lowest if multiplicity is None else multiplicity
@@ -142,16 +149,19 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
 
 def _check_multiplicity(multiplicity: int, electrons: int, charge: int, lowest: int) -> None:
     if multiplicity < 1:
-        raise InputError(f"spin {multiplicity} given; spin is the multiplicity 2S+1 and at least 1 (here {lowest} is the lowest)")
+        raise InputError(f"spin {multiplicity} given; it is the multiplicity 2S+1, here {lowest} or more")
     if (electrons + multiplicity) % 2 == 0:
-        kinds = ("even", "odd") if electrons % 2 == 0 else ("odd", "even")
+        parity = "odd" if electrons % 2 == 0 else "even"
         raise InputError(
-            f"spin {multiplicity} does not fit: {electrons} electrons (charge {charge:+d}) are an {kinds[0]} number and need an "
-            f"{kinds[1]} multiplicity 2S+1; the lowest is {lowest}. Set atoms.info['charge'] and atoms.info['spin'], "
+            f"spin {multiplicity} does not fit: {electrons} electrons (charge {charge:+d}) need an {parity} "
+            f"multiplicity 2S+1; the lowest is {lowest}. Set atoms.info['charge'] and atoms.info['spin'], "
             "or on the command line --charge and --spin"
         )
     if multiplicity > electrons + 1:
-        raise InputError(f"spin {multiplicity} does not fit: {electrons} electrons allow a multiplicity of at most {electrons + 1}")
+        raise InputError(
+            f"spin {multiplicity} does not fit: {electrons} electrons have a multiplicity 2S+1 of at most "
+            f"{electrons + 1}; the lowest is {lowest}"
+        )
 
 
 def _agree(name: str, own: object, given: object) -> int | None:
@@ -160,7 +170,8 @@ def _agree(name: str, own: object, given: object) -> int | None:
     given = None if given is None else _whole(given, name)
     if own is not None and given is not None and own != given:
         raise InputError(
-            f"atoms.info['{name}'] is {own} but {name}={given} was given; drop one of them (the structure's own value is enough)"
+            f"atoms.info['{name}'] is {own} but {name}={given} was given; drop one of them "
+            "(the structure's own value is enough)"
         )
     return own if own is not None else given
 
@@ -191,81 +202,28 @@ def _with_initial_charges(total: int | None, initial: float) -> int:
     if total is None:
         if abs(initial - round(initial)) > _CHARGE_SUM:
             raise InputError(
-                f"the initial charges add up to {initial:.4f}, which is not a whole number; set atoms.info['charge'] "
-                "(command line: --charge), or take the initial charges off"
+                f"the initial charges add up to {initial:.4f}, which is not a whole number; set "
+                "atoms.info['charge'] (command line: --charge), or take the initial charges off"
             )
         return round(initial)
     if round(initial) != total:
         raise InputError(
-            f"charge {total} contradicts the initial charges, which add up to {initial:.4f}; make them agree, "
-            "or take the initial charges off (atoms.set_initial_charges(None))"
+            f"charge {total} contradicts the initial charges, which add up to {initial:.4f}; make them "
+            "agree, or take the initial charges off: atoms.set_initial_charges([0] * len(atoms))"
         )
     return total
 
 
 def _one(atoms: Atoms, charge: int | None, spin: int | None) -> Systems:
-    if len(atoms) == 0:
-        raise InputError("empty structure: it has no atoms")
-    numbers, positions = atoms.numbers, np.array(atoms.positions, dtype=np.float64)
-    cell, pbc = np.array(atoms.cell.array, dtype=np.float64), np.array(atoms.pbc, dtype=bool)
-    _check_numbers(numbers)
-    _check_positions(positions, atoms)
-    check_cell(cell, pbc)
-    _check_distances(positions, cell, pbc, atoms)
+    check_structure(atoms)
+    check_distances(atoms)
     total, multiplicity = charge_and_spin(atoms, charge, spin)
     return Systems(
-        positions=torch.from_numpy(positions),
-        numbers=torch.as_tensor(np.array(numbers, dtype=np.int64)),
-        cell=torch.from_numpy(cell)[None],
-        pbc=torch.from_numpy(pbc)[None],
+        positions=torch.from_numpy(np.array(atoms.positions, dtype=np.float64)),
+        numbers=torch.from_numpy(np.array(atoms.numbers, dtype=np.int64)),
+        cell=torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))[None],
+        pbc=torch.from_numpy(np.array(atoms.pbc, dtype=bool))[None],
         charge=torch.tensor([total]),
         spin=torch.tensor([multiplicity]),
         system=torch.zeros(len(atoms), dtype=torch.int64),
-    )
-
-
-def _check_numbers(numbers: np.ndarray) -> None:
-    wrong = np.flatnonzero((numbers < 1) | (numbers > MAX_NUMBER))
-    if wrong.size:
-        k = int(wrong[0])
-        raise InputError(f"atom {k} has atomic number {int(numbers[k])}; elements 1 (H) to {MAX_NUMBER} (Og) are known")
-
-
-def _check_positions(positions: np.ndarray, atoms: Atoms) -> None:
-    wrong = np.flatnonzero(~np.isfinite(positions).all(axis=1))
-    if wrong.size:
-        k = int(wrong[0])
-        raise InputError(
-            f"atom {k} ({atoms[k].symbol}) has the position {positions[k].tolist()}, and {wrong.size} of {len(atoms)} atoms have one "
-            "that is not finite; every position must be a finite number of Å"
-        )
-
-
-def check_cell(cell: np.ndarray, pbc: np.ndarray) -> None:
-    """Refuse a ``cell`` (3, 3), Å, that is not finite or that cannot carry the periodic axes ``pbc`` (3,)."""
-    remedy = "set atoms.cell or atoms.pbc, or on the command line --cell / --no-pbc"
-    if not np.isfinite(cell).all():
-        raise InputError(f"the cell {cell.tolist()} holds numbers that are not finite; {remedy}")
-    lengths = np.linalg.norm(cell, axis=1)
-    for axis in np.flatnonzero(pbc):
-        if lengths[axis] == 0:
-            raise InputError(f"periodic along {'abc'[axis]} but its cell vector is zero; {remedy}")
-    unit = cell[pbc] / lengths[pbc, None]
-    if pbc.sum() > 1 and math.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)) < _FLAT_CELL:
-        axes = " and ".join("abc"[k] for k in np.flatnonzero(pbc))
-        raise InputError(f"periodic along {axes} but these cell vectors are linearly dependent; {remedy}")
-
-
-def _check_distances(positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, atoms: Atoms) -> None:
-    i, j, shift = search_pairs(positions, cell, pbc, MIN_DISTANCE)
-    if not i.size:
-        return
-    distance = np.linalg.norm(positions[i] - (positions[j] + shift @ cell), axis=1)
-    k = int(distance.argmin())
-    a, b = sorted((int(i[k]), int(j[k])))
-    image = " (a periodic image)" if shift[k].any() else ""
-    what = f"atom {a} ({atoms[a].symbol}) and atom {b} ({atoms[b].symbol}){image}"
-    raise InputError(
-        f"{what} are {distance[k]:.3g} Å apart, closer than {MIN_DISTANCE} Å: two atoms on top of each other; "
-        "remove the copy, or check the cell and the periodic axes"
     )

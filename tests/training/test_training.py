@@ -37,6 +37,7 @@ radial_width = 8
 [schedule]
 steps = {steps}
 warmup = 5
+ema = 0.9
 validate_every = 10
 checkpoint_every = 10
 [[data]]
@@ -88,7 +89,7 @@ def trainer(folder, out="run", **kwargs):
 
 
 def test_errors_fall(folder):
-    work = trainer(folder, steps=150)
+    work = trainer(folder, steps=200)
     before = mean_errors(work.model, work.state.averaged, work.dataset.valid[0])
     work.prepare(resume=False)
     work.run()

@@ -1,0 +1,216 @@
+"""The ASE calculator: ``atoms.calc = OmniCalc("ubio-s3")``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.data import chemical_symbols
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
+from omnicalc.potential import Potential, Prediction
+from omnicalc.registry import list_models, load_potential
+from omnicalc.systems import Systems, charge_and_spin
+
+_AUTO = {"device": "auto", "dtype": "float32"}
+
+
+class StressUndefinedError(InputError, PropertyNotImplementedError):
+    """Stress asked of a structure that is not periodic along all three axes."""
+
+
+class OmniCalc(Calculator):
+    """Energy, forces and stress of a machine-learned potential.
+
+    Results, in ASE's units and signs: ``energy`` and ``free_energy`` (the same number), ``energies`` (per
+    atom; their sum is the energy, how it is shared out has no physical meaning), ``forces``, and ``stress``
+    (Voigt xx, yy, zz, yz, xz, xy; positive under tension; only for structures periodic along all three axes).
+
+    Charge and spin come from ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (multiplicity 2S+1), else
+    from ``charge`` and ``spin`` here, else from the defaults of :func:`omnicalc.systems.charge_and_spin`.
+
+    The head, that is the level of theory, is ``head`` if given, else the first of the weights' heads that
+    knows all elements of the first structure. It then stays: energies of different heads have nothing to do
+    with each other, so a later structure with an element that this head does not know is an error.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+    family: str | None = None  # subclasses: the only model family they take
+
+    def __init__(
+        self,
+        model: str | Path | Potential = "ubio-s3",
+        *,
+        head: str | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "float32",
+        charge: int | None = None,
+        spin: int | None = None,
+        skin: float = DEFAULT_SKIN,
+    ):
+        """
+        Args:
+            model: name, name:tag, name:tag@version, path of a weights folder, or a loaded :class:`Potential`.
+            head: name of the level of theory to use.
+            device: "auto" (a CUDA device if there is one), "cpu", "cuda", "cuda:1", ...
+            dtype: "float32" or "float64", of the network; positions, sums and results are float64 always.
+            charge: total charge (e) of structures that do not carry their own.
+            spin: multiplicity (2S+1) of structures that do not carry their own.
+            skin: margin of the neighbour list kept between calls, Å. It changes the speed, never a result.
+
+        Raises:
+            WeightsError: unknown name, weights that are not on this machine or are damaged.
+            InputError: unknown head, device or dtype.
+        """
+        super().__init__()
+        self.potential = _potential(model, device, dtype)
+        self._check_family()
+        if head is not None and head not in self.potential.heads:
+            names = ", ".join(self.potential.heads)
+            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {names}")
+        self.head = head
+        self._charge, self._spin = charge, spin
+        self._neighbor_list = NeighborList(self.potential.cutoff, skin)
+        self.parameters.update(model=self.name_resolved, sha256=self.potential.sha256, head=head)
+
+    @property
+    def name_resolved(self) -> str:
+        """The exact weights in use, as in ``ubio-s3:small@0.1``."""
+        return self.potential.name_resolved
+
+    def charge_and_spin(self, atoms: Atoms) -> tuple[int, int]:
+        """Total charge (e) and multiplicity that ``atoms`` are computed with."""
+        return charge_and_spin(atoms, self._charge, self._spin)
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """What changed since the last calculation; charge and spin in ``atoms.info`` count too."""
+        changes = list(super().check_state(atoms, tol))
+        if self.atoms is not None:
+            changes += [key for key in ("charge", "spin") if _info(self.atoms, key) != _info(atoms, key)]
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute ``properties`` into ``results``; nothing of an earlier structure stays there."""
+        if system_changes:
+            self.results = {}
+        if atoms is not None:
+            self.atoms = atoms.copy()
+        if self.atoms is None:
+            raise InputError("no structure was given: set atoms.calc to this calculator, or pass atoms")
+        stress = "stress" in properties
+        if stress and not self.atoms.pbc.all():
+            raise StressUndefinedError(
+                "stress needs a structure periodic along all three axes, but this one has pbc = "
+                f"{self.atoms.pbc.tolist()}; set atoms.cell and atoms.pbc = True, or ask for energy and "
+                "forces only"
+            )
+        self.results = {**self.results, **self._compute("forces" in properties or stress, stress)}
+
+    def _compute(self, forces: bool, stress: bool) -> dict:
+        systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
+        self._choose_head(systems)
+        systems = systems.to(self.potential.device)
+        found = self._neighbor_list.update(systems)
+        return _results(self.potential(systems, found, head=self.head, forces=forces, stress=stress))
+
+    def _choose_head(self, systems: Systems) -> None:
+        """Fix the head at the first structure; refuse later ones that it does not know."""
+        if self.head is not None:
+            self._check_elements(systems)
+        self.head = self.potential.choose_head(systems, self.head)
+        self.parameters["head"] = self.head
+
+    def _check_elements(self, systems: Systems) -> None:
+        present = set(systems.numbers.tolist())
+        known = self.potential.heads[self.head].elements
+        if present <= known:
+            return
+        raise InputError(
+            f"element {_symbols(present - known)} is unknown to head '{self.head}' of {self.name_resolved}, "
+            f"which this calculator is fixed to (it knows {_symbols(known)}). "
+            f"{self._who_knows(present)}"
+        )
+
+    def _who_knows(self, present: set[int]) -> str:
+        """What to type instead: another head of these weights, or other weights."""
+        for head in self.potential.heads.values():
+            if present <= head.elements:
+                return (
+                    f"Head '{head.name}' knows all elements of this structure: make a new calculator with "
+                    f"head='{head.name}' (its energies do not compare with those of this one)"
+                )
+        others = [entry.full_name for entry in list_models() if entry.head_for(present) is not None]
+        if others:
+            return f"Make a new calculator with a model that knows all elements: {', '.join(others)}"
+        return "No model here knows all elements of this structure (see omnicalc models)"
+
+    def _check_family(self) -> None:
+        if self.family is None:
+            return
+        card = self.potential.card
+        found = card.family if card is not None else "unknown"
+        if found != self.family:
+            raise InputError(
+                f"{type(self).__name__} takes weights of the family '{self.family}', but "
+                f"{self.name_resolved} is of the family '{found}'; use OmniCalc, which takes all families"
+            )
+
+
+class E2FormerCalculator(OmniCalc):
+    """:class:`OmniCalc` for E2Former-V2 weights only; others are refused with an InputError."""
+
+    family = "e2former"
+
+
+def _potential(
+    model: str | Path | Potential, device: str | torch.device, dtype: str | torch.dtype
+) -> Potential:
+    if not isinstance(model, Potential):
+        return load_potential(model, device=device, dtype=dtype)
+    if {"device": device, "dtype": dtype} != _AUTO:
+        raise InputError(
+            "device and dtype are given together with a loaded potential, which has its own; "
+            "give them to load_potential instead"
+        )
+    return model
+
+
+def _info(atoms: Atoms, key: str) -> str:
+    """A value in ``atoms.info`` in a form that always compares, whatever it is."""
+    return repr(atoms.info.get(key))
+
+
+def _results(prediction: Prediction) -> dict:
+    """ASE's results. Raises :class:`RunError` when a number among them is not finite."""
+    energy = float(prediction.energy[0])
+    out = {"energy": energy, "free_energy": energy, "energies": _array(prediction.energies)}
+    if prediction.forces is not None:
+        out["forces"] = _array(prediction.forces)
+    if prediction.stress is not None:
+        out["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
+    for name, value in out.items():
+        if not np.isfinite(value).all():
+            raise RunError(
+                f"the model gave {name} that are not finite for this structure; look for atoms that are far "
+                "too close to each other, or use dtype float64"
+            )
+    return out
+
+
+def _array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()
+
+
+def _symbols(numbers: set[int] | frozenset[int]) -> str:
+    return ", ".join(chemical_symbols[z] for z in sorted(numbers))

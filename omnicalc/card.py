@@ -1,0 +1,238 @@
+"""``card.toml``: what a weights folder holds, for whom, from what data, and how good it is.
+
+Read strictly: a key that is missing or that nobody knows is an error, because a misspelt key is a lost fact.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omnicalc.errors import WeightsError
+from omnicalc.toml_writer import to_toml
+
+CARD = "card.toml"
+WEIGHTS = "model.safetensors"
+DTYPES = ("float32", "float64")
+_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")
+
+
+@dataclass(frozen=True)
+class CardHead:
+    """One level of theory."""
+
+    name: str
+    level_of_theory: str
+    elements: tuple[str, ...]  # symbols
+    reference_source: str  # "least squares ..." or "PySCF free atoms ..."
+    data: str  # what it was trained on, in words
+    reference: Mapping[str, float]  # symbol -> eV, one for every element
+
+    @property
+    def reference_by_number(self) -> dict[int, float]:
+        """Reference energies (eV) by atomic number."""
+        from ase.data import atomic_numbers
+
+        return {atomic_numbers[symbol]: energy for symbol, energy in self.reference.items()}
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Atomic numbers that this head knows."""
+        return frozenset(self.reference_by_number)
+
+
+@dataclass(frozen=True)
+class Card:
+    """All of ``card.toml``; ``heads`` in order of preference."""
+
+    name: str
+    tag: str
+    version: str
+    family: str
+    summary: str  # one line: what these weights are for
+    conservative: bool  # forces are the gradient of the energy
+    cutoff: float  # Å
+    dtype: str  # of the tensors in the file
+    sha256: str  # of model.safetensors
+    licence: str
+    citation: tuple[str, ...]
+    charges: tuple[int, ...]  # total charges (e) the weights were trained for
+    spins: str | tuple[int, ...]  # "ignored", or the multiplicities they were trained for
+    config: Mapping[str, Any]  # architecture, passed to the model as it is
+    heads: tuple[CardHead, ...]
+    training: Mapping[str, Any]  # command, seed, steps, data with repository, commit, path and sha256
+    accuracy: Mapping[str, Any]  # measured numbers
+
+    @property
+    def full_name(self) -> str:
+        """``name:tag@version``, which means one exact file."""
+        return f"{self.name}:{self.tag}@{self.version}"
+
+
+def read_card(path: Path | str) -> Card:
+    """The card in a file. Raises :class:`WeightsError` naming the file and the key that is wrong."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file; a weights folder holds {CARD} and {WEIGHTS}") from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: not a TOML file ({error})") from None
+    return _card(table, str(path))
+
+
+def write_card(path: Path | str, card: Card) -> None:
+    """Write ``card`` to the file ``path``, wholly or not at all; :func:`read_card` returns the same card."""
+    from omnicalc.files import write_atomically
+
+    text = to_toml(as_table(card))
+    _card(tomllib.loads(text), str(path))  # refuse to write what could not be read
+    write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def as_table(card: Card) -> dict[str, Any]:
+    """The card as plain dicts and lists, as in the file."""
+    table = {f.name: getattr(card, f.name) for f in fields(Card)}
+    table["heads"] = [{f.name: getattr(head, f.name) for f in fields(CardHead)} for head in card.heads]
+    return table
+
+
+def _card(table: dict, where: str) -> Card:
+    table = _typed(table, _CARD_TYPES, where)
+    heads = tuple(_head(head, f"{where}: heads[{k}]") for k, head in enumerate(table["heads"]))
+    card = Card(**{**table, "heads": heads})
+    _check_card(card, where)
+    return card
+
+
+def _head(table: object, where: str) -> CardHead:
+    if not isinstance(table, dict):
+        raise WeightsError(f"{where}: a table is needed")
+    head = CardHead(**_typed(table, _HEAD_TYPES, where))
+    from ase.data import atomic_numbers
+
+    unknown = [s for s in (*head.elements, *head.reference) if atomic_numbers.get(s, 0) < 1]
+    if unknown:
+        wrong = ", ".join(unknown)
+        raise WeightsError(f"{where}: unknown element {wrong}; symbols such as H, O or Na are needed")
+    if not head.elements or set(head.elements) != set(head.reference):
+        raise WeightsError(
+            f"{where}: elements are {', '.join(head.elements) or 'missing'} but reference energies are given "
+            f"for {', '.join(head.reference) or 'none'}; every element needs one, and nothing else has one"
+        )
+    return head
+
+
+def _check_card(card: Card, where: str) -> None:
+    names = [head.name for head in card.heads]
+    checks = {
+        "name": _PART.fullmatch(card.name) is not None,
+        "tag": _PART.fullmatch(card.tag) is not None,
+        "version": _PART.fullmatch(card.version) is not None,
+        "cutoff": card.cutoff > 0,
+        "dtype": card.dtype in DTYPES,
+        "sha256": re.fullmatch("[0-9a-f]{64}", card.sha256) is not None,
+        "charges": len(card.charges) > 0,
+        "spins": card.spins == "ignored" or min(card.spins, default=0) >= 1,
+        "heads": bool(names) and len(set(names)) == len(names),
+    }
+    for key, good in checks.items():
+        if not good:
+            value = names if key == "heads" else getattr(card, key)
+            raise WeightsError(f"{where}: {key} = {value!r}: {_NEEDED[key]}")
+
+
+_NEEDED = {
+    "name": "letters, digits, '.', '_' and single '-' are needed",
+    "tag": "letters, digits, '.', '_' and single '-' are needed",
+    "version": "letters, digits, '.', '_' and single '-' are needed",
+    "cutoff": "a length above 0 Å is needed",
+    "dtype": f"one of {', '.join(DTYPES)} is needed",
+    "sha256": f"the 64 hexadecimal digits of {WEIGHTS} are needed (sha256sum {WEIGHTS})",
+    "charges": "at least one total charge is needed",
+    "spins": '"ignored" or a list of multiplicities 2S+1 is needed',
+    "heads": "at least one head is needed, each with a name of its own",
+}
+
+
+def _typed(table: dict, types: dict[str, tuple[str, Callable]], where: str) -> dict:
+    """The table with each value read by its type; missing, unknown and mistyped keys raise WeightsError."""
+    missing, unknown = [k for k in types if k not in table], [k for k in table if k not in types]
+    if missing or unknown:
+        found = {"missing": missing, "unknown": unknown}
+        what = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in found.items() if keys)
+        raise WeightsError(f"{where}: keys {what}")
+    out = {}
+    for key, (needed, read) in types.items():
+        try:
+            out[key] = read(table[key])
+        except (TypeError, ValueError):
+            raise WeightsError(f"{where}: {key} = {table[key]!r}: {needed} is needed") from None
+    return out
+
+
+def _exactly(kind: type) -> Callable:
+    def read(value):
+        if type(value) is not kind:
+            raise TypeError
+        return value
+
+    return read
+
+
+def _number(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _list_of(read: Callable) -> Callable:
+    return lambda values: tuple(read(value) for value in _exactly(list)(values))
+
+
+def _spins(value: object):
+    return value if value == "ignored" else _list_of(_exactly(int))(value)
+
+
+def _energies(table: object) -> dict[str, float]:
+    return {key: _number(value) for key, value in _exactly(dict)(table).items()}
+
+
+_TEXT = ("text", _exactly(str))
+_TABLE = ("a table", _exactly(dict))
+_TEXTS = ("a list of texts", _list_of(_exactly(str)))
+_CARD_TYPES = {
+    "name": _TEXT,
+    "tag": _TEXT,
+    "version": _TEXT,
+    "family": _TEXT,
+    "summary": _TEXT,
+    "conservative": ("true or false", _exactly(bool)),
+    "cutoff": ("a number in Å", _number),
+    "dtype": _TEXT,
+    "sha256": _TEXT,
+    "licence": _TEXT,
+    "citation": _TEXTS,
+    "charges": ("a list of whole numbers", _list_of(_exactly(int))),
+    "spins": ('"ignored" or a list of multiplicities 2S+1', _spins),
+    "config": _TABLE,
+    "heads": ("a list of tables", _exactly(list)),
+    "training": _TABLE,
+    "accuracy": _TABLE,
+}
+_HEAD_TYPES = {
+    "name": _TEXT,
+    "level_of_theory": _TEXT,
+    "elements": _TEXTS,
+    "reference_source": _TEXT,
+    "data": _TEXT,
+    "reference": ("a table of energies in eV", _energies),
+}

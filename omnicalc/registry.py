@@ -1,0 +1,288 @@
+"""From names to cards to weights: ``name``, ``name:tag``, ``name:tag@version``, or a weights folder's path.
+
+``name:tag@version`` means one exact file; leaving out the version takes the newest that is bundled, leaving
+out the tag takes the name's default tag (``registry.toml``). A name never silently becomes another model,
+nothing is ever fetched from a network here, and weights whose sha256 is not their card's are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnicalc.card import CARD, WEIGHTS, Card, read_card
+from omnicalc.errors import InputError, OmniCalcError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from omnicalc.potential import Potential
+
+BUNDLED = Path(__file__).parent / "weights"
+_KNOWN = Path(__file__).parent / "registry.toml"
+_NAME = re.compile(r"(?P<name>[^:@]+)(:(?P<tag>[^:@]+))?(@(?P<version>[^:@]+))?")
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One line of the list of models."""
+
+    name: str
+    tag: str
+    version: str  # empty for published weights that are not on this machine
+    family: str
+    summary: str
+    status: str  # "bundled" or "not fetched"
+    default: bool  # whether ``name`` alone means this one
+    heads: dict[str, tuple[str, ...]]  # name -> symbols of the elements it knows, in order of preference
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}:{self.tag}" + (f"@{self.version}" if self.version else "")
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """Symbols that any head knows, by atomic number."""
+        from ase.data import chemical_symbols
+
+        return tuple(chemical_symbols[z] for z in sorted(self.numbers))
+
+    @property
+    def numbers(self) -> frozenset[int]:
+        """Atomic numbers that any head knows."""
+        from ase.data import atomic_numbers
+
+        return frozenset(atomic_numbers[s] for elements in self.heads.values() for s in elements)
+
+    def head_for(self, numbers: set[int]) -> str | None:
+        """The first head that knows all these atomic numbers, if there is one."""
+        from ase.data import atomic_numbers
+
+        known = ((name, {atomic_numbers[s] for s in elements}) for name, elements in self.heads.items())
+        return next((name for name, mine in known if numbers <= mine), None)
+
+
+def list_models() -> list[ModelEntry]:
+    """Bundled weights, newest version first within a tag, then published ones that are not here."""
+    known = _known()
+    cards = [card for _, card in _bundled()]
+    newest = {(card.name, card.tag): card for card in reversed(cards)}
+    entries = [
+        ModelEntry(
+            name=card.name,
+            tag=card.tag,
+            version=card.version,
+            family=card.family,
+            summary=card.summary,
+            status="bundled",
+            default=_is_default(card, known) and newest[card.name, card.tag] is card,
+            heads={head.name: tuple(head.elements) for head in card.heads},
+        )
+        for card in cards
+    ]
+    published = [
+        ModelEntry(**entry, version="", status="not fetched", default=False, heads={})
+        for entry in known["published"]
+    ]
+    return entries + published
+
+
+def resolve(name: str | Path) -> tuple[Path, Card]:
+    """Folder and card that a name or path stands for. Raises :class:`WeightsError` saying what there is."""
+    if _is_path(name):
+        folder = Path(name).expanduser()
+        return folder, _folder_card(folder)
+    match = _NAME.fullmatch(str(name))
+    if match is None:
+        raise WeightsError(f"'{name}' is no model name; {_FORMS}. {_here()}")
+    wanted, version = match["name"], match["version"]
+    tag = match["tag"] or _known()["default_tag"].get(wanted)
+    same_tag = [(folder, card) for folder, card in _bundled() if (card.name, card.tag) == (wanted, tag)]
+    found = [(folder, card) for folder, card in same_tag if version in (None, card.version)]
+    if not found:
+        raise WeightsError(_not_here(str(name), wanted, tag, version))
+    return found[0]
+
+
+def load_potential(
+    name: str | Path = "ubio-s3",
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+) -> Potential:
+    """The potential of a name or weights folder, ready to predict: in evaluation mode, its parameters fixed.
+
+    ``device`` "auto" is a CUDA device if there is one, else the CPU; ``dtype`` is "float32" or "float64", or
+    the torch dtype. The result carries ``name_resolved`` (name, tag and version, or the folder, that load
+    these very weights again), ``sha256`` and ``card``.
+
+    Raises:
+        WeightsError: unknown name, weights that are not here, a damaged file, tensors that do not fit.
+        InputError: a device or dtype that there is not.
+    """
+    device, dtype = choose_device(device), choose_dtype(dtype)
+    folder, card = resolve(name)
+    potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
+    potential.name_resolved = str(folder.resolve()) if _is_path(name) else card.full_name
+    potential.sha256 = card.sha256
+    potential.card = card
+    return potential.eval().requires_grad_(False)
+
+
+def verified_bytes(folder: Path, card: Card) -> bytes:
+    """The bytes of ``model.safetensors``. Raises :class:`WeightsError` unless their sha256 is the card's."""
+    path = folder / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); {_repair(folder)}") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.sha256:
+        raise WeightsError(
+            f"{path} is damaged or was changed: its sha256 is {digest}, but {CARD} says {card.sha256}; "
+            f"{_repair(folder)}"
+        )
+    return content
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The torch device meant by "auto", a name, or a device. Raises :class:`InputError` if there is none."""
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"device '{device}' cannot be used ({reason}); use auto, cpu, or cuda") from None
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The torch dtype meant by "float32" or "float64". Raises :class:`InputError` for anything else."""
+    import torch
+
+    known = {"float32": torch.float32, "float64": torch.float64}
+    chosen = known.get(dtype, dtype) if isinstance(dtype, str) else dtype
+    if chosen not in known.values():
+        raise InputError(f"dtype '{dtype}' given; float32 or float64 is needed")
+    return chosen
+
+
+def _build(card: Card, content: bytes, folder: Path) -> Potential:
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from omnicalc.potential import Potential
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # a new model draws its weights before it gets these
+            potential = Potential.from_card(card, load(content))
+    except OmniCalcError:
+        raise
+    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        what = f"{folder / WEIGHTS} does not fit its {CARD}: {error}"
+        raise WeightsError(f"{' '.join(what.split())}; {_repair(folder)}") from None
+    for key in ("cutoff", "conservative"):
+        if getattr(potential, key) != getattr(card, key):
+            raise WeightsError(
+                f"{folder / CARD}: {key} is {getattr(card, key)}, but its [config] makes a model with "
+                f"{getattr(potential, key)}; {_repair(folder)}"
+            )
+    return potential
+
+
+def _repair(folder: Path) -> str:
+    if folder.parent == BUNDLED:
+        return "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
+    return "copy the weights folder again from where it came"
+
+
+def _is_path(name: str | Path) -> bool:
+    """Whether a path was meant: a Path, or a text that has a separator or starts with '.' or '~'."""
+    if isinstance(name, os.PathLike):
+        return True
+    return "/" in name or os.sep in name or name.startswith((".", "~"))
+
+
+def _folder_card(folder: Path) -> Card:
+    if not folder.exists():
+        raise WeightsError(f"{folder}: no such folder; {_FORMS}. {_here()}")
+    lacking = [file for file in (CARD, WEIGHTS) if not (folder / file).is_file()]
+    if lacking:
+        raise WeightsError(f"{folder} is no weights folder: it has no {' and no '.join(lacking)}")
+    return read_card(folder / CARD)
+
+
+def _bundled() -> list[tuple[Path, Card]]:
+    """Folders and cards under ``weights/``: by name, default tag first, newest version first."""
+    folders = sorted(card.parent for card in BUNDLED.glob(f"*/{CARD}"))
+    cards, known = [(folder, _bundled_card(folder)) for folder in folders], _known()
+    cards.sort(key=lambda item: _version_key(item[1].version), reverse=True)
+    cards.sort(key=lambda item: (item[1].name, not _is_default(item[1], known), item[1].tag))
+    return cards
+
+
+def _bundled_card(folder: Path) -> Card:
+    card = read_card(folder / CARD)
+    if folder.name != f"{card.name}-{card.tag}-{card.version}":
+        what = f"{folder / CARD} is the card of {card.full_name}, not of this folder"
+        raise WeightsError(f"{what}; {_repair(folder)}")
+    return card
+
+
+def _known() -> dict:
+    with _KNOWN.open("rb") as file:
+        return tomllib.load(file)
+
+
+def _is_default(card: Card, known: dict) -> bool:
+    return known["default_tag"].get(card.name) == card.tag
+
+
+def _version_key(version: str) -> list[int]:
+    """Orders versions by their numbers: 0.9 < 0.10 < 1.0."""
+    return [int(number) for number in re.findall(r"\d+", version)]
+
+
+_FORMS = "a name as in ubio-s3, ubio-s3:small or ubio-s3:small@0.1, or a path as in ./folder, is needed"
+
+
+def _here() -> str:
+    names = ", ".join(entry.full_name for entry in list_models() if entry.status == "bundled")
+    return f"On this machine: {names or 'none'} (omnicalc models lists them)"
+
+
+def _guess(given: str) -> str:
+    entries = list_models()
+    words = {word for e in entries for word in (e.name, f"{e.name}:{e.tag}", e.full_name)}
+    close = difflib.get_close_matches(given, sorted(words), n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}? " if close else ""
+
+
+def _not_here(given: str, name: str, tag: str | None, version: str | None) -> str:
+    """Why nothing was found: no such version, not fetched, no such tag, or no such name."""
+    same_name = [entry for entry in list_models() if entry.name == name]
+    same_tag = [entry for entry in same_name if entry.tag == tag]
+    if same_tag and same_tag[0].status == "not fetched":
+        return (
+            f"{given} is known ({same_tag[0].summary}), but its weights are not on this machine, and this "
+            f"version of OmniCalc neither bundles nor fetches them. {_here()}"
+        )
+    if same_tag:
+        versions = ", ".join(entry.full_name for entry in same_tag)
+        return f"there is no version {version} of {name}:{tag} on this machine; there is {versions}"
+    if same_name:
+        tags = ", ".join(entry.full_name for entry in same_name)
+        return f"'{given}' is not on this machine; tags known of {name}: {tags} (omnicalc models lists them)"
+    folder = f"for the folder of that name type ./{given}. " if Path(given).is_dir() else ""
+    return f"unknown model '{given}'; {folder}{_guess(given)}{_here()}"

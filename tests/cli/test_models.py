@@ -1,0 +1,69 @@
+"""``omnicalc models`` as it is typed."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from omnicalc import registry
+from omnicalc.card import WEIGHTS
+from omnicalc.cli import group
+from omnicalc.errors import WeightsError
+from tests.tiny_weights import write_weights
+
+
+@pytest.fixture
+def bundled(tmp_path, monkeypatch):
+    for tag in ("a", "b"):
+        write_weights(tmp_path / f"tiny-{tag}-1.0", tag=tag)
+    (tmp_path / "registry.toml").write_text(
+        '[default_tag]\ntiny = "a"\n[[published]]\nname = "big"\ntag = "24m"\nfamily = "e2former"\n'
+        'summary = "published elsewhere"\n'
+    )
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    monkeypatch.setattr(registry, "_KNOWN", tmp_path / "registry.toml")
+    return tmp_path
+
+
+def omnicalc(*words: object) -> str:
+    result = CliRunner().invoke(group, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_list(bundled):
+    said = omnicalc("models")
+    assert "tiny:a@1.0  (bundled, the default for 'tiny')" in said and "tiny:b@1.0  (bundled)" in said
+    assert "big:24m  (not fetched)" in said and "head salt-theory: H O Na Cl" in said
+
+
+def test_card(bundled):
+    said = omnicalc("models", "tiny")
+    assert said.startswith("tiny:a@1.0\nuntrained, for tests\n")
+    for text in ("head water-theory (preferred)", "H -10.1000", "licence   MIT", "gradient of the energy"):
+        assert text in said
+    assert omnicalc("models", bundled / "tiny-b-1.0").startswith("tiny:b@1.0")
+    with pytest.raises(WeightsError, match="not on this machine"):
+        omnicalc("models", "big:24m")
+
+
+def test_verify(bundled):
+    said = omnicalc("models", "--verify")
+    assert "tiny:a@1.0: ok" in said and "tiny:b@1.0: ok" in said
+    path = bundled / "tiny-b-1.0" / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="damaged"):
+        omnicalc("models", "--verify")
+    assert "tiny (tiny:a@1.0): ok" in omnicalc("models", "--verify", "tiny")
+
+
+@pytest.mark.parametrize("words", [["models"], ["models", "--verify"], ["models", "--help"]])
+def test_without_torch(words):
+    """On the weights that are really bundled."""
+    code = "import sys; from omnicalc.cli import group\ntry: group(sys.argv[1:])\nexcept SystemExit: pass\n"
+    code += "print({'torch', 'MDAnalysis', 'matplotlib'} & set(sys.modules))"
+    process = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert process.stdout.splitlines()[-1] == "set()", process.stderr

@@ -1,0 +1,300 @@
+"""The ASE calculator: right numbers, right caching, and never a head that does not fit the structure."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+
+from omnicalc import E2FormerCalculator, OmniCalc, load_potential
+from omnicalc.errors import InputError, WeightsError
+from omnicalc.neighbors import neighbors
+from omnicalc.potential import Potential
+from omnicalc.systems import Systems
+from tests.tiny_weights import write_weights
+
+
+class Counting(Potential):
+    """Notes what was asked of it: (forces, stress) of every call."""
+
+    def forward(self, systems, found, *, head, forces=True, stress=False, **kwargs):
+        self.calls.append((forces, stress))
+        if self.broken:
+            raise RuntimeError("broken on purpose")
+        return super().forward(systems, found, head=head, forces=forces, stress=stress, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    write_weights(folder, charges=(0, 1))
+    return folder
+
+
+@pytest.fixture
+def potential(folder):
+    potential = load_potential(folder, dtype="float64")
+    potential.__class__ = Counting
+    potential.calls, potential.broken = [], False
+    return potential
+
+
+def water(**kwargs) -> Atoms:
+    atoms = molecule("H2O", **kwargs)
+    atoms.rattle(0.05, seed=1)
+    return atoms
+
+
+def box() -> Atoms:
+    atoms = water(cell=[[3.2, 0.1, 0.3], [-0.2, 3.1, 0.2], [0.4, 0.0, 3.3]], pbc=True)
+    return atoms
+
+
+def salt() -> Atoms:
+    return Atoms("NaCl", [[0, 0, 0], [2.4, 0.1, 0.2]])
+
+
+class TestResults:
+    def test_equal_the_potential(self, potential):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        systems = Systems.from_atoms(atoms)
+        found = neighbors(systems, potential.cutoff)
+        expected = potential(systems, found, head="water-theory", stress=True)
+        assert atoms.get_potential_energy() == pytest.approx(float(expected.energy[0]), abs=1e-12)
+        assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+        assert atoms.get_potential_energies().sum() == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
+        assert np.allclose(atoms.get_forces(), expected.forces.numpy(), atol=1e-12)
+        assert np.allclose(atoms.get_stress(voigt=False), expected.stress[0].detach().numpy(), atol=1e-12)
+        for name in ("energy", "free_energy"):
+            assert type(atoms.calc.results[name]) is float
+        assert atoms.get_forces().dtype == atoms.get_stress().dtype == np.float64
+
+    @pytest.mark.parametrize("make", [water, box])
+    def test_forces_and_stress_are_derivatives(self, potential, make):
+        atoms = make()
+        atoms.calc = OmniCalc(potential)
+        forces = atoms.get_forces()
+        assert np.abs(forces).max() > 1e-4
+        assert np.allclose(forces, calculate_numerical_forces(atoms, eps=1e-4), atol=1e-7)
+        if atoms.pbc.all():
+            stress = atoms.get_stress()
+            assert np.abs(stress).max() > 1e-6
+            assert np.allclose(stress, calculate_numerical_stress(atoms, eps=1e-5), atol=1e-9)
+
+    def test_float32_is_the_default(self, folder):
+        atoms = box()
+        single, double = OmniCalc(folder), OmniCalc(folder, dtype="float64")
+        assert single.potential.dtype == torch.float32
+        a, b = single.get_property("forces", atoms), double.get_property("forces", atoms)
+        assert a.dtype == np.float64 and np.allclose(a, b, atol=1e-5) and not np.array_equal(a, b)
+
+    def test_one_atom(self, potential):
+        atoms = Atoms("H")
+        atoms.calc = OmniCalc(potential)
+        assert np.isfinite(atoms.get_potential_energy())
+        assert np.array_equal(atoms.get_forces(), np.zeros((1, 3)))
+
+    def test_a_walk_equals_fresh_calculators(self, potential):
+        """The kept neighbour list never shows in a result."""
+        atoms, rng = box(), np.random.default_rng(0)
+        atoms.calc = OmniCalc(potential, skin=0.3)
+        for k in range(20):
+            atoms.positions += rng.normal(size=(3, 3)) * 0.05
+            if k % 7 == 6:
+                atoms.set_cell(atoms.cell.array * 1.01, scale_atoms=True)
+            assert np.array_equal(atoms.get_forces(), OmniCalc(potential).get_property("forces", atoms))
+
+
+class TestStressOnlyWhereDefined:
+    @pytest.mark.parametrize("pbc", [False, (True, True, False)])
+    def test_refused(self, potential, pbc):
+        atoms = water(cell=[4, 4, 4], pbc=pbc)
+        atoms.calc = OmniCalc(potential)
+        with pytest.raises(PropertyNotImplementedError, match="periodic along all three axes"):
+            atoms.get_stress()
+        with pytest.raises(InputError):
+            atoms.get_stress()
+        assert np.isfinite(atoms.get_forces()).all()
+
+
+class TestCaching:
+    def test_energy_does_not_pay_for_forces(self, potential):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        atoms.get_potential_energy()
+        atoms.get_potential_energies()
+        assert potential.calls == [(False, False)]
+        atoms.get_forces()
+        atoms.get_forces()
+        atoms.get_potential_energy()
+        assert potential.calls == [(False, False), (True, False)]
+        atoms.get_stress()
+        atoms.get_forces()
+        assert potential.calls == [(False, False), (True, False), (True, True)]
+
+    def test_asked_together_computed_together(self, potential):
+        calc = OmniCalc(potential)
+        calc.calculate(box(), ["energy", "forces", "stress"])
+        assert potential.calls == [(True, True)] and {"energy", "forces", "stress"} <= set(calc.results)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda atoms: atoms.rattle(1e-3),
+            lambda atoms: atoms.set_cell(atoms.cell.array * 1.001),
+            lambda atoms: atoms.set_pbc([True, True, False]),
+            lambda atoms: atoms.info.update(charge=1),
+            lambda atoms: atoms.info.update(spin=3),
+            lambda atoms: atoms.set_initial_charges([1, 0, 0]),
+            lambda atoms: atoms.symbols.__setitem__(1, "O"),
+        ],
+    )
+    def test_every_change_is_noticed(self, potential, change):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        atoms.get_forces()
+        change(atoms)
+        atoms.get_forces()
+        assert len(potential.calls) == 2
+
+    def test_ase_alone_would_not_notice_the_charge(self, potential, monkeypatch):
+        """The wrong variant: without our check_state the energy of another charge comes from the cache."""
+        monkeypatch.delattr(OmniCalc, "check_state")
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        atoms.get_forces()
+        atoms.info["charge"] = 1
+        atoms.get_forces()
+        assert len(potential.calls) == 1
+
+    def test_other_info_is_not_a_change(self, potential):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        atoms.get_forces()
+        atoms.info["note"] = "something"
+        atoms.get_forces()
+        assert len(potential.calls) == 1
+
+    def test_nothing_stale_after_a_failure(self, potential):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        before = atoms.get_forces()
+        atoms.rattle(0.01)
+        potential.broken = True
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="on purpose"):
+                atoms.get_forces()
+            assert atoms.calc.results == {}
+        with pytest.raises(RuntimeError, match="on purpose"):
+            atoms.calc.calculate(atoms, ["energy"])
+        potential.broken = False
+        assert not np.array_equal(atoms.get_forces(), before)
+
+    def test_direct_call_forgets_the_last_structure(self, potential):
+        calc = OmniCalc(potential)
+        calc.calculate(box(), ["stress"])
+        calc.calculate(water(), ["energy"])
+        assert set(calc.results) == {"energy", "free_energy", "energies"}
+
+    def test_results_are_not_shared_with_the_caller(self, potential):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        atoms.get_forces()[:] = 0
+        assert np.abs(atoms.get_forces()).max() > 0
+
+
+class TestHeads:
+    def test_fixed_by_the_first_structure(self, potential):
+        calc = OmniCalc(potential)
+        assert calc.head is None
+        calc.get_property("energy", salt())
+        assert calc.head == "salt-theory"
+        calc.get_property("energy", water())  # the salt head knows water: it stays
+        assert calc.head == "salt-theory"
+
+    def test_a_later_structure_that_needs_another_head(self, potential):
+        calc = OmniCalc(potential)
+        calc.get_property("energy", water())
+        assert calc.head == "water-theory"
+        with pytest.raises(InputError) as caught:
+            calc.get_property("energy", salt())
+        for text in ("element Na, Cl", "'water-theory'", "it knows H, O", "head='salt-theory'"):
+            assert text in str(caught.value)
+        calc.get_property("energy", water())
+        assert calc.head == "water-theory"
+
+    def test_chosen_by_the_user(self, potential):
+        calc = OmniCalc(potential, head="salt-theory")
+        other = OmniCalc(potential)
+        assert calc.get_property("energy", water()) != other.get_property("energy", water())
+        with pytest.raises(InputError, match="unknown head 'salt'; .* has: water-theory, salt-theory"):
+            OmniCalc(potential, head="salt")
+
+    def test_an_element_that_no_head_knows(self, potential):
+        for calc in (OmniCalc(potential), OmniCalc(potential, head="water-theory")):
+            with pytest.raises(InputError) as caught:
+                calc.get_property("energy", molecule("CH4"))
+            assert "element C" in str(caught.value) and "H, O" in str(caught.value)
+            assert "omnicalc models" in str(caught.value) or "no model here" in str(caught.value)
+
+    def test_a_structure_that_failed_does_not_fix_the_head(self, potential):
+        calc = OmniCalc(potential)
+        bad = salt()
+        bad.positions[0] = np.nan
+        with pytest.raises(InputError, match="atom 0"):
+            calc.get_property("energy", bad)
+        calc.get_property("energy", water())
+        assert calc.head == "water-theory"
+
+
+class TestChargeAndSpin:
+    def test_charges_the_weights_were_not_trained_for(self, potential):
+        atoms = water()
+        atoms.calc = OmniCalc(potential)
+        atoms.info["charge"] = -1
+        with pytest.raises(InputError, match="charge -1 given"):
+            atoms.get_potential_energy()
+        atoms.info["charge"] = 1
+        assert np.isfinite(atoms.get_potential_energy())
+
+    def test_default_for_structures_without_their_own(self, potential):
+        atoms = water()
+        atoms.calc = OmniCalc(potential, charge=-1)
+        with pytest.raises(InputError, match="charge -1 given"):
+            atoms.get_potential_energy()
+        atoms.info["charge"] = 0
+        with pytest.raises(InputError, match="is 0 but charge=-1"):
+            atoms.get_potential_energy()
+
+    def test_multiplicity_that_cannot_be(self, potential):
+        atoms = water()
+        atoms.calc = OmniCalc(potential, spin=2)
+        with pytest.raises(InputError, match="need an odd multiplicity"):
+            atoms.get_potential_energy()
+
+
+class TestConstruction:
+    def test_names_and_provenance(self, folder):
+        calc = OmniCalc(folder)
+        assert calc.name_resolved == str(folder)
+        assert calc.todict()["sha256"] == calc.potential.sha256
+        with pytest.raises(WeightsError, match="unknown model 'nonsense'"):
+            OmniCalc("nonsense")
+
+    def test_a_loaded_potential_keeps_its_device_and_dtype(self, potential):
+        for kwargs in ({"dtype": "float64"}, {"device": "cpu"}):
+            with pytest.raises(InputError, match="loaded potential, which has its own"):
+                OmniCalc(potential, **kwargs)
+
+    def test_families(self, potential):
+        assert isinstance(E2FormerCalculator(potential), OmniCalc)
+        object.__setattr__(potential.card, "family", "other")
+        with pytest.raises(InputError, match="family 'e2former', but .* of the family 'other'"):
+            E2FormerCalculator(potential)
+
+    def test_no_structure(self, potential):
+        with pytest.raises(InputError, match="no structure was given"):
+            OmniCalc(potential).calculate()

@@ -1,0 +1,44 @@
+"""The search itself: order, huge shifts, bad positions. Completeness is checked in test_neighbors.py."""
+
+import numpy as np
+import pytest
+
+from omnicalc.errors import InputError
+from omnicalc.pair_search import search_pairs
+
+ALL = np.ones(3, dtype=bool)
+
+
+def keys(i, j, n):
+    return list(zip(i.tolist(), j.tolist(), *n.T.tolist(), strict=True))
+
+
+def test_canonical_order():
+    positions = np.random.default_rng(0).uniform(0, 4, (5, 3))
+    found = keys(*search_pairs(positions, np.eye(3) * 4.0, ALL, 5.0))
+    assert len(found) > 100 and found == sorted(found) and len(set(found)) == len(found)
+
+
+def test_the_order_does_not_need_small_shifts():
+    """Shifts whose combined key would overflow 64 bits take the other way of sorting, to the same order."""
+    rng = np.random.default_rng(1)
+    positions = rng.uniform(0, 4, (4, 3))
+    away = rng.integers(-(10**6), 10**6, (4, 3)).astype(float)
+    near = keys(*search_pairs(positions, np.eye(3) * 4.0, ALL, 5.0))
+    i, j, n = search_pairs(positions + away * 4.0, np.eye(3) * 4.0, ALL, 5.0)
+    assert keys(i, j, n) == sorted(keys(i, j, n))
+    assert sorted(keys(i, j, n - away[i] + away[j])) == near
+
+
+def test_every_pair_has_its_reverse():
+    positions = np.random.default_rng(2).uniform(0, 4, (6, 3))
+    i, j, n = search_pairs(positions, np.diag([4.0, 5.0, 0.0]), np.array([True, True, False]), 4.0)
+    assert sorted(keys(i, j, n)) == sorted(keys(j, i, -n))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_positions_that_are_not_finite(value):
+    positions = np.zeros((3, 3))
+    positions[1, 0] = value
+    with pytest.raises(InputError, match="position of atom 1"):
+        search_pairs(positions, np.eye(3), ALL, 1.0)
