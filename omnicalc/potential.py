@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.models.graph import Graph
-from omnicalc.neighbors import NeighborList, Neighbors
+from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
 from omnicalc.systems import Systems
 
 if TYPE_CHECKING:
@@ -48,12 +48,24 @@ class Prediction:
 class Potential(nn.Module):
     """A model with its heads. ``model`` maps a :class:`Graph` to per-atom energies without reference energies."""
 
-    def __init__(self, model: nn.Module, heads: Sequence[Head], *, charges: Sequence[int] | None = None):
-        """``heads`` in order of preference and in the order of the model's own; ``charges`` None: any."""
+    def __init__(
+        self,
+        model: nn.Module,
+        heads: Sequence[Head],
+        *,
+        charges: Sequence[int] | None = None,
+        spins: Sequence[int] | None = None,
+    ):
+        """``heads`` in order of preference and in the order of the model's own.
+
+        ``charges`` and ``spins`` are the total charges and multiplicities that the weights were trained for; None: any
+        (for spins also: the model does not look at them).
+        """
         super().__init__()
         self.model = model
         self.heads = {head.name: head for head in heads}
         self.charges = None if charges is None else tuple(charges)
+        self.spins = None if spins is None else tuple(spins)
         table = torch.zeros(len(self.heads), 119, dtype=torch.float64)
         for row, head in enumerate(self.heads.values()):
             for number, energy in head.reference.items():
@@ -69,7 +81,8 @@ class Potential(nn.Module):
         model = build_model(card.family, card.config)
         model.load_state_dict(tensors, strict=True)
         heads = [Head(h.name, h.reference_by_number, h.level_of_theory) for h in card.heads]
-        potential = cls(model, heads, charges=card.charges)
+        spins = None if card.spins == "ignored" else card.spins
+        potential = cls(model, heads, charges=card.charges, spins=spins)
         potential.card = card
         return potential
 
@@ -113,18 +126,16 @@ class Potential(nn.Module):
                 f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}" for h in candidates
             )
             raise InputError(f"{self.name_resolved} does not know element {names}: {lists}{_other_models(present)}")
-        self._check_charge(systems)
+        self._check_trained_for("charge", systems.charge, self.charges)
+        self._check_trained_for("spin", systems.spin, self.spins)
         return chosen.name
 
-    def _check_charge(self, systems: Systems) -> None:
-        if self.charges is None:
-            return
-        wrong = [c for c in systems.charge.tolist() if c not in self.charges]
+    def _check_trained_for(self, key: str, given: Tensor, allowed: tuple[int, ...] | None) -> None:
+        wrong = [] if allowed is None else [x for x in given.tolist() if x not in allowed]
         if wrong:
-            allowed = ", ".join(f"{c:+d}" if c else "0" for c in self.charges)
             raise InputError(
-                f"total charge {wrong[0]:+d} given, but {self.name_resolved} was trained for total charge {allowed} only; "
-                "set atoms.info['charge'] (or --charge) to one of these, or choose another model with `omnicalc models`"
+                f"total {key} {wrong[0]} given, but {self.name_resolved} was trained for {', '.join(map(str, allowed))} only; "
+                f"set atoms.info['{key}'] (or --{key}) accordingly, or choose another model with `omnicalc models`"
             )
 
     def forward(
@@ -146,22 +157,18 @@ class Potential(nn.Module):
         index = self._head_index(head, systems)
         need_gradient = stress or (forces and self.conservative)
         vectors = neighbors.vectors(systems.positions, systems.cell, systems.system)
-        edges = vectors.to(self.dtype).requires_grad_(need_gradient)
+        edges = vectors.to(self.dtype, copy=True).requires_grad_(need_gradient)
         with torch.set_grad_enabled(need_gradient or create_graph):
             output = self.model(Graph.build(systems, neighbors, edges, index))
             reference = self._reference.to(self.device)[index[systems.system], systems.numbers]
             energies = output.energies.double() + reference
             energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
             gradient = _edge_gradient(energy, edges, create_graph).double() if need_gradient else None
-        if not create_graph:
-            energy, energies = energy.detach(), energies.detach()
         found = None
         if forces:
             found = forces_from_edges(gradient, neighbors.index) if self.conservative else output.forces.double()
-            found = found if create_graph else found.detach()
-        return Prediction(
-            energy, energies, found, _stress(vectors, gradient, systems) if stress else None
-        )
+        result = Prediction(energy, energies, found, _stress(vectors, gradient, systems) if stress else None)
+        return result if create_graph else _detached(result)
 
     def _head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
         if isinstance(head, Tensor):
@@ -171,7 +178,7 @@ class Potential(nn.Module):
         row = list(self.heads).index(head)
         return torch.full((systems.n_systems,), row, device=systems.numbers.device)
 
-    def bind(self, systems: Systems, *, head: str | None = None, skin: float = 0.5) -> "BoundPotential":
+    def bind(self, systems: Systems, *, head: str | None = None, skin: float = DEFAULT_SKIN) -> "BoundPotential":
         """This potential on one fixed set of atoms, with a neighbour list of its own."""
         return BoundPotential(self, systems, self.choose_head(systems, head), skin)
 
@@ -189,6 +196,10 @@ class BoundPotential:
         """Energy, forces and, on request, stress at ``positions`` (N, 3) float64, Å."""
         systems = self.systems.with_positions(positions)
         return self.potential(systems, self.neighbor_list.update(systems), head=self.head, stress=stress)
+
+
+def _detached(result: Prediction) -> Prediction:
+    return Prediction(*(None if t is None else t.detach() for t in vars(result).values()))
 
 
 def forces_from_edges(gradient: Tensor, index: Tensor) -> Tensor:
@@ -218,5 +229,5 @@ def _other_models(present: set[int]) -> str:
     """A hint naming the other models in the registry that know all elements, or an empty string."""
     from omnicalc.registry import list_models
 
-    names = [str(m.full_name) for m in list_models() if present <= set(m.numbers)]
+    names = [m.full_name for m in list_models() if m.head_for(present) is not None]
     return f"; models that know all of them: {', '.join(names)}" if names else "; no model here knows all of them"

@@ -21,7 +21,6 @@ _SETTINGS = (
     "seed",
 )
 _DEFAULT_MODEL = "ubio-s3"
-_DEFAULT_SKIN = 0.5  # Å
 _ENSEMBLES = {"nvt": "Langevin dynamics, BAOAB", "nve": "velocity Verlet, centre of mass at rest"}
 
 
@@ -83,7 +82,7 @@ _ENSEMBLES = {"nvt": "Langevin dynamics, BAOAB", "nve": "velocity Verlet, centre
     help="float32 or float64 for the model; positions and velocities are always float64. [default: float32]",
 )
 @click.option(
-    "--skin", type=float, help=f"Extra radius of the stored neighbour list in Å. [default: {_DEFAULT_SKIN}]"
+    "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
 )
 @click.option("--threads", type=int, help="Threads for tensor arithmetic. [default: PyTorch's own choice]")
 def command(structure: Path, out: Path | None, resume: bool, threads: int | None, **given) -> None:
@@ -162,7 +161,7 @@ def _wanted(given: dict, stored: dict | None) -> dict:
     """Options that choose model and structure: as given, else as the run to be resumed had them, else the
     defaults.
     """
-    defaults = {"model": _DEFAULT_MODEL, "device": "auto", "dtype": "float32", "skin": _DEFAULT_SKIN}
+    defaults = {"model": _DEFAULT_MODEL, "device": "auto", "dtype": "float32"}
     if stored is not None:
         model = stored["model"]
         defaults = {

@@ -54,7 +54,7 @@ def build_job(
     charge: int | None = None,
     spin: int | None = None,
     head: str | None = None,
-    skin: float = 0.5,
+    skin: float | None = None,
 ) -> Job:
     """Bind ``potential`` to ``atoms``; ``read_options``: how they were read from ``file``, for run.json.
 
@@ -63,8 +63,10 @@ def build_job(
     """
     import torch
 
+    from omnicalc.neighbors import DEFAULT_SKIN
     from omnicalc.systems import Systems
 
+    skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
     bound = potential.bind(systems, head=head, skin=skin)
     total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
