@@ -44,7 +44,9 @@ def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> 
     return list(frames)
 
 
-def evaluate(potential: Potential, frames: Sequence[Atoms], head: str | None = None, progress=None) -> tuple[str, Errors]:
+def evaluate(
+    potential: Potential, frames: Sequence[Atoms], head: str | None = None, progress=None
+) -> tuple[str, Errors]:
     """Head used and errors of ``potential`` against the labels of ``frames``, one frame at a time."""
     chosen, energy, force = None, [], []
     for k, atoms in enumerate(frames):

@@ -77,7 +77,7 @@ class Potential(nn.Module):
 
     @classmethod
     def from_card(cls, card: "Card", tensors: dict[str, Tensor]) -> "Potential":
-        """The potential that a card describes, with ``tensors`` loaded strictly. Raises WeightsError by way of the model."""
+        """The potential that a card describes, with ``tensors`` loaded strictly."""
         model = build_model(card.family, card.config)
         model.load_state_dict(tensors, strict=True)
         heads = [Head(h.name, h.reference_by_number, h.level_of_theory) for h in card.heads]
@@ -108,8 +108,8 @@ class Potential(nn.Module):
         """The named head, or else the first in order of preference that knows all elements present.
 
         Raises:
-            InputError: unknown head name; an element that the head (or every head) does not know; a total charge
-                that the weights were not trained for.
+            InputError: unknown head name; an element that the head (or every head) does not know; a total charge or
+                spin that the weights were not trained for.
         """
         from ase.data import chemical_symbols
 
@@ -123,7 +123,8 @@ class Potential(nn.Module):
             missing = present - known or present - max(candidates, key=lambda h: len(h.elements)).elements
             names = ", ".join(chemical_symbols[z] for z in sorted(missing))
             lists = "; ".join(
-                f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}" for h in candidates
+                f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}"
+                for h in candidates
             )
             raise InputError(f"{self.name_resolved} does not know element {names}: {lists}{_other_models(present)}")
         self._check_trained_for("charge", systems.charge, self.charges)

@@ -43,7 +43,16 @@ def test_first_command(checkout):
     assert "omnicalc analyze rdf water_md/traj.dcd" in told
     run(analyze, checkout)
     out = checkout / "water_md"
-    for name in ("traj.dcd", "topology.pdb", "log.csv", "run.json", "energy.png", "temperature.png", "rdf.png", "rdf.json"):
+    for name in (
+        "traj.dcd",
+        "topology.pdb",
+        "log.csv",
+        "run.json",
+        "energy.png",
+        "temperature.png",
+        "rdf.png",
+        "rdf.json",
+    ):
         assert (out / name).stat().st_size > 0, name
 
 

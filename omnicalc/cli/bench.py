@@ -29,7 +29,6 @@ def command(models, structure, sizes, rounds, threads, device, against):
     import torch
 
     from omnicalc import benchmark
-
     from omnicalc.cli.memory import keep_freed_memory
 
     keep_freed_memory()
@@ -39,7 +38,9 @@ def command(models, structure, sizes, rounds, threads, device, against):
     fast = {n: load_potential(n, device=device) for n in names}
     exact = {n: load_potential(n, device="cpu", dtype="float64") for n in names}
     click.echo(f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32, timestep 0.5 fs")
-    click.echo(f"{'model':24} {'atoms':>6} {'ms/step':>8} {'steps/s':>8} {'ns/day':>7} {'ratio':>6}  max force error, eV/Å")
+    click.echo(
+        f"{'model':24} {'atoms':>6} {'ms/step':>8} {'steps/s':>8} {'ns/day':>7} {'ratio':>6}  max force error, eV/Å"
+    )
     for size in numbers:
         atoms = benchmark.water_box(box, size)
         calls = {fast[n].name_resolved: benchmark.call_of(fast[n], atoms) for n in names}

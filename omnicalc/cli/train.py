@@ -7,11 +7,11 @@ import click
 
 @click.command(name="train")
 @click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder that holds the recipe's data files.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; weights go to OUT/weights.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data files.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--resume", is_flag=True, help="Go on from the last saved state of the folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after this many more steps; --resume goes on later.")
-@click.option("--compile", "compiled", is_flag=True, help="Compile the step (a C++ compiler is needed; takes minutes, saves a third).")
+@click.option("--compile", "compiled", is_flag=True, help="Compile the step (needs a C++ compiler).")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
 def command(recipe, data, out, resume, steps, compiled, threads):
     """Train a potential from RECIPE: a TOML file, or the name of a shipped recipe such as ubio-s3-small."""
@@ -21,10 +21,9 @@ def command(recipe, data, out, resume, steps, compiled, threads):
 
     import torch
 
+    from omnicalc.cli.memory import keep_freed_memory
     from omnicalc.training.export import export
     from omnicalc.training.trainer import Trainer
-
-    from omnicalc.cli.memory import keep_freed_memory
 
     keep_freed_memory()
     if threads is not None:

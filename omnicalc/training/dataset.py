@@ -93,9 +93,7 @@ def build_dataset(recipe: Recipe, folder: Path, cutoff: float, dtype: torch.dtyp
     for head in recipe.heads:
         frames = [a for part in labelled if part.source.head == head for a in part.train]
         references[head] = fit_references(frames, prior)
-    edges = [
-        [[_edges(a, cutoff) for a in frames] for frames in (part.train, part.valid)] for part in labelled
-    ]
+    edges = [[[_edges(a, cutoff) for a in frames] for frames in (part.train, part.valid)] for part in labelled]
     shapes = [e[1].shape for part in edges for split in part for e in split]
     size = (max(s[0] for s in shapes), max(s[1] for s in shapes))
     padded = []

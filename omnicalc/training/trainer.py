@@ -199,5 +199,3 @@ def mean_errors(model: torch.nn.Module, parameters: dict[str, Tensor], frames: l
         components += 3 * n_atoms
         energy += abs(float(predicted.detach() - frame.energy)) / n_atoms
     return force / components, energy / len(frames)
-
-

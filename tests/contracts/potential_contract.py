@@ -11,6 +11,8 @@ import pytest
 import torch
 from ase import Atoms
 
+from omnicalc.calculator import OmniCalc
+from omnicalc.errors import InputError
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems
 
@@ -23,6 +25,7 @@ class PotentialContract:
     elements: tuple[str, ...]
     mirror_symmetric = True
     separation = 30.0  # Å, beyond which two neutral systems must not feel each other
+    charge_sensitive = False  # whether the model looks at charge and spin; if not, it must refuse what it does not know
 
     def make(self, dtype: torch.dtype) -> Potential:
         raise NotImplementedError
@@ -123,6 +126,37 @@ class PotentialContract:
         wrong = Wrong(evaluate, add_energy(lambda s: torch.zeros(s.n_atoms) / 0))
         with pytest.raises(AssertionError):
             checks.check_isolated(wrong, self.elements[0])
+
+    def test_charge_and_spin_are_honoured(self):
+        """On the tensor path and on the ASE path alike: another energy, or a refusal, never silence."""
+        potential, atoms = self.make(torch.float64), self.molecules()[0]
+        states = [{"charge": 0, "spin": 1}, {"charge": 1, "spin": 2}, {"charge": 0, "spin": 3}]
+
+        def energies(evaluate):
+            return [evaluate(Systems.from_atoms(atoms, **state)).energy.item() for state in states]
+
+        if not self.charge_sensitive:
+            with pytest.raises(InputError, match="total charge 1"):
+                OmniCalc(potential, head=self.head, charge=1).get_potential_energy(atoms)
+            with pytest.raises(InputError, match="total charge 1"):
+                potential.bind(Systems.from_atoms(atoms, charge=1), head=self.head)
+            return
+        right = energies(Evaluate(potential, self.head))
+        assert len({round(e, 9) for e in right}) == len(states)
+        for state, energy in zip(states, right, strict=True):
+            by_argument = OmniCalc(potential, head=self.head, **state).get_potential_energy(atoms)
+            labelled = atoms.copy()
+            labelled.info.update(state)
+            by_info = OmniCalc(potential, head=self.head).get_potential_energy(labelled)
+            assert by_argument == pytest.approx(energy, abs=1e-9)
+            assert by_info == pytest.approx(energy, abs=1e-9)
+
+        def forgetful(systems):  # the wrong variant: charge and spin dropped on the way
+            return Evaluate(potential, self.head)(
+                replace(systems, charge=systems.charge * 0, spin=systems.spin * 0 + 1)
+            )
+
+        assert len(set(energies(forgetful))) == 1
 
     def test_float32_is_close_to_float64(self, reference):
         systems = Systems.from_atoms(self.box())

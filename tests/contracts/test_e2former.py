@@ -32,7 +32,8 @@ class RandomWeights(WaterContract):
             for head in model.energy_heads.values():
                 head[-1].weight.mul_(20)  # forces of the size of real ones
         references = {1: -13.6, 8: -432.0, 11: -1290.0, 17: -400.0}
-        return Potential(model.to(dtype), [Head("a", references), Head("b", references)])
+        charges = None if self.charge_sensitive else [0]
+        return Potential(model.to(dtype), [Head("a", references), Head("b", references)], charges=charges)
 
 
 class TestSmallSoftplus(RandomWeights):
@@ -47,6 +48,7 @@ class TestPublishedArchitecture(RandomWeights):
     """The release's gate with couplings that mix parities, long-range blocks, without its neighbour cap."""
 
     mirror_symmetric = False
+    charge_sensitive = True
     config = {
         "channels": 16, "basis": "gaussian", "n_basis": 16, "radial": "per-block", "gate": "qkdot",
         "weights": "sigmoid", "mirror_symmetric": False, "type_embedding": False, "system_input": "charge-spin",

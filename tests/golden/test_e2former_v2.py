@@ -149,7 +149,11 @@ def test_mismatched_tensors_are_named(case):
     with pytest.raises(WeightsError) as caught:
         from_published(golden.config, tensors)
     message = str(caught.value)
-    for part in ("blocks.0.attention.value.weight has shape", "unexpected blocks.0.surprise", "missing system_embedding.mix.bias"):
+    for part in (
+        "blocks.0.attention.value.weight has shape",
+        "unexpected blocks.0.surprise",
+        "missing system_embedding.mix.bias",
+    ):
         assert part in message
 
 

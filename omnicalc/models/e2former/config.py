@@ -80,9 +80,7 @@ class E2FormerConfig:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(table) - known)
         if unknown:
-            raise WeightsError(
-                f"unknown e2former settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}"
-            )
+            raise WeightsError(f"unknown e2former settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         lists = {k: tuple(v) for k, v in table.items() if isinstance(v, list)}
         return cls(**{**table, **lists})
 

@@ -215,9 +215,7 @@ class E2Former(nn.Module):
     def _gate(config: E2FormerConfig) -> nn.Module | None:
         if config.radial == "shared":
             return None
-        return PublishedGate(
-            config.gate, config.l_max, config.channels, config.attention_heads, config.n_basis
-        )
+        return PublishedGate(config.gate, config.l_max, config.channels, config.attention_heads, config.n_basis)
 
     @property
     def cutoff(self) -> float:

@@ -121,10 +121,7 @@ def _translate(config: dict) -> E2FormerConfig:
     _supported("ffn_type", b.get("ffn_type", "default"), ("s3", "default"))
     with_moe = str(config.get("with_moe") or "None")
     _supported("with_moe", with_moe, ("None", "False", "painn"))
-    if config.get("AutoGradForce", True):
-        forces = "gradient"
-    else:
-        forces = "painn" if with_moe == "painn" else "linear"
+    direct = "painn" if with_moe == "painn" else "linear"
     multiplicities = [int(m) for m in re.findall(r"(\d+)x\d+e", b["irreps_node_embedding"])]
     cluster = str(b.get("with_cluster", False))
     _supported("with_cluster", "node" if "node" in cluster else cluster, ("False", "None", "node"))
@@ -151,7 +148,7 @@ def _translate(config: dict) -> E2FormerConfig:
         mirror_symmetric=False,
         type_embedding=False,
         system_input="charge-spin",
-        forces=forces,
+        forces="gradient" if config.get("AutoGradForce", True) else direct,
         long_layers=b.get("long_range_layers", 2) if long else 0,
         long_lower=float(b.get("long_cutoff_lower", 0.1)),
         long_upper=float(b.get("long_cutoff_upper", 12.0)),

@@ -1,0 +1,141 @@
+"""Energies and temperatures of a run from its log.csv: means and drifts with errors that know of correlation.
+
+A series of n values is cut into B contiguous blocks (:mod:`omnicalc.analysis.blocks`).
+
+    mean     jackknife over the blocks, which for equal blocks is std(block means) / sqrt(B)
+    drift    a straight line through the block means m_b at the block times t_b, by least squares:
+             slope  = S_tm / S_tt
+             error² = sum_b (m_b - line_b)² / (B - 2) / S_tt
+
+Values inside a block may be correlated; the error is honest once the blocks are much longer than the
+integrated correlation time tau = 1/2 + sum_k rho_k of what is left beside the mean or the line (Sokal, "Monte
+Carlo methods in statistical mechanics", 1997: the sum ends at the first k >= 5 tau). ``Estimate`` carries
+both lengths. An energy that walks at random in place of drifting shows as a tau near the length of a block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks, jackknife_error, leave_one_out
+from omnicalc.errors import InputError
+
+COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
+LONG_BLOCK = 10.0  # correlation times; shorter blocks make the error too small by 5 % or more
+_WINDOW = 5.0  # correlation times over which correlations are summed
+
+
+@dataclass(frozen=True)
+class EnergyLog:
+    """Lines of a run's log.csv; all arrays (n,)."""
+
+    path: Path
+    step: np.ndarray  # int64
+    time_ps: np.ndarray
+    potential: np.ndarray  # eV
+    kinetic: np.ndarray  # eV
+    total: np.ndarray  # eV
+    temperature: np.ndarray  # K
+
+    def after(self, skip_ps: float) -> EnergyLog:
+        """The lines from ``skip_ps`` on; InputError when too few of them are left for an error."""
+        late = self.time_ps >= skip_ps - 1e-9
+        if not choose_blocks(int(late.sum()), MIN_BLOCKS):
+            raise InputError(
+                f"{self.path} ends at {self.time_ps[-1]:g} ps and has {late.sum()} lines from {skip_ps:g} ps "
+                f"on; {2 * MIN_BLOCKS} or more are needed: skip less (--skip-ps), or make the run longer"
+            )
+        columns = (self.step, self.time_ps, self.potential, self.kinetic, self.total, self.temperature)
+        return EnergyLog(self.path, *(column[late] for column in columns))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean or a slope with its standard error, and how long its blocks were."""
+
+    value: float
+    stderr: float
+    spread: float  # root mean square of the values about the mean or the line
+    n_blocks: int
+    block: float  # values per block
+    correlation: float  # integrated correlation time of what is left beside mean or line, in values
+
+    @property
+    def long_blocks(self) -> bool:
+        """Whether the blocks are long enough for the error to be honest."""
+        return self.block >= LONG_BLOCK * self.correlation
+
+
+def read_log(path: str | Path) -> EnergyLog:
+    """Read the log.csv of ``omnicalc md``. Raises InputError for a missing file or one of another form."""
+    path = Path(path)
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+        if not lines or tuple(lines[0].split(",")) != COLUMNS:
+            raise ValueError(f"its first line is not {','.join(COLUMNS)}")
+        rows = np.array([line.split(",") for line in lines[1:]], dtype=np.float64).reshape(-1, len(COLUMNS))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the folder of a run of 'omnicalc md'") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as the log of a run: {error}") from None
+    if not len(rows) or not np.isfinite(rows).all() or (np.diff(rows[:, 0]) <= 0).any():
+        raise InputError(f"{path} is not the log of a run: finite numbers at growing steps are needed")
+    step, time_fs, *others = rows.T
+    return EnergyLog(path, step.astype(np.int64), time_fs / 1000.0, *others)
+
+
+def mean_with_error(values: np.ndarray, n_blocks: int = 10) -> Estimate:
+    """Mean of a correlated series (n,). Raises InputError for fewer than ten values."""
+    label, frames = _blocks(len(values), n_blocks)
+    sums = np.bincount(label, weights=values)
+    error = float(jackknife_error(leave_one_out(sums, frames)))
+    return _estimate(float(values.mean()), error, values - values.mean(), frames)
+
+
+def drift(time: np.ndarray, values: np.ndarray, n_blocks: int = 10) -> Estimate:
+    """Slope of a correlated series: ``values`` (n,) against ``time`` (n,), per unit of time.
+
+    The error follows Student's t with B - 2 degrees of freedom. Raises InputError for fewer than ten values.
+    """
+    label, frames = _blocks(len(values), n_blocks)
+    times, means = (np.bincount(label, weights=series) / frames for series in (time, values))
+    t = times - times.mean()
+    slope = float(t @ means / (t @ t))
+    about = means - means.mean() - slope * t
+    error = float(np.sqrt(about @ about / (len(frames) - 2) / (t @ t)))
+    rest = values - slope * time
+    return _estimate(slope, error, rest - rest.mean(), frames)
+
+
+def correlation_time(values: np.ndarray) -> float:
+    """Integrated correlation time of a series (n,) of mean zero, in values: 0.5 for uncorrelated ones.
+
+    Alternating series have less, down to zero; a constant one has 0.5.
+    """
+    n = len(values)
+    power = np.abs(np.fft.rfft(values, 2 * n)) ** 2  # padded with zeros, so that the ends do not meet
+    correlation = np.fft.irfft(power)[:n]
+    if correlation[0] <= 1e-24 * n:
+        return 0.5
+    sums = 0.5 + np.cumsum(correlation[1:]) / correlation[0]
+    enough = np.flatnonzero(np.arange(1, n) >= _WINDOW * sums)
+    return max(0.0, float(sums[enough[0]] if enough.size else sums.max()))
+
+
+def _estimate(value: float, error: float, rest: np.ndarray, frames: np.ndarray) -> Estimate:
+    spread = float(np.sqrt(np.mean(rest**2)))
+    return Estimate(value, error, spread, len(frames), float(frames.mean()), correlation_time(rest))
+
+
+def _blocks(n: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Block of each value (n,) and values per block (B,)."""
+    if wanted < MIN_BLOCKS:
+        raise InputError(f"{wanted} blocks are too few for an error; give {MIN_BLOCKS} or more")
+    blocks = choose_blocks(n, wanted)
+    if not blocks:
+        raise InputError(f"{n} values are too few for an error; {2 * MIN_BLOCKS} or more are needed")
+    label = block_of(np.arange(n), n, blocks)
+    return label, np.bincount(label).astype(np.float64)
