@@ -45,9 +45,7 @@ def main() -> None:
     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.02 / units.fs, rng=rng)
     for _ in range(12):
         dynamics.run(1000)
-        print(
-            f"{dynamics.get_time() / units.fs:.0f} fs  {atoms.get_temperature():.0f} K  {atoms.get_potential_energy():.3f} eV"
-        )
+        print(f"{dynamics.get_time() / units.fs:.0f} fs  {atoms.get_temperature():.0f} K")
     atoms.calc = None
     atoms.set_momenta(None)
     write(output, atoms, columns=["symbols", "positions"], plain=False)

@@ -135,7 +135,8 @@ class Potential(nn.Module):
         wrong = [] if allowed is None else [x for x in given.tolist() if x not in allowed]
         if wrong:
             raise InputError(
-                f"total {key} {wrong[0]} given, but {self.name_resolved} was trained for {', '.join(map(str, allowed))} only; "
+                f"total {key} {wrong[0]} given, but {self.name_resolved} was trained for "
+                f"{', '.join(map(str, allowed))} only; "
                 f"set atoms.info['{key}'] (or --{key}) accordingly, or choose another model with `omnicalc models`"
             )
 
@@ -204,7 +205,7 @@ def _detached(result: Prediction) -> Prediction:
 
 
 def forces_from_edges(gradient: Tensor, index: Tensor) -> Tensor:
-    """F_i = -dE/dr_i from dE/d(d_ij) (N, K, 3), as d_ij = r_i - r_j: minus the row's sum, plus what i gets as a source."""
+    """F_i = -dE/dr_i from dE/d(d_ij) (N, K, 3), d_ij = r_i - r_j: minus the row's sum, plus what i gets as source."""
     forces = -gradient.sum(1)
     return forces.index_add(0, index.reshape(-1), gradient.reshape(-1, 3))
 

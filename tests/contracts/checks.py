@@ -193,7 +193,7 @@ def check_isolated(evaluate, symbol: str) -> None:
 
 
 def check_nve(evaluate, atoms: Atoms, bound: float, steps: int = 80, timestep_fs: float = 0.5) -> None:
-    """Velocity Verlet keeps the total energy within ``bound`` eV per atom (slope of a line fit times the run's length)."""
+    """Velocity Verlet keeps the total energy within ``bound`` eV per atom (line fit over the run)."""
     from ase import units
 
     systems, dt = Systems.from_atoms(atoms), timestep_fs * units.fs

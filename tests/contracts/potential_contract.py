@@ -1,4 +1,4 @@
-"""The contract as a test class: a family supplies ``make(dtype)``, ``head``, ``box`` and ``molecules`` and inherits the tests.
+"""The contract as a test class: a family supplies ``make``, ``head``, ``box`` and ``molecules`` and inherits the tests.
 
 Every promise is tested in float32 and float64, each beside a wrong variant that must fail.
 """

@@ -6,7 +6,7 @@ from ase.build import molecule
 
 
 def waters(n: int, cell, seed: int = 0, spacing: float = 3.1) -> Atoms:
-    """``n`` waters in random orientations on a skewed grid; distorted a little, so that no force vanishes by symmetry."""
+    """``n`` waters in random orientations on a grid, distorted so that no force vanishes by symmetry."""
     rng = np.random.default_rng(seed)
     side = int(np.ceil(n ** (1 / 3)))
     box = Atoms()
