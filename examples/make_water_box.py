@@ -1,7 +1,7 @@
 """Make examples/water.xyz: 64 waters in a periodic cube of 12.4447 Å (0.993 g/cm3), equilibrated at 300 K.
 
 Molecules start on a grid in random orientations that keep hydrogens of neighbours apart, are relaxed, and then move
-for 6 ps with a thermostat. Usage: python examples/make_water_box.py [OUTPUT]
+for 3 ps with a thermostat. Usage: python examples/make_water_box.py [OUTPUT]
 """
 
 import sys
@@ -43,7 +43,7 @@ def main() -> None:
     FIRE(atoms, logfile=None).run(fmax=0.5, steps=300)
     atoms.set_velocities(rng.normal(size=(len(atoms), 3)) * np.sqrt(300 * units.kB / atoms.get_masses())[:, None])
     dynamics = Langevin(atoms, 0.5 * units.fs, temperature_K=300, friction=0.02 / units.fs, rng=rng)
-    for _ in range(12):
+    for _ in range(6):
         dynamics.run(1000)
         print(f"{dynamics.get_time() / units.fs:.0f} fs  {atoms.get_temperature():.0f} K")
     atoms.calc = None

@@ -1,7 +1,8 @@
-"""Files that are either wholly there or not at all."""
+"""Files that are either wholly there or not at all, and folders that do not stay behind empty."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -15,3 +16,29 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def not_writable(folder: Path) -> str | None:
+    """Why no file could be made in ``folder``, were it made now; None when one could. Touches nothing."""
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        return f"{there} is not a folder" if there != folder else f"{folder} is a file"
+    if not os.access(there, os.W_OK | os.X_OK):
+        return f"{there} cannot be written to"
+    return None
+
+
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """``folder``, made with its parents where it is not there; those made here that are empty at the end go again.
+
+    Raises ``OSError`` when it cannot be made.
+    """
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                path.rmdir()

@@ -6,7 +6,6 @@ from importlib import import_module
 import click
 
 from omnicalc import __version__
-from omnicalc.errors import OmniCalcError
 
 VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` imports no verb
     "md": "Run molecular dynamics: structure in, trajectory, log, restart and plots out.",
@@ -43,9 +42,7 @@ def group():
 
 
 def main() -> None:
-    """Entry point: user errors become one message on stderr and exit code 2."""
-    try:
-        group(prog_name="omnicalc")
-    except OmniCalcError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+    """Entry point: every verb goes through one border, where errors become one message and an exit code."""
+    from omnicalc.cli.border import at_border
+
+    sys.exit(at_border(lambda: group.main(prog_name="omnicalc", standalone_mode=False)))

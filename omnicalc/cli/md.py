@@ -108,7 +108,7 @@ def command(structure: Path, out: Path | None, resume: bool, threads: int | None
     settings, drawn = _settings(given, stored, folder)
     with _threads(threads):
         result = _run(structure, folder, settings, given, stored, resume, drawn)
-    _closing_words(structure, out, folder, settings, result)
+    _closing_words(structure, out, folder, settings, result, all(folder.read_record()["structure"]["pbc"]))
     if result.signal is not None and not result.finished:
         raise SystemExit(128 + result.signal)  # as the shell reports a process ended by this signal
 
@@ -136,6 +136,8 @@ def _run(
 ):
     wanted = _wanted(given, stored)
     atoms = _read(structure, wanted)
+    if stored is not None:
+        _check_same_sources(atoms, wanted, stored, folder)
 
     from omnicalc.md.job import build_job
     from omnicalc.md.progress import for_stream
@@ -153,8 +155,25 @@ def _run(
         head=wanted["head"],
         skin=wanted["skin"],
     )
-    _header(potential, job, settings, folder, given, drawn=drawn, resumed=stored is not None)
-    return run(job, settings, folder, resume=resume, progress=for_stream(), say=click.echo)
+
+    def announce():
+        _header(potential, job, settings, folder, given, drawn=drawn, resumed=stored is not None)
+
+    return run(job, settings, folder, resume=resume, progress=for_stream(), say=click.echo, announce=announce)
+
+
+def _check_same_sources(atoms, wanted: dict, stored: dict, folder) -> None:
+    """Structure and weights of a resumed run by their hashes: another structure is told as such, not by what the
+    weights say of it.
+    """
+    from omnicalc.md.record import check_same_source, structure_hash
+    from omnicalc.registry import resolve
+    from omnicalc.systems import charge_and_spin
+
+    charge, spin = charge_and_spin(atoms, wanted["charge"], wanted["spin"])
+    check_same_source(stored, "structure", structure_hash(atoms, charge, spin), folder.path)
+    if wanted["model"] != stored["model"]["name"]:
+        check_same_source(stored, "model", resolve(wanted["model"])[1].sha256, folder.path)
 
 
 def _wanted(given: dict, stored: dict | None) -> dict:
@@ -252,7 +271,7 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
         )
 
 
-def _closing_words(structure: Path, out: Path | None, folder, settings: Settings, result) -> None:
+def _closing_words(structure: Path, out: Path | None, folder, settings: Settings, result, periodic: bool) -> None:
     again = (
         f"omnicalc md {shlex.quote(str(structure))}"
         + (f" --out {shlex.quote(str(out))}" if out else "")
@@ -268,5 +287,6 @@ def _closing_words(structure: Path, out: Path | None, folder, settings: Settings
     click.echo(
         f"done: {result.step} steps, {ps:g} ps, {result.steps_per_s:.1f} steps/s; results in {folder.path}"
     )
-    click.echo(f"next:\n  omnicalc analyze rdf {shlex.quote(str(folder.trajectory))}")
+    if periodic:  # g(r) needs a density
+        click.echo(f"next:\n  omnicalc analyze rdf {shlex.quote(str(folder.trajectory))}")
     click.echo(f"to go on with this run:\n  {again} --steps {10 * settings.steps}")

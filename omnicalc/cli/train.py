@@ -39,8 +39,8 @@ def command(recipe, data, out, resume, steps, compiled, threads):
         trainer.state.save(trainer.state_file)
         click.echo(f"stopped at step {trainer.state.step}; go on with --resume")
         raise SystemExit(130) from None
-    if trainer.state.step < settings.schedule.steps:
-        click.echo(f"stopped at step {trainer.state.step} of {settings.schedule.steps}; go on with --resume")
+    if trainer.state.step < settings.steps:
+        click.echo(f"stopped at step {trainer.state.step} of {settings.steps}; go on with --resume")
         return
     export(trainer, out / "weights")
     click.echo(f"weights: {out / 'weights'}\nnext: omnicalc md STRUCTURE --model {out / 'weights'}")

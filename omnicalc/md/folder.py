@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from omnicalc.errors import InputError
+from omnicalc.files import made_folder, not_writable
 from omnicalc.md.files import replace_file
 
 
@@ -43,8 +44,7 @@ class RunFolder:
 
     def check_free(self) -> None:
         """Raise :class:`InputError` when a new run here would touch something that exists."""
-        if self.path.exists() and not self.path.is_dir():
-            raise InputError(f"{self.path} is a file; give a folder with --out")
+        self._check_writable()
         if self.record.exists():
             raise InputError(
                 f"{self.path} already holds a run: go on with it with --resume, "
@@ -58,9 +58,9 @@ class RunFolder:
         Raises :class:`InputError` when the folder holds files of these names that belong to no run.
         """
         if not self.record.exists():
-            if self.path.exists():
-                self.check_free()
+            self.check_free()
             return None
+        self._check_writable()
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
             return record if {"settings", "structure", "model"} <= record.keys() else _damaged(self.record)
@@ -72,19 +72,32 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it; a second process gets an :class:`InputError`, a killed one lets go."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(
-                f"cannot write into {self.path}: {error.strerror}; choose another folder with --out"
-            ) from error
-        try:
-            _lock(descriptor, self.path)
-            yield
-        finally:
-            os.close(descriptor)
+        """Make the folder and hold it; a second process gets an :class:`InputError`, a killed one lets go.
+
+        A folder made here in which no run came to be (a full disk) is not left behind.
+        """
+        with ExitStack() as stack:
+            lock = self.path / ".lock"
+            try:
+                stack.enter_context(made_folder(self.path))
+                is_new = not lock.exists()
+                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+            except OSError as error:
+                raise InputError(
+                    f"cannot write into {self.path}: {error.strerror}; choose another folder with --out"
+                ) from error
+            try:
+                _lock(descriptor, self.path)
+                yield
+            finally:
+                if is_new and not self.record.exists():
+                    lock.unlink(missing_ok=True)
+                os.close(descriptor)
+
+    def _check_writable(self) -> None:
+        why = not_writable(self.path)
+        if why is not None:
+            raise InputError(f"{why}; give another folder with --out")
 
     def _check_foreign(self) -> None:
         there = [name for name in self.NAMES if (self.path / name).exists()]

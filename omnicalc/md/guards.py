@@ -12,6 +12,7 @@ from omnicalc.md.state import State
 
 FORCE_LIMIT = 1000.0  # eV/Å; a hundred times the largest forces in hot water
 TEMPERATURE_LIMIT = 10_000.0  # K, or twenty times the bath's temperature where that is more
+_REMEDY = "start another run (--out) with a smaller --timestep, or from a relaxed structure"
 
 
 def check_forces(state: State, numbers: torch.Tensor) -> None:
@@ -28,14 +29,14 @@ def check_forces(state: State, numbers: torch.Tensor) -> None:
     if bool(bad.any()):
         atom = int(bad.nonzero()[0, 0])
         raise RunError(
-            f"{where} the force on {_named(atom, numbers)} is not finite: {_vector(state, atom)} eV/Å"
+            f"{where} the force on {_named(atom, numbers)} is not finite: {_vector(state, atom)} eV/Å; {_REMEDY}"
         )
     if largest <= FORCE_LIMIT:
-        raise RunError(f"{where} the energy is not finite: {state.energy.tolist()} eV")
+        raise RunError(f"{where} the energy is not finite: {state.energy.tolist()} eV; {_REMEDY}")
     atom = int(state.forces.abs().amax(dim=1).argmax())
     raise RunError(
         f"{where} the force on {_named(atom, numbers)} exceeds {FORCE_LIMIT:g} eV/Å: "
-        f"{_vector(state, atom)} eV/Å"
+        f"{_vector(state, atom)} eV/Å; {_REMEDY}"
     )
 
 
@@ -47,7 +48,7 @@ def check_temperature(state: State, temperature_K: float, bath_K: float, numbers
     share = state.masses * state.velocities.square().sum(dim=1)
     raise RunError(
         f"at step {state.step} the temperature is {temperature_K:.4g} K, above {limit:g} K; "
-        f"the fastest atom is {_named(int(share.argmax()), numbers)}"
+        f"the fastest atom is {_named(int(share.argmax()), numbers)}; {_REMEDY}"
     )
 
 

@@ -90,6 +90,21 @@ def check_same_settings(old: Mapping, given: Mapping[str, object], folder: objec
         )
 
 
+def check_same_source(old: Mapping, key: str, found: str | None, folder: object) -> None:
+    """The same for one of the two hashes, before a network is built: ``key`` "structure" or "model"."""
+    if old[key].get("sha256") != found:
+        name = _NAMES[f"{key}.sha256"]
+        raise InputError(
+            f"cannot resume {folder}, it would not be the same run: {name} was {_short(old[key].get('sha256'))}, now "
+            f"{_short(found)}. Give what it was started with ({_said_of(old, key)}), or start another run with --out"
+        )
+
+
+def _said_of(old: Mapping, key: str) -> str:
+    named = {"structure": ("file", "formula"), "model": ("name", "head")}[key]
+    return ", ".join(str(old[key][k]) for k in named if old[key].get(k) is not None)
+
+
 def _identity(record: Mapping) -> dict[str, object]:
     fields = {f"settings.{k}": v for k, v in record["settings"].items() if k not in MAY_CHANGE}
     fields["structure.sha256"] = record["structure"].get("sha256")

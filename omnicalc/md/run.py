@@ -32,8 +32,11 @@ def run(
     resume: bool = False,
     progress: Silent | None = None,
     say: Callable[[str], None] = lambda text: None,
+    announce: Callable[[], None] = lambda: None,
 ) -> Result:
     """Run molecular dynamics in ``folder``, or go on with the run there; ``say`` gets lines for the user.
+
+    ``announce`` is called once, when everything is found to fit, before anything is written.
 
     Raises :class:`InputError` before anything is written when settings, folder and resumed run do not fit,
     and :class:`RunError` when the run has to stop, its last good state saved.
@@ -46,12 +49,13 @@ def run(
     if old is not None:
         record.check_same(old, new, folder.path)
         with folder.locked():
-            return _go_on(job, settings, folder, old, new, progress, say)
+            return _go_on(job, settings, folder, old, new, progress, say, announce)
+    folder.check_free()
+    state = initial_state(job.atoms, job.forces_fn, settings, job.device)
+    announce()
     if resume:
         say(f"nothing to resume in {folder.path} yet: starting from the beginning")
-    folder.check_free()
     _mention_turned_cell(job, say)
-    state = initial_state(job.atoms, job.forces_fn, settings, job.device)
     with folder.locked():
         folder.check_free()  # again, now that no other process can start here
         folder.write_record(new)
@@ -85,6 +89,7 @@ def _go_on(
     new: dict,
     progress: Silent,
     say: Callable[[str], None],
+    announce: Callable[[], None],
 ) -> Result:
     last = _last_restart(job, folder)
     check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
@@ -94,6 +99,7 @@ def _go_on(
         state = last.state
         if last.reference is not None:
             job.bound.neighbor_list.rebuild_at(job.bound.systems.with_positions(last.reference))
+    announce()
     say(f"resuming {folder.path} at step {state.step}")
     if old["model"].get("threads") != job.model.get("threads"):
         say("note: another number of threads than before; sums may round differently, so not the same bytes")

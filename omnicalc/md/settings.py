@@ -9,6 +9,9 @@ from omnicalc.errors import InputError
 
 ENSEMBLES = ("nvt", "nve")
 MAX_SEED = 2**63 - 1
+MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count
+MAX_TIMESTEP_FS = 100.0  # ten times what the heaviest atoms follow; beyond it a unit was mistaken
+MAX_TEMPERATURE_K = 1e6
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,20 @@ class Settings:
         for name in ("steps", "interval", "restart_interval"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; at least 1 is needed ({option(name)})")
-        if not 0 < self.timestep_fs < math.inf:
+        if self.steps // self.interval >= MAX_FRAMES:
             raise InputError(
-                f"the time step is {self.timestep_fs} fs; "
-                "a positive number is needed, such as 0.5 (--timestep)"
+                f"{self.steps} steps with a frame every {self.interval} make more frames than the {MAX_FRAMES} that "
+                "a DCD file holds; fewer --steps or a larger --interval are needed"
             )
-        if not 0 <= self.temperature_K < math.inf:
+        if not 0 < self.timestep_fs <= MAX_TIMESTEP_FS:
             raise InputError(
-                f"the temperature is {self.temperature_K} K; a number of at least 0 is needed (--temperature)"
+                f"the time step is {self.timestep_fs} fs; a positive number up to {MAX_TIMESTEP_FS:g} is needed, "
+                "such as 0.5 (--timestep)"
+            )
+        if not 0 <= self.temperature_K <= MAX_TEMPERATURE_K:
+            raise InputError(
+                f"the temperature is {self.temperature_K} K; "
+                f"a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
             )
         if not 0 <= self.friction_per_fs < math.inf or (self.ensemble == "nvt" and self.friction_per_fs == 0):
             raise InputError(

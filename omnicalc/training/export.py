@@ -60,7 +60,7 @@ def _training(trainer: Trainer) -> dict:
     name = f"{recipe.name}-{recipe.tag}"
     return {
         "command": f"omnicalc train {name} --data FOLDER --out {name}",
-        "seed": recipe.schedule.seed,
+        "seed": recipe.optimiser.seed,
         "steps": trainer.state.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "sources": [

@@ -27,20 +27,27 @@ class DataSource:
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """Optimisation: Adam with linear warm-up and cosine decay, clipping relative to the running gradient norm."""
+class Stage:
+    """One stretch of training: linear warm-up, then a half cosine down to ``final_rate`` of the learning rate."""
 
     steps: int
-    seed: int = 0
     learning_rate: float = 3e-3
-    final_rate: float = 0.01  # of the learning rate
+    final_rate: float = 0.01
     warmup: int = 300
+    energy_weight: float = 5.0
+    energy_weight_late: float = 40.0
+    late_fraction: float = 0.3  # last part of the stage, with the late energy weight
+    mixture: tuple[float, ...] | None = None  # probability of each data source; None: by their weights
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Adam, gradients clipped relative to their own running norm, averaged weights."""
+
+    seed: int = 0
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.5  # times the running mean of the gradient norm
     ema: float = 0.999
-    energy_weight: float = 5.0
-    energy_weight_late: float = 40.0
-    late_fraction: float = 0.3  # last part of the run, with the late energy weight
     validate_every: int = 2000
     checkpoint_every: int = 500
 
@@ -56,7 +63,8 @@ class Recipe:
     summary: str
     licence: str
     model: dict
-    schedule: Schedule
+    optimiser: Optimiser
+    stages: tuple[Stage, ...]
     data: tuple[DataSource, ...]
     reference_prior: dict[str, float]  # element symbol -> eV, completes the least-squares reference energies
     reference_note: str
@@ -65,6 +73,18 @@ class Recipe:
     @property
     def heads(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(source.head for source in self.data))
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def stage_at(self, step: int) -> tuple[Stage, int]:
+        """The stage that ``step`` falls into, and the step counted from that stage's start."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step
+            step -= stage.steps
+        return self.stages[-1], step + self.stages[-1].steps
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -80,11 +100,15 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
-    schedule = _strict(Schedule, table.pop("schedule", {}), f"[schedule] of '{path}'")
+    optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
+    stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in table.pop("stages", []))
     sources = tuple(_strict(DataSource, t, f"[[data]] of '{path}'") for t in table.pop("data", []))
-    if not sources:
-        raise InputError(f"recipe '{path}' names no [[data]]; at least one labelled file is needed")
-    return _strict(Recipe, {**table, "schedule": schedule, "data": sources}, f"'{path}'")
+    if not sources or not stages:
+        raise InputError(f"recipe '{path}' needs at least one [[data]] (a labelled file) and one [[stages]]")
+    for stage in stages:
+        if stage.mixture is not None and len(stage.mixture) != len(sources):
+            raise InputError(f"mixture in '{path}' lists {len(stage.mixture)} numbers for {len(sources)} [[data]]")
+    return _strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
 
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -15,7 +15,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.files import write_atomically
 from omnicalc.models import build_model
 from omnicalc.training.dataset import build_dataset
-from omnicalc.training.recipe import Recipe, Schedule
+from omnicalc.training.recipe import Recipe, Stage
 from omnicalc.training.step import Frame, Step, predict
 
 LOG_FIELDS = ["step", "learning_rate", "train_force", "train_energy", "head", "force_mae", "energy_mae"]
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, data: Path, out: Path, *, compiled: bool = False, report=print):
         self.recipe, self.out, self.report = recipe, out, report
         with torch.random.fork_rng():
-            torch.manual_seed(recipe.schedule.seed)
+            torch.manual_seed(recipe.optimiser.seed)
             self.model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
         self.dataset = build_dataset(recipe, data, self.model.cutoff)
         self.step = Step(self.model, compiled)
@@ -60,7 +60,7 @@ class Trainer:
 
     def _initial(self) -> TrainState:
         parameters = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        generator = torch.Generator().manual_seed(self.recipe.schedule.seed)
+        generator = torch.Generator().manual_seed(self.recipe.optimiser.seed)
         zeros = {n: torch.zeros_like(p) for n, p in parameters.items()}
         return TrainState(
             parameters,
@@ -95,25 +95,26 @@ class Trainer:
 
     def run(self, steps: int | None = None) -> None:
         """Train to the end of the schedule, or for at most ``steps`` more steps."""
-        schedule, state = self.recipe.schedule, self.state
-        last = schedule.steps if steps is None else min(schedule.steps, state.step + steps)
+        optimiser, total, state = self.recipe.optimiser, self.recipe.steps, self.state
+        last = total if steps is None else min(total, state.step + steps)
         begun, first = time.perf_counter(), state.step
         recent: list[tuple[float, float]] = []
         while state.step < last:
             recent.append(self._advance())
-            if state.step % schedule.validate_every == 0 or state.step == schedule.steps:
+            if state.step % optimiser.validate_every == 0 or state.step == total:
                 self._validate(recent)
                 recent = []
-            if state.step % schedule.checkpoint_every == 0 or state.step == last:
+            if state.step % optimiser.checkpoint_every == 0 or state.step == last:
                 state.save(self.state_file)
                 rate = (time.perf_counter() - begun) / (state.step - first)
-                self.report(f"step {state.step}/{schedule.steps}  {1e3 * rate:.0f} ms/step")
+                self.report(f"step {state.step}/{total}  {1e3 * rate:.0f} ms/step")
 
     def _advance(self) -> tuple[float, float]:
         """One frame, one Adam step; returns force loss (eV/Å) and energy loss (eV/atom)."""
-        state, schedule = self.state, self.recipe.schedule
-        frame = self._draw()
-        weight = torch.tensor(energy_weight(schedule, state.step))
+        state = self.state
+        stage, step = self.recipe.stage_at(state.step)
+        frame = self._draw(stage)
+        weight = torch.tensor(energy_weight(stage, step))
         force, energy, gradients = self.step(state.parameters, frame, weight)
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
         if not math.isfinite(norm):
@@ -122,23 +123,23 @@ class Trainer:
                 "Resume with a lower learning_rate in the recipe"
             )
         state.norm = norm if state.step == 0 else 0.98 * state.norm + 0.02 * min(norm, 5 * state.norm)
-        scale = min(1.0, schedule.clip * state.norm / (norm + 1e-12))
-        self._adam({n: g * scale for n, g in gradients.items()})
+        scale = min(1.0, self.recipe.optimiser.clip * state.norm / (norm + 1e-12))
+        self._adam({n: g * scale for n, g in gradients.items()}, learning_rate(stage, step))
         state.step += 1
         return float(force), float(energy)
 
-    def _draw(self) -> Frame:
+    def _draw(self, stage: Stage) -> Frame:
         generator = self.state.generator
-        source = int(torch.multinomial(torch.tensor(self.dataset.weights), 1, generator=generator))
+        mixture = torch.tensor(stage.mixture or self.dataset.weights)
+        source = int(torch.multinomial(mixture, 1, generator=generator))
         frames = self.dataset.train[source]
         return frames[int(torch.randint(len(frames), (1,), generator=generator))]
 
-    def _adam(self, gradients: dict[str, Tensor]) -> None:
+    def _adam(self, gradients: dict[str, Tensor], rate: float) -> None:
         """Adam (Kingma and Ba, arXiv:1412.6980) and the exponential average of the weights, in place."""
-        state, schedule = self.state, self.recipe.schedule
-        b1, b2 = schedule.betas
+        state, optimiser = self.state, self.recipe.optimiser
+        b1, b2 = optimiser.betas
         t = state.step + 1
-        rate = learning_rate(schedule, state.step)
         names = list(gradients)
         p, m, v, g, e = (
             [d[n] for n in names] for d in (state.parameters, state.first, state.second, gradients, state.averaged)
@@ -150,14 +151,15 @@ class Trainer:
         torch._foreach_add_(denominator, 1e-8)
         torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
         # the average starts short, so that it does not remember the random start
-        torch._foreach_lerp_(e, p, 1 - min(schedule.ema, t / (t + 10)))
+        torch._foreach_lerp_(e, p, 1 - min(optimiser.ema, t / (t + 10)))
 
     def _validate(self, recent: list[tuple[float, float]]) -> None:
         """Errors of the averaged weights on every source's validation frames, one log line each."""
         for source, frames in zip(self.recipe.data, self.dataset.valid, strict=True):
             errors = mean_errors(self.model, self.state.averaged, frames)
             mean = [sum(x) / max(1, len(recent)) for x in zip(*recent, strict=True)] or [math.nan] * 2
-            row = [self.state.step, learning_rate(self.recipe.schedule, self.state.step), *mean, source.head, *errors]
+            rate = learning_rate(*self.recipe.stage_at(self.state.step))
+            row = [self.state.step, rate, *mean, source.head, *errors]
             with self._log("a") as file:
                 csv.writer(file).writerow(row)
             self.report(
@@ -177,16 +179,16 @@ class Trainer:
         write_atomically(self.out / "log.csv", lambda temporary: temporary.write_text(text))
 
 
-def learning_rate(schedule: Schedule, step: int) -> float:
-    """Linear warm-up, then a half cosine down to ``final_rate``."""
-    warm = min(1.0, (step + 1) / schedule.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / schedule.steps))
-    return schedule.learning_rate * warm * (schedule.final_rate + (1 - schedule.final_rate) * cosine)
+def learning_rate(stage: Stage, step: int) -> float:
+    """Rate at ``step`` of a stage: linear warm-up, then a half cosine down to ``final_rate``."""
+    warm = min(1.0, (step + 1) / stage.warmup)
+    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
 
 
-def energy_weight(schedule: Schedule, step: int) -> float:
-    late = step >= (1 - schedule.late_fraction) * schedule.steps
-    return schedule.energy_weight_late if late else schedule.energy_weight
+def energy_weight(stage: Stage, step: int) -> float:
+    late = step >= (1 - stage.late_fraction) * stage.steps
+    return stage.energy_weight_late if late else stage.energy_weight
 
 
 def mean_errors(model: torch.nn.Module, parameters: dict[str, Tensor], frames: list[Frame]) -> tuple[float, float]:

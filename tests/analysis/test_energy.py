@@ -111,7 +111,17 @@ def test_blocks_that_are_too_short_are_told():
     walks = [drift(TIME, noise(rng).cumsum()) for _ in range(50)]
     assert np.mean([walk.value**2 for walk in walks]) > 2 * np.mean([walk.stderr**2 for walk in walks])
     assert not any(walk.long_blocks for walk in walks)
-    assert all(drift(TIME, noise(rng)).long_blocks for _ in range(50))
+    assert np.mean([drift(TIME, noise(rng)).long_blocks for _ in range(50)]) > 0.9
+
+
+def test_a_vibration_does_not_hide_a_slow_motion():
+    """Alternating noise of five times the size, over a motion half as slow as a block is long."""
+    rng = np.random.default_rng(7)
+    fast = [5 * noise(rng, memory=-0.9) for _ in range(50)]
+    both = [series + noise(rng, memory=0.99) for series in fast]
+    assert all(mean_with_error(series).long_blocks for series in fast)
+    assert np.mean([mean_with_error(series).long_blocks for series in both]) < 0.1
+    assert np.mean([correlation_time(series) for series in both]) < LENGTH / BLOCKS / 10, "what it would hide"
 
 
 def write_log(path, rows: np.ndarray):

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from ase.io import write
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.training.dataset import fit_references, sha256_of
-from omnicalc.training.recipe import read_recipe
+from omnicalc.training.recipe import Stage, read_recipe
 from omnicalc.training.step import Step
 from omnicalc.training.trainer import Trainer, TrainState, energy_weight, learning_rate, mean_errors
 
@@ -35,13 +36,14 @@ channels = 8
 n_basis = 6
 radial_width = 8
 embedding_scale = 2.0
-[schedule]
-steps = {steps}
-warmup = 5
-learning_rate = 0.01
+[optimiser]
 ema = 0.9
 validate_every = 10
 checkpoint_every = 10
+[[stages]]
+steps = {steps}
+warmup = 5
+learning_rate = 0.01
 [[data]]
 head = "toy-theory"
 level_of_theory = "a spring"
@@ -223,12 +225,17 @@ def test_padding_changes_nothing(folder):
 
 
 def test_schedule():
-    from omnicalc.training.recipe import Schedule
+    stage = Stage(steps=1000, warmup=100)
+    assert learning_rate(stage, 0) == pytest.approx(3e-3 / 100, rel=1e-3)
+    assert learning_rate(stage, 999) == pytest.approx(3e-5, rel=0.01)
+    assert (energy_weight(stage, 699), energy_weight(stage, 700)) == (5.0, 40.0)
 
-    schedule = Schedule(steps=1000, warmup=100)
-    assert learning_rate(schedule, 0) == pytest.approx(3e-3 / 100, rel=1e-3)
-    assert learning_rate(schedule, 999) == pytest.approx(3e-5, rel=0.01)
-    assert (energy_weight(schedule, 699), energy_weight(schedule, 700)) == (5.0, 40.0)
+
+def test_stages_follow_each_other(folder):
+    recipe = replace(recipe_in(folder), stages=(Stage(steps=10), Stage(steps=5, learning_rate=1e-4)))
+    assert recipe.steps == 15
+    assert [recipe.stage_at(k)[1] for k in (0, 9, 10, 14, 15)] == [0, 9, 0, 4, 5]
+    assert recipe.stage_at(9)[0] is recipe.stages[0] and recipe.stage_at(10)[0] is recipe.stages[1]
 
 
 def test_state_survives_a_round_trip(folder):
