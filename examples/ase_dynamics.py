@@ -19,5 +19,5 @@ dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
 before = atoms.get_total_energy()
 dynamics.run(20)
 print(
-    f"10 fs: {atoms.get_temperature():.1f} K, total energy changed by {1e3 * (atoms.get_total_energy() - before):.2f} meV"
+    f"after 10 fs the total energy changed by {1e3 * (atoms.get_total_energy() - before):.2f} meV"
 )
