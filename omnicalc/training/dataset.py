@@ -47,8 +47,10 @@ def read_labelled(source: DataSource, folder: Path) -> Labelled:
     Raises:
         InputError: file not there (says where it comes from), wrong hash, or frames without energy, forces or split.
     """
-    from ase.io import read
+    from omnicalc.structure_file import read_structures
 
+    if not folder.is_dir():
+        raise InputError(f"'{folder}' is no folder; --data takes the folder that holds the recipe's data files")
     matches = sorted(folder.rglob(source.file))
     origin = f"{source.repository} (commit {source.commit[:12]}, {source.path})"
     if not matches:
@@ -58,13 +60,40 @@ def read_labelled(source: DataSource, folder: Path) -> Labelled:
         raise InputError(
             f"'{matches[0]}' has sha256 {found}, the recipe asks for {source.sha256}; it comes from {origin}"
         )
-    frames = read(matches[0], ":")
+    frames = read_structures(matches[0])
     for k, atoms in enumerate(frames):
-        if atoms.calc is None or not {"energy", "forces"} <= set(atoms.calc.results) or "split" not in atoms.info:
-            raise InputError(f"frame {k} of '{matches[0]}' lacks energy, forces or the key split=train|valid")
+        _check_labels(atoms, f"frame {k} of '{matches[0]}'")
     frames = [a for a in frames if not any(a.info.get(k) == v for k, v in source.exclude.items())]
     parts = {name: [a for a in frames if a.info["split"] == name] for name in ("train", "valid")}
+    for name, part in parts.items():
+        if not part:
+            raise InputError(f"no frame of '{matches[0]}' has the key split={name}; train and valid are both needed")
     return Labelled(source, **parts)
+
+
+def _check_labels(atoms, where: str) -> None:
+    """Raise :class:`InputError` for a frame without finite labels or without a split."""
+    if atoms.calc is None or not {"energy", "forces"} <= set(atoms.calc.results) or "split" not in atoms.info:
+        raise InputError(f"{where} lacks energy, forces or the key split=train|valid")
+    if not (np.isfinite(atoms.get_potential_energy()) and np.isfinite(atoms.get_forces()).all()):
+        raise InputError(f"{where} has an energy or forces that are not finite; leave it out")
+
+
+def _check_elements(labelled: Sequence[Labelled], elements: Sequence[int] | None) -> None:
+    """Raise :class:`InputError` when a source has elements that the model has no row for, or that its head's
+    training frames lack, so that there would be no reference energy.
+    """
+    for part in labelled:
+        head = {z for other in labelled if other.source.head == part.source.head for a in other.train for z in a.numbers}
+        present = {int(z) for a in (*part.train, *part.valid) for z in a.numbers}
+        if elements is not None and not present <= set(elements):
+            missing = sorted(present - set(elements))
+            raise InputError(f"'{part.source.file}' holds atomic numbers {missing}; add them to elements in [model]")
+        if not present <= head:
+            raise InputError(
+                f"'{part.source.file}' has atomic numbers {sorted(present - head)} in its valid frames only; "
+                f"head '{part.source.head}' needs training frames with them"
+            )
 
 
 def fit_references(frames: Sequence, prior: dict[int, float]) -> dict[int, float]:
@@ -89,6 +118,7 @@ def build_dataset(recipe: Recipe, folder: Path, cutoff: float, dtype: torch.dtyp
 
     labelled = [read_labelled(source, folder) for source in recipe.data]
     prior = {atomic_numbers[symbol]: energy for symbol, energy in recipe.reference_prior.items()}
+    _check_elements(labelled, recipe.model.get("elements"))
     references = {}
     for head in recipe.heads:
         frames = [a for part in labelled if part.source.head == head for a in part.train]

@@ -1,10 +1,11 @@
 """Training recipes: one TOML file says which model, which data (by source and hash) and which schedule."""
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from omnicalc.errors import InputError
+from omnicalc.training.recipe_checks import check_values
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,26 @@ def read_recipe(path: Path) -> Recipe:
     """Parse and check a recipe.
 
     Raises:
-        InputError: missing file, bad TOML, or a key that is missing or unknown (named with its table).
+        InputError: missing file, bad TOML, a key that is missing or unknown, or a value that cannot be (named with
+            its table).
     """
     if not path.is_file():
         shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise InputError(f"no recipe at '{path}'; give a TOML file, or one of the shipped recipes: {shipped}")
     try:
-        table = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
     optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
-    stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in table.pop("stages", []))
-    sources = tuple(_strict(DataSource, t, f"[[data]] of '{path}'") for t in table.pop("data", []))
+    stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in _tables(table, "stages", path))
+    sources = tuple(_strict(DataSource, t, f"[[data]] of '{path}'") for t in _tables(table, "data", path))
     if not sources or not stages:
         raise InputError(f"recipe '{path}' needs at least one [[data]] (a labelled file) and one [[stages]]")
     for stage in stages:
         if stage.mixture is not None and len(stage.mixture) != len(sources):
             raise InputError(f"mixture in '{path}' lists {len(stage.mixture)} numbers for {len(sources)} [[data]]")
+    if sum(source.weight for source in sources) <= 0:
+        raise InputError(f"the weights of all [[data]] of '{path}' are 0; at least one above 0 is needed")
     return _strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
 
 
@@ -120,13 +124,24 @@ def find_recipe(name: str) -> Path:
     return shipped if shipped.is_file() and not Path(name).is_file() else Path(name)
 
 
-def _strict(kind, table: dict, where: str):
+def _tables(table: dict, key: str, path: Path) -> list:
+    tables = table.pop(key, [])
+    if not isinstance(tables, list):
+        raise InputError(f"{key} in '{path}' is one table; write its header as [[{key}]]")
+    return tables
+
+
+def _strict(kind, table: object, where: str):
+    if not isinstance(table, dict):
+        raise InputError(f"{where} is {table!r}; one table of keys and values is needed")
     known = {f.name: f for f in fields(kind)}
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise InputError(f"unknown keys in {where}: {', '.join(unknown)}; known: {', '.join(known)}")
-    try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
-    except TypeError as error:
-        missing = str(error).partition("argument")[2].lstrip("s: ")
-        raise InputError(f"keys missing in {where}: {missing}") from None
+    needed = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
+    missing = [key for key in needed if key not in table]
+    if missing:
+        raise InputError(f"keys missing in {where}: {', '.join(missing)}")
+    made = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    check_values(made, where)
+    return made

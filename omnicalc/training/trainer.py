@@ -1,23 +1,27 @@
 """The training loop: draw a frame, step, average the weights, validate, save; resumable to the bit on one CPU."""
 
 import csv
+import io
 import json
 import math
 import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError, RunError
-from omnicalc.files import write_atomically
+from omnicalc.files import made_folder, not_writable, write_atomically
 from omnicalc.models import build_model
+from omnicalc.signals import StopWish
 from omnicalc.training.dataset import build_dataset
 from omnicalc.training.recipe import Recipe, Stage
 from omnicalc.training.step import Frame, Step, predict
 
+STATE, RECIPE, LOG = "state.pt", "recipe.json", "log.csv"
 LOG_FIELDS = ["step", "learning_rate", "train_force", "train_energy", "head", "force_mae", "energy_mae"]
 
 
@@ -36,14 +40,59 @@ class TrainState:
     def save(self, path: Path) -> None:
         payload = {k: v for k, v in vars(self).items() if k != "generator"}
         payload["generator"] = self.generator.get_state()
-        write_atomically(path, lambda temporary: torch.save(payload, temporary))
+        content = io.BytesIO()
+        torch.save(payload, content)
+        try:
+            write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+        except OSError as error:
+            raise RunError(
+                f"cannot write {path}: {error.strerror}; the state saved before is still there. "
+                "Make room, then go on with --resume"
+            ) from None
 
     @classmethod
     def load(cls, path: Path) -> "TrainState":
-        payload = torch.load(path, weights_only=True)
-        generator = torch.Generator()
-        generator.set_state(payload.pop("generator"))
-        return cls(**payload, generator=generator)
+        """Raises :class:`RunError` for a damaged file."""
+        try:
+            payload = torch.load(path, weights_only=True)
+            generator = torch.Generator()
+            generator.set_state(payload.pop("generator"))
+            return cls(**payload, generator=generator)
+        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:120]
+            raise RunError(
+                f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out"
+            ) from None
+
+
+def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Raise :class:`InputError` when this run cannot be started or resumed in ``out``; needs no data and no model."""
+    why = not_writable(out)
+    if why is not None:
+        raise InputError(f"{why}; give another folder with --out")
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"'{out}' is not empty; continue it with --resume or choose another with --out")
+        return
+    lacking = [name for name in (STATE, RECIPE, LOG) if not (out / name).is_file()]
+    if lacking:
+        raise InputError(
+            f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
+        )
+    if (out / RECIPE).read_text() != _as_json(recipe):
+        raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
+
+
+def _as_json(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), indent=1, sort_keys=True)
+
+
+def _model(recipe: Recipe) -> torch.nn.Module:
+    """The untrained model of a recipe. Raises InputError, or WeightsError, for settings it cannot be built from."""
+    try:
+        return build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+        raise InputError(f"no model can be built from [model] of the recipe: {' '.join(str(error).split())}") from None
 
 
 class Trainer:
@@ -53,7 +102,7 @@ class Trainer:
         self.recipe, self.out, self.report = recipe, out, report
         with torch.random.fork_rng():
             torch.manual_seed(recipe.optimiser.seed)
-            self.model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
+            self.model = _model(recipe)
         self.dataset = build_dataset(recipe, data, self.model.cutoff)
         self.step = Step(self.model, compiled)
         self.state = self._initial()
@@ -72,29 +121,29 @@ class Trainer:
 
     @property
     def state_file(self) -> Path:
-        return self.out / "state.pt"
+        return self.out / STATE
 
     def prepare(self, resume: bool) -> None:
         """Make or reopen the output folder. Raises InputError rather than touch another run's files."""
-        settings = json.dumps(asdict(self.recipe), indent=1, sort_keys=True)
-        saved = self.out / "recipe.json"
+        check_folder(self.recipe, self.out, resume)
         if resume:
-            if not self.state_file.is_file():
-                raise InputError(f"'{self.out}' holds no training run to resume; leave out --resume to start one")
-            if saved.read_text() != settings:
-                raise InputError(f"the recipe differs from the one of '{self.out}' (see its recipe.json); use --out")
             self.state = TrainState.load(self.state_file)
             self._truncate_log()
             return
-        if self.out.exists() and any(self.out.iterdir()):
-            raise InputError(f"'{self.out}' is not empty; continue it with --resume or choose another with --out")
-        self.out.mkdir(parents=True, exist_ok=True)
-        saved.write_text(settings)
-        with self._log("w") as file:
-            csv.writer(file).writerow(LOG_FIELDS)
+        with made_folder(self.out):
+            write_atomically(self.out / RECIPE, lambda temporary: temporary.write_text(_as_json(self.recipe)))
+            with self._log("w") as file:
+                csv.writer(file).writerow(LOG_FIELDS)
 
-    def run(self, steps: int | None = None) -> None:
-        """Train to the end of the schedule, or for at most ``steps`` more steps."""
+    def run(self, steps: int | None = None) -> int | None:
+        """Train to the end of the schedule, for at most ``steps`` more steps, or until SIGINT or SIGTERM, which is
+        returned; the state is then saved.
+        """
+        with StopWish() as wish:
+            self._run(steps, wish)
+        return wish.signal
+
+    def _run(self, steps: int | None, wish: StopWish) -> None:
         optimiser, total, state = self.recipe.optimiser, self.recipe.steps, self.state
         last = total if steps is None else min(total, state.step + steps)
         begun, first = time.perf_counter(), state.step
@@ -104,10 +153,13 @@ class Trainer:
             if state.step % optimiser.validate_every == 0 or state.step == total:
                 self._validate(recent)
                 recent = []
-            if state.step % optimiser.checkpoint_every == 0 or state.step == last:
+            stopped = wish.signal is not None
+            if state.step % optimiser.checkpoint_every == 0 or state.step == last or stopped:
                 state.save(self.state_file)
                 rate = (time.perf_counter() - begun) / (state.step - first)
                 self.report(f"step {state.step}/{total}  {1e3 * rate:.0f} ms/step")
+            if stopped:
+                return
 
     def _advance(self) -> tuple[float, float]:
         """One frame, one Adam step; returns force loss (eV/Å) and energy loss (eV/atom)."""
@@ -119,8 +171,8 @@ class Trainer:
         norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
         if not math.isfinite(norm):
             raise RunError(
-                f"the gradient became non-finite at step {state.step}; the last good state is '{self.state_file}'. "
-                "Resume with a lower learning_rate in the recipe"
+                f"the gradient became non-finite at step {state.step}, so training has to stop; "
+                "start again with a lower learning_rate in the recipe and another --out"
             )
         state.norm = norm if state.step == 0 else 0.98 * state.norm + 0.02 * min(norm, 5 * state.norm)
         scale = min(1.0, self.recipe.optimiser.clip * state.norm / (norm + 1e-12))
@@ -168,15 +220,15 @@ class Trainer:
             )
 
     def _log(self, mode: str):
-        return (self.out / "log.csv").open(mode, newline="")
+        return (self.out / LOG).open(mode, newline="")
 
     def _truncate_log(self) -> None:
         """Drop log lines written after the last saved state."""
         with self._log("r") as file:
             rows = list(csv.reader(file))
-        kept = [rows[0]] + [r for r in rows[1:] if int(r[0]) <= self.state.step]
+        kept = [LOG_FIELDS] + [r for r in rows[1:] if int(r[0]) <= self.state.step]
         text = "".join(",".join(r) + os.linesep for r in kept)
-        write_atomically(self.out / "log.csv", lambda temporary: temporary.write_text(text))
+        write_atomically(self.out / LOG, lambda temporary: temporary.write_text(text))
 
 
 def learning_rate(stage: Stage, step: int) -> float:

@@ -44,6 +44,10 @@ class TestSoftmaxScalarVectors(RandomWeights):
     config = {"l_max": 1, "weights": "softmax", "values": ["first-order", "zero-order"]}
 
 
+class TestBothOrders(RandomWeights):
+    config = {"l_max": 1, "values": ["both", "both"]}
+
+
 class TestPublishedArchitecture(RandomWeights):
     """The release's gate with couplings that mix parities, long-range blocks, without its neighbour cap."""
 

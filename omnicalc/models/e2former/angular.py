@@ -79,17 +79,20 @@ def coupling_paths(l_max: int, mirror_symmetric: bool) -> dict[int, list[int]]:
     return paths
 
 
-def coupling_matrix(l_max: int, mirror_symmetric: bool) -> Tensor:
-    """All couplings as one matrix (R, 3 * (l_max+1)^2), float64.
+def coupling_matrix(l_max: int, mirror_symmetric: bool, with_zero_order: bool) -> Tensor:
+    """All couplings as one matrix (R, W * (l_max+1)^2), float64, with W = 3, or 4 with the zero order.
 
-    Columns are (m2, row of the value), rows are ordered by (l3, m3, path), so that the rows of one l3 reshape to
-    (2 l3 + 1, paths * channels).
+    Columns are (w, row of the value), w = 0, 1, 2 the component of the vector and w = 3 the plain sum; rows are
+    ordered by (l3, m3, path), so that the rows of one l3 reshape to (2 l3 + 1, paths * channels). The zero-order path
+    of l3, which takes degree l3 as it is, comes last.
     """
-    width = (l_max + 1) ** 2
+    width, zero = (l_max + 1) ** 2, int(with_zero_order)
     blocks = []
     for l3, degrees in coupling_paths(l_max, mirror_symmetric).items():
-        block = torch.zeros(2 * l3 + 1, len(degrees), 3, width, dtype=torch.float64)
+        block = torch.zeros(2 * l3 + 1, len(degrees) + zero, 3 + zero, width, dtype=torch.float64)
         for p, l1 in enumerate(degrees):
-            block[:, p, :, l1 * l1 : (l1 + 1) ** 2] = coupling(l1, l3).permute(2, 1, 0)
-        blocks.append(block.reshape(-1, 3 * width))
+            block[:, p, :3, l1 * l1 : (l1 + 1) ** 2] = coupling(l1, l3).permute(2, 1, 0)
+        if with_zero_order:
+            block[:, -1, 3, l3 * l3 : (l3 + 1) ** 2] = torch.eye(2 * l3 + 1)
+        blocks.append(block.reshape(-1, (3 + zero) * width))
     return torch.cat(blocks)

@@ -18,29 +18,37 @@ SOFTMAX_EPS = 1e-3  # added to the denominator, so the value depends on the subt
 
 
 class FirstOrderValue(nn.Module):
-    """m_i = sum_j alpha_ij C(v_j, rhat_ij), mixed per degree l3 over the paths that reach it."""
+    """m_i = sum_j alpha_ij C(v_j, rhat_ij), mixed per degree l3 over the paths that reach it.
 
-    def __init__(self, l_max: int, channels: int, heads: int, multiplicity: int, mirror_symmetric: bool):
+    With the zero order, sum_j alpha_ij v_j is one more path of each degree.
+    """
+
+    def __init__(
+        self, l_max: int, channels: int, heads: int, multiplicity: int, mirror_symmetric: bool, with_zero_order: bool
+    ):
         super().__init__()
-        self.heads = heads
-        self.paths = coupling_paths(l_max, mirror_symmetric)
+        self.with_zero_order = with_zero_order
+        degrees = coupling_paths(l_max, mirror_symmetric)
+        self.paths = {l3: len(sources) + int(with_zero_order) for l3, sources in degrees.items()}
         width = heads * multiplicity
-        self.mix = nn.ModuleList(nn.Linear(channels * len(p), width, bias=False) for p in self.paths.values())
+        self.mix = nn.ModuleList(nn.Linear(channels * n, width, bias=False) for n in self.paths.values())
         self.project = SO3Linear(l_max, width, channels)
-        matrix = coupling_matrix(l_max, mirror_symmetric)
+        matrix = coupling_matrix(l_max, mirror_symmetric, with_zero_order)
         self.register_buffer("coupling", matrix, persistent=False)
 
     def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
         """Weights (N, H, K), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
-        weights = alpha.unsqueeze(2) * unit.transpose(1, 2).contiguous().unsqueeze(1)
-        moments = aggregate(weights, value, index)  # (N, 3, rows, C)
+        components = unit.transpose(1, 2)
+        if self.with_zero_order:
+            components = torch.cat([components, torch.ones_like(components[:, :1])], 1)
+        weights = alpha.unsqueeze(2) * components.contiguous().unsqueeze(1)
+        moments = aggregate(weights, value, index)  # (N, 3 or 4, rows, C)
         coupled = torch.matmul(self.coupling, moments.flatten(1, 2))
-        sizes = [(2 * l3 + 1) * len(degrees) for l3, degrees in self.paths.items()]
+        sizes = [(2 * l3 + 1) * n for l3, n in self.paths.items()]
         out = []
-        for part, degrees, mix in zip(coupled.split(sizes, 1), self.paths.values(), self.mix, strict=True):
-            paths = len(degrees)
-            part = part.reshape(len(value), part.shape[1] // paths, paths * value.shape[2])
-            out.append(mix(part) / sqrt(paths))
+        for part, n, mix in zip(coupled.split(sizes, 1), self.paths.values(), self.mix, strict=True):
+            part = part.reshape(len(value), part.shape[1] // n, n * value.shape[2])
+            out.append(mix(part) / sqrt(n))
         return self.project(torch.cat(out, 1))
 
 

@@ -61,10 +61,11 @@ class Block(nn.Module):
     def __init__(self, config: E2FormerConfig, value: str, gate: nn.Module | None):
         super().__init__()
         c, l_max, heads = config.channels, config.l_max, config.attention_heads
-        if value == "first-order":
-            mixed = FirstOrderValue(l_max, c, heads, config.value_multiplicity, config.mirror_symmetric)
-        else:
+        if value == "zero-order":
             mixed = ZeroOrderValue(l_max, c)
+        else:
+            mirror, both = config.mirror_symmetric, value == "both"
+            mixed = FirstOrderValue(l_max, c, heads, config.value_multiplicity, mirror, both)
         self.norm_attention = RMSNorm(l_max, c)
         self.attention = Attention(mixed, l_max, c, heads, config.query_width, config.weights)
         self.gate = gate

@@ -1,0 +1,101 @@
+"""What the values of a recipe must be: their types as annotated, their ranges as listed here."""
+
+import math
+import re
+from dataclasses import fields
+from pathlib import PurePosixPath
+from types import NoneType, UnionType
+from typing import get_args, get_origin
+
+from omnicalc.card import NAME_PART
+from omnicalc.errors import InputError
+
+_IN_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", bool: "true or false"}
+
+
+def check_values(table, where: str) -> None:
+    """Raise :class:`InputError` naming the key for a value of ``table`` (a recipe's dataclass) that cannot be."""
+    for field in fields(table):
+        value = getattr(table, field.name)
+        if not _fits(value, field.type):
+            raise InputError(f"{field.name} = {value!r} in {where}: {_in_words(field.type)} is needed")
+        good, needed = _RANGES.get((type(table).__name__, field.name), (None, ""))
+        if good is not None and value is not None and not good(value):
+            raise InputError(f"{field.name} = {value!r} in {where}: {needed} is needed")
+
+
+def _fits(value: object, kind: object) -> bool:
+    """Whether a value read from TOML (lists as tuples) is of the annotated type; numbers must be finite."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
+            return False
+        return all(_fits(item, parts[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is int:
+        return type(value) is int
+    return isinstance(value, kind)
+
+
+def _in_words(kind: object) -> str:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return " or ".join(_in_words(part) for part in parts if part is not NoneType)
+    if origin is tuple:
+        number = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)}"
+        return f"{number}, each {_in_words(parts[0])},"
+    if origin is dict:
+        return f"a table of values, each {_in_words(parts[1])},"
+    return _IN_WORDS.get(kind, "a table")
+
+
+def _known_elements(prior: dict) -> bool:
+    from ase.data import atomic_numbers
+
+    return bool(prior) and all(atomic_numbers.get(symbol, 0) > 0 for symbol in prior)
+
+
+def _plain_name(file: str) -> bool:
+    """A name below the data folder: no pattern, no way out of it."""
+    path = PurePosixPath(file)
+    return path.name != "" and not path.is_absolute() and ".." not in path.parts and not set(file) & set("*?[]\\")
+
+
+_PART = (NAME_PART.fullmatch, "a name of letters, digits, '.', '_' and single '-'")
+_AT_LEAST_1 = (lambda x: x >= 1, "a number of at least 1")
+_ABOVE_0 = (lambda x: x > 0, "a number above 0")
+_NOT_NEGATIVE = (lambda x: x >= 0, "a number of 0 or more")
+_FRACTION = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
+_RANGES = {
+    ("DataSource", "file"): (_plain_name, "the name of a file below the data folder"),
+    ("DataSource", "sha256"): (re.compile("[0-9a-f]{64}").fullmatch, "64 hexadecimal digits (sha256sum FILE)"),
+    ("DataSource", "head"): (bool, "a name"),
+    ("DataSource", "weight"): _NOT_NEGATIVE,
+    ("Stage", "steps"): _AT_LEAST_1,
+    ("Stage", "learning_rate"): _ABOVE_0,
+    ("Stage", "final_rate"): _FRACTION,
+    ("Stage", "warmup"): _AT_LEAST_1,
+    ("Stage", "energy_weight"): _NOT_NEGATIVE,
+    ("Stage", "energy_weight_late"): _NOT_NEGATIVE,
+    ("Stage", "late_fraction"): _FRACTION,
+    ("Stage", "mixture"): (
+        lambda shares: bool(shares) and min(shares) >= 0 and sum(shares) > 0,
+        "a list of numbers of 0 or more, not all 0,",
+    ),
+    ("Optimiser", "seed"): (lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1"),
+    ("Optimiser", "betas"): (lambda x: all(0 <= b < 1 for b in x), "two numbers from 0 to below 1"),
+    ("Optimiser", "clip"): _ABOVE_0,
+    ("Optimiser", "ema"): (lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+    ("Optimiser", "validate_every"): _AT_LEAST_1,
+    ("Optimiser", "checkpoint_every"): _AT_LEAST_1,
+    ("Recipe", "name"): _PART,
+    ("Recipe", "tag"): _PART,
+    ("Recipe", "version"): _PART,
+    ("Recipe", "reference_prior"): (_known_elements, "a table from element symbols such as H to energies in eV"),
+    ("Recipe", "charges"): (bool, "a list of at least one whole number"),
+}
