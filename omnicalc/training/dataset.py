@@ -83,8 +83,11 @@ def _check_elements(labelled: Sequence[Labelled], elements: Sequence[int] | None
     """Raise :class:`InputError` when a source has elements that the model has no row for, or that its head's
     training frames lack, so that there would be no reference energy.
     """
+    trained: dict[str, set[int]] = {}  # head -> atomic numbers
     for part in labelled:
-        head = {z for other in labelled if other.source.head == part.source.head for a in other.train for z in a.numbers}
+        trained.setdefault(part.source.head, set()).update(int(z) for a in part.train for z in a.numbers)
+    for part in labelled:
+        head = trained[part.source.head]
         present = {int(z) for a in (*part.train, *part.valid) for z in a.numbers}
         if elements is not None and not present <= set(elements):
             missing = sorted(present - set(elements))

@@ -35,6 +35,7 @@ class Stage:
     learning_rate: float = 3e-3
     final_rate: float = 0.01
     warmup: int = 300
+    decay_steps: int | None = None  # length of the cosine; longer than the stage, it ends at a higher rate
     energy_weight: float = 5.0
     energy_weight_late: float = 40.0
     late_fraction: float = 0.3  # last part of the stage, with the late energy weight

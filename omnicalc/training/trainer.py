@@ -234,7 +234,7 @@ class Trainer:
 def learning_rate(stage: Stage, step: int) -> float:
     """Rate at ``step`` of a stage: linear warm-up, then a half cosine down to ``final_rate``."""
     warm = min(1.0, (step + 1) / stage.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * step / (stage.decay_steps or stage.steps)))
     return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
 
 
