@@ -8,7 +8,7 @@ machine slows all of them alike.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from omnicalc.systems import Systems
 
 Forces = Callable[[np.ndarray], np.ndarray]  # positions (N, 3), Å -> forces (N, 3), eV/Å
 
+MAX_ATOMS = 1_000_000
 MACE_SIZES = {"mace-32x0e+32x1o": "32x0e + 32x1o", "mace-96x0e": "96x0e"}
 
 
@@ -42,19 +43,33 @@ class Timing:
         return self.steps_per_s * timestep_fs * 86400e-6
 
 
+def check_box(atoms: Atoms, sizes: Sequence[int]) -> None:
+    """Raise :class:`InputError` when boxes of these sizes cannot be cut from ``atoms``."""
+    if not atoms.pbc.all() or set(atoms.numbers[::3]) != {8} or set(atoms.numbers) != {1, 8} or len(atoms) % 3:
+        raise InputError(
+            f"{atoms.get_chemical_formula()} given; a water box with a periodic cell is needed, its atoms in the order "
+            "O, H, H of each molecule, as in examples/water.xyz (--structure)"
+        )
+    for size in sizes:
+        if size < 3 or size > MAX_ATOMS or size % 3:
+            raise InputError(
+                f"a water box of {size} atoms asked for; multiples of 3 from 3 to {MAX_ATOMS} are possible (--sizes)"
+            )
+
+
 def water_box(atoms: Atoms, n_atoms: int) -> Atoms:
     """Whole copies of a water box cut to at least ``n_atoms`` atoms: 192 is the box itself, 648 a cut of 2x2x1.
 
-    The cell shrinks with the number of molecules along c, so that the density stays what it was.
+    The cell shrinks with the number of molecules along c, so that the density stays what it was. Errors as
+    :func:`check_box`.
     """
+    check_box(atoms, [n_atoms])
     copies = [1, 1, 1]
     while np.prod(copies) * len(atoms) < n_atoms:
         copies[int(np.argmin(copies))] += 1
     big = atoms.repeat(copies)
     if len(big) == n_atoms:
         return big
-    if n_atoms % 3:
-        raise InputError(f"a water box of {n_atoms} atoms asked for; the number must be a multiple of 3")
     oxygen = np.flatnonzero(big.numbers == 8)
     order = oxygen[np.argsort(big.get_scaled_positions()[oxygen, 2], kind="stable")][: n_atoms // 3]
     keep = np.sort(np.concatenate([order, order + 1, order + 2]))
@@ -110,18 +125,24 @@ def float64_reference(potential: Potential, atoms: Atoms) -> Forces:
     return forces
 
 
+def check_mace() -> None:
+    """Raise :class:`InputError` when MACE is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("mace") is None:
+        raise InputError("MACE is not installed; install it with: pip install mace-torch")
+
+
 def mace_call(irreps: str, atoms: Atoms) -> Forces:
     """Forces by MACE (PyPI: mace-torch) with random weights: two layers, cutoff 4.5 Å, correlation 3, float32.
 
     Raises:
         InputError: MACE is not installed.
     """
-    try:
-        from mace.calculators import MACECalculator
-        from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes
-    except ImportError:
-        raise InputError("MACE is not installed; install it with: pip install mace-torch") from None
+    check_mace()
     from e3nn import o3
+    from mace.calculators import MACECalculator
+    from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes
 
     interaction = interaction_classes["RealAgnosticResidualInteractionBlock"]
     with torch.random.fork_rng():

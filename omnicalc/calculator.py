@@ -16,7 +16,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import list_models, load_potential
-from omnicalc.systems import Systems, charge_and_spin
+from omnicalc.systems import Systems, charge_and_spin, whole_number
 
 _AUTO = {"device": "auto", "dtype": "float32"}
 
@@ -66,7 +66,7 @@ class OmniCalc(Calculator):
 
         Raises:
             WeightsError: unknown name, weights that are not on this machine or are damaged.
-            InputError: unknown head, device or dtype.
+            InputError: unknown head, device or dtype; a charge or spin that is not whole; a skin that cannot be.
         """
         super().__init__()
         self.potential = _potential(model, device, dtype)
@@ -75,7 +75,8 @@ class OmniCalc(Calculator):
             names = ", ".join(self.potential.heads)
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {names}")
         self.head = head
-        self._charge, self._spin = charge, spin
+        self._charge = None if charge is None else whole_number(charge, "charge")
+        self._spin = None if spin is None else whole_number(spin, "spin")
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
         self.parameters.update(model=self.name_resolved, sha256=self.potential.sha256, head=head)
 

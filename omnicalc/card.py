@@ -19,7 +19,7 @@ from omnicalc.toml_writer import to_toml
 CARD = "card.toml"
 WEIGHTS = "model.safetensors"
 DTYPES = ("float32", "float64")
-_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")
+NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,9 @@ def _head(table: object, where: str) -> CardHead:
 def _check_card(card: Card, where: str) -> None:
     names = [head.name for head in card.heads]
     checks = {
-        "name": _PART.fullmatch(card.name) is not None,
-        "tag": _PART.fullmatch(card.tag) is not None,
-        "version": _PART.fullmatch(card.version) is not None,
+        "name": NAME_PART.fullmatch(card.name) is not None,
+        "tag": NAME_PART.fullmatch(card.tag) is not None,
+        "version": NAME_PART.fullmatch(card.version) is not None,
         "cutoff": card.cutoff > 0,
         "dtype": card.dtype in DTYPES,
         "sha256": re.fullmatch("[0-9a-f]{64}", card.sha256) is not None,

@@ -40,7 +40,12 @@ def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> 
         raise InputError(f"no frames{of} in '{origin}'; leave out --split to use all")
     for k, atoms in enumerate(frames):
         if atoms.calc is None or not {"energy", "forces"} <= set(atoms.calc.results):
-            raise InputError(f"frame {k} of '{origin}' has no energy and forces to compare with")
+            raise InputError(
+                f"frame {k} of '{origin}' has no energy and forces to compare with; give a file with labels, such as "
+                "extended XYZ with energy= and a forces column"
+            )
+        if not (np.isfinite(atoms.get_potential_energy()) and np.isfinite(atoms.get_forces()).all()):
+            raise InputError(f"frame {k} of '{origin}' has an energy or forces that are not finite; leave it out")
     return list(frames)
 
 
@@ -50,9 +55,11 @@ def evaluate(
     """Head used and errors of ``potential`` against the labels of ``frames``, one frame at a time."""
     chosen, energy, force = None, [], []
     for k, atoms in enumerate(frames):
-        systems = Systems.from_atoms(atoms).to(potential.device)
-        chosen = chosen or potential.choose_head(systems, head)
-        potential.choose_head(systems, chosen)
+        try:
+            systems = Systems.from_atoms(atoms).to(potential.device)
+            chosen = potential.choose_head(systems, chosen or head)
+        except InputError as error:
+            raise InputError(f"frame {k}: {error}" if len(frames) > 1 else str(error)) from None
         result = potential(systems, neighbors(systems, potential.cutoff), head=chosen)
         energy.append((result.energy.item() - atoms.get_potential_energy()) / len(atoms))
         force.append((result.forces.cpu().numpy() - atoms.get_forces()).ravel())

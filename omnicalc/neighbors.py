@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from omnicalc.systems import Systems
 
 DEFAULT_SKIN = 1.0  # Å; see NeighborList
+MAX_SKIN = 10.0  # Å; the list grows with the third power of cutoff + skin and fills the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +120,10 @@ def neighbors(systems: Systems, cutoff: float) -> Neighbors:
 
 
 def _positive(name: str, value: float, or_zero: bool = False) -> float:
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} {value!r} given; a length in Å is needed") from None
     if not math.isfinite(value) or value < 0 or (value == 0 and not or_zero):
         allowed = "0 or more" if or_zero else "above 0"
         raise InputError(f"{name} {value} Å given; a finite number {allowed} is needed")
@@ -168,6 +172,9 @@ class NeighborList:
     def __init__(self, cutoff: float, skin: float = DEFAULT_SKIN):
         self.cutoff = _positive("cutoff", cutoff)
         self.skin = _positive("skin", skin, or_zero=True)
+        if self.skin > MAX_SKIN:
+            usual = f"at most {MAX_SKIN:g} Å is of any use, {DEFAULT_SKIN:g} is usual"
+            raise InputError(f"skin {self.skin:g} Å given; {usual}")
         self.rebuilds = 0
         self._built: _Built | None = None
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parent / "weights"
 _KNOWN = Path(__file__).parent / "registry.toml"
+_DEVICES = ("cpu", "cuda")
 _NAME = re.compile(r"(?P<name>[^:@]+)(:(?P<tag>[^:@]+))?(@(?P<version>[^:@]+))?")
 
 
@@ -155,14 +156,20 @@ def choose_device(device: str | torch.device) -> torch.device:
     """The torch device meant by "auto", a name, or a device. Raises :class:`InputError` if there is none."""
     import torch
 
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
+        kind = chosen.type
+    except (RuntimeError, TypeError):
+        kind = None
+    if kind not in _DEVICES:  # the others lack float64 or cannot hold numbers at all
+        raise InputError(f"unknown device '{device}'; use auto, cpu, cuda, or cuda:1 for the second GPU")
+    try:
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"device '{device}' cannot be used ({reason}); use auto, cpu, or cuda") from None
+        raise InputError(f"device '{device}' cannot be used ({reason}); use auto or cpu") from None
     return chosen
 
 
@@ -189,7 +196,7 @@ def _build(card: Card, content: bytes, folder: Path) -> Potential:
             potential = Potential.from_card(card, load(content))
     except OmniCalcError:
         raise
-    except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, ArithmeticError) as error:
         what = f"{folder / WEIGHTS} does not fit its {CARD}: {error}"
         raise WeightsError(f"{' '.join(what.split())}; {_repair(folder)}") from None
     for key in ("cutoff", "conservative"):
@@ -211,6 +218,8 @@ def _is_path(name: str | Path) -> bool:
     """Whether a path was meant: a Path, or a text that has a separator or starts with '.' or '~'."""
     if isinstance(name, os.PathLike):
         return True
+    if not isinstance(name, str):
+        raise WeightsError(f"{name!r} is no model name; {_FORMS}. {_here()}")
     return "/" in name or os.sep in name or name.startswith((".", "~"))
 
 
@@ -265,8 +274,8 @@ def _here() -> str:
 def _guess(given: str) -> str:
     entries = list_models()
     words = {word for e in entries for word in (e.name, f"{e.name}:{e.tag}", e.full_name)}
-    close = difflib.get_close_matches(given, sorted(words), n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(close)}? " if close else ""
+    close = difflib.get_close_matches(given.lower(), sorted(words), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else "."
 
 
 def _not_here(given: str, name: str, tag: str | None, version: str | None) -> str:
@@ -283,6 +292,7 @@ def _not_here(given: str, name: str, tag: str | None, version: str | None) -> st
         return f"there is no version {version} of {name}:{tag} on this machine; there is {versions}"
     if same_name:
         tags = ", ".join(entry.full_name for entry in same_name)
-        return f"'{given}' is not on this machine; tags known of {name}: {tags} (omnicalc models lists them)"
-    folder = f"for the folder of that name type ./{given}. " if Path(given).is_dir() else ""
-    return f"unknown model '{given}'; {folder}{_guess(given)}{_here()}"
+        what = f"'{given}' is not on this machine{_guess(given)}"
+        return f"{what} Known of {name}: {tags} (omnicalc models lists them)"
+    folder = f"; for the folder of that name type ./{given}." if Path(given).is_dir() else _guess(given)
+    return f"unknown model '{given}'{folder} {_here()}"

@@ -176,14 +176,19 @@ def _said(error: Exception) -> str:
 
 
 def _check(atoms: Atoms, where: str) -> None:
-    from omnicalc.structure_checks import check_structure
+    from omnicalc.structure_checks import check_distances, check_structure
 
     try:
         check_structure(atoms)
+        _check_density(atoms)
+        check_distances(atoms)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _check_density(atoms: Atoms) -> None:
     if atoms.pbc.all() and len(atoms) > _DENSEST * atoms.get_volume():
         raise InputError(
-            f"{where}: {len(atoms)} atoms in a periodic cell of {atoms.get_volume():.3g} Å^3, which only "
+            f"{len(atoms)} atoms in a periodic cell of {atoms.get_volume():.3g} Å^3, which only "
             "stands in for a missing one; give the cell in Å with --cell, or leave it out with --no-pbc"
         )

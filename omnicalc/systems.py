@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -70,7 +70,7 @@ class Systems:
         own; see :func:`charge_and_spin`. Raises :class:`InputError` naming the structure (when there are
         several), the atom and the remedy.
         """
-        frames = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
+        frames = [atoms] if hasattr(atoms, "get_positions") else _listed(atoms)
         if not frames:
             raise InputError("no structure was given; at least one is needed")
         parts = []
@@ -105,6 +105,17 @@ class Systems:
             given, needed = tuple(positions.shape), tuple(self.positions.shape)
             raise InputError(f"positions of shape {given} given; {needed} needed")
         return replace(self, positions=positions.to(torch.float64))
+
+
+def _listed(frames: object) -> list:
+    """Several structures, each of them one. Raises :class:`InputError` for what is none."""
+    items = list(frames) if isinstance(frames, Iterable) and not isinstance(frames, str) else [frames]
+    wrong = [item for item in items if not hasattr(item, "get_positions")]
+    if wrong:
+        raise InputError(
+            f"{wrong[0]!r} given; ase.Atoms or a list of them is needed (ase.io.read('file.xyz') makes one from a file)"
+        )
+    return items
 
 
 def cat(systems: Sequence[Systems]) -> Systems:
@@ -166,8 +177,8 @@ def _check_multiplicity(multiplicity: int, electrons: int, charge: int, lowest: 
 
 def _agree(name: str, own: object, given: object) -> int | None:
     """The value in ``info`` or the one given by the caller, as a whole number; None when neither is set."""
-    own = None if own is None else _whole(own, f"atoms.info['{name}']")
-    given = None if given is None else _whole(given, name)
+    own = None if own is None else whole_number(own, f"atoms.info['{name}']")
+    given = None if given is None else whole_number(given, name)
     if own is not None and given is not None and own != given:
         raise InputError(
             f"atoms.info['{name}'] is {own} but {name}={given} was given; drop one of them "
@@ -176,11 +187,12 @@ def _agree(name: str, own: object, given: object) -> int | None:
     return own if own is not None else given
 
 
-def _whole(value: object, what: str) -> int:
+def whole_number(value: object, what: str) -> int:
+    """``value`` as an int; InputError, beginning with ``what``, for anything that is not one whole number."""
     try:
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
-        number = float(value)  # takes numpy scalars and one-element arrays too
+        number = float(np.asarray(value).item())  # takes numpy scalars and one-element arrays too
     except (TypeError, ValueError):
         raise InputError(f"{what} is {value!r}; a whole number is needed") from None
     if not number.is_integer():

@@ -1,5 +1,8 @@
 """The ASE calculator: right numbers, right caching, and never a head that does not fit the structure."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,9 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.filters import FrechetCellFilter, UnitCellFilter
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS, FIRE
 
 from omnicalc import E2FormerCalculator, OmniCalc, load_potential
 from omnicalc.errors import InputError, WeightsError
@@ -295,6 +301,71 @@ class TestConstruction:
         with pytest.raises(InputError, match="family 'e2former', but .* of the family 'other'"):
             E2FormerCalculator(potential)
 
+    @pytest.mark.parametrize("model", [None, 3, [], {}, b"ubio-s3", ""])
+    def test_what_is_no_name(self, model):
+        with pytest.raises(WeightsError, match="is no model name; a name as in ubio-s3"):
+            OmniCalc(model)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "said"),
+        [
+            ("charge", 1.5, "charge is 1.5; a whole number is needed"),
+            ("charge", "1", "a whole number is needed"),
+            ("spin", [1, 2], "a whole number is needed"),
+            ("skin", "a", "a length in Å is needed"),
+            ("skin", None, "a length in Å is needed"),
+            ("skin", -1, "0 or more is needed"),
+            ("skin", 100, "at most 10 Å"),
+            ("device", "meta", "unknown device 'meta'; use auto, cpu"),
+            ("device", None, "unknown device 'None'"),
+            ("dtype", "float16", "float32 or float64"),
+            ("dtype", None, "float32 or float64"),
+        ],
+    )
+    def test_refused_before_any_structure(self, folder, name, value, said):
+        with pytest.raises(InputError, match=said):
+            OmniCalc(folder, **{name: value})
+
     def test_no_structure(self, potential):
         with pytest.raises(InputError, match="no structure was given"):
             OmniCalc(potential).calculate()
+
+
+class TestAmongASE:
+    """What scripts do with calculators: optimise, run, copy, pickle."""
+
+    @pytest.mark.parametrize("optimiser", [FIRE, BFGS])
+    @pytest.mark.parametrize("around", [lambda atoms: atoms, FrechetCellFilter, UnitCellFilter])
+    def test_optimisers_and_cell_filters(self, potential, optimiser, around):
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        energy, volume = atoms.get_potential_energy(), atoms.get_volume()
+        optimiser(around(atoms), logfile=None).run(fmax=1e-9, steps=4)
+        assert atoms.get_potential_energy() < energy
+        assert (atoms.get_volume() != volume) == (around in (FrechetCellFilter, UnitCellFilter))
+
+    def test_dynamics(self, potential):
+        atoms = water()
+        atoms.calc = OmniCalc(potential)
+        before = atoms.get_total_energy()
+        VelocityVerlet(atoms, timestep=0.05).run(5)
+        assert atoms.get_kinetic_energy() > 0
+        assert atoms.get_total_energy() == pytest.approx(before, abs=1e-4)
+
+    @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+    def test_copies_go_their_own_way(self, folder, copied):
+        atoms = box()
+        atoms.calc = OmniCalc(folder, dtype="float64")
+        energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+        other = copied(atoms)
+        assert other.calc is not atoms.calc
+        assert other.get_potential_energy() == energy
+        other.positions[0] += 0.1
+        assert other.get_potential_energy() != energy
+        assert other.calc.head == "water-theory"
+        assert np.array_equal(atoms.get_forces(), forces) and atoms.get_potential_energy() == energy
+
+    def test_copied_atoms_have_no_calculator(self, potential):
+        atoms = water()
+        atoms.calc = OmniCalc(potential)
+        assert atoms.copy().calc is None

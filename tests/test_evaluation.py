@@ -48,3 +48,14 @@ def test_split_outliers_and_missing_labels(potential):
         labelled_frames([train], "test", "x")
     with pytest.raises(InputError, match="frame 0 of 'x' has no energy"):
         labelled_frames([Atoms("H")], None, "x")
+
+
+def test_labels_that_are_not_finite(potential):
+    with pytest.raises(InputError, match="frame 1 of 'x' has an energy or forces that are not finite"):
+        labelled_frames([labelled(potential, 0, 0), labelled(potential, np.nan, 0)], None, "x")
+
+
+def test_a_frame_that_cannot_be_is_named(potential):
+    frames = [labelled(potential, 0, 0), Atoms("Mg")]
+    with pytest.raises(InputError, match="^frame 1: .*does not know element Mg"):
+        evaluate(potential, frames)

@@ -73,6 +73,10 @@ class TestRoundTrip:
 
 
 class TestBadStructures:
+    @pytest.mark.parametrize("given", [None, 3, "water.xyz", [None], [molecule("H2O"), "H2O"]])
+    def test_what_is_no_structure(self, given):
+        refused("given; ase.Atoms or a list of them is needed", given)
+
     def test_empty(self):
         refused("empty structure", Atoms())
         refused("no structure", [])

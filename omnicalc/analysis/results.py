@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.files import made_folder, not_writable
 
 _HASH_UP_TO = 1 << 30  # bytes; a longer trajectory is identified by its size alone
 
@@ -24,11 +25,9 @@ class ResultFolder:
     def claim(self, names: list[str]) -> None:
         """Refuse early, with InputError, if these files (and the record) could not be written here."""
         folder = self.folder
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder} is a file; give a folder")
-        parent = next(p for p in (folder, *folder.resolve().parents) if p.exists())
-        if not os.access(parent, os.W_OK):
-            raise InputError(f"{parent} cannot be written to; give another folder with --out DIR")
+        why = not_writable(folder)
+        if why is not None:
+            raise InputError(f"{why}; give another folder with --out DIR")
         self._earlier = self._listed()
         for name in [self.record, *names]:
             if (folder / name).exists() and name not in [self.record, *self._earlier]:
@@ -53,14 +52,15 @@ class ResultFolder:
         }
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return [
-                _replace(self.folder / name, data)
-                for name, data in {self.record: text.encode(), **files}.items()
-            ]
+            with made_folder(self.folder):
+                return [
+                    _replace(self.folder / name, data)
+                    for name, data in {self.record: text.encode(), **files}.items()
+                ]
         except OSError as error:
             raise RunError(
-                f"results could not be written to {self.folder}: {error.strerror or error}"
+                f"results could not be written to {self.folder}: {error.strerror or error}; make room there, or give "
+                "another folder with --out DIR"
             ) from None
 
     def _listed(self) -> list[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import Folder
+
 _PLAIN_EVERY = 10.0  # s between lines of progress where there is no terminal
 
 
@@ -60,7 +62,7 @@ _PLAIN_EVERY = 10.0  # s between lines of progress where there is no terminal
     "--label", help="Name of this curve in the figure, and in later comparisons. Default: the file name."
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write. Default: beside TRAJ."
+    "--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ."
 )
 def command(
     trajectory, pairs, top, start, stop, step, bin_width, rmax, exclude_molecule, blocks, compare, label, out

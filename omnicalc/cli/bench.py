@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+DEFAULT_BOX = Path("examples/water.xyz")
+
 
 @click.command(name="bench")
 @click.argument("models", nargs=-1)
-@click.option("--structure", type=click.Path(path_type=Path), default=Path("examples/water.xyz"), show_default=True,
+@click.option("--structure", type=click.Path(path_type=Path), default=DEFAULT_BOX, show_default=True,
               help="Water box to cut the sizes from.")  # fmt: skip
 @click.option("--sizes", default="192,648", show_default=True, help="Numbers of atoms, multiples of 3.")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Timed calls per size.")
@@ -24,6 +26,8 @@ def command(models, structure, sizes, rounds, threads, device, against):
         numbers = [int(x) for x in sizes.split(",")]
     except ValueError:
         raise InputError(f"--sizes {sizes} given; whole numbers with commas between are needed, e.g. 192,648") from None
+    if structure == DEFAULT_BOX and not structure.exists():
+        raise InputError(f"there is no {structure} in this folder; give a water box with --structure FILE")
     box = read_structure(structure)
 
     import torch
@@ -31,6 +35,9 @@ def command(models, structure, sizes, rounds, threads, device, against):
     from omnicalc import benchmark
     from omnicalc.cli.memory import keep_freed_memory
 
+    benchmark.check_box(box, numbers)
+    if "mace" in against:
+        benchmark.check_mace()
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)

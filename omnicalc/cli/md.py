@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import Folder
 from omnicalc.errors import InputError
 from omnicalc.md.settings import Settings
 
@@ -64,7 +65,7 @@ _ENSEMBLES = {"nvt": "Langevin dynamics, BAOAB", "nve": "velocity Verlet, centre
     help=f"Steps between restart files. [default: {Settings.restart_interval}]",
 )
 @click.option("--seed", type=int, help="Seed of velocities and noise. [default: drawn and printed]")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the run. [default: <structure>_md]")
+@click.option("--out", type=Folder(), help="Folder of the run. [default: <structure>_md]")
 @click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder; with a larger --steps, extend it."
 )

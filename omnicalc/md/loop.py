@@ -19,10 +19,10 @@ from omnicalc.md.integrators import INTEGRATORS, Integration
 from omnicalc.md.progress import Silent, Speed
 from omnicalc.md.restart import Restart
 from omnicalc.md.settings import Settings
-from omnicalc.md.signals import StopWish
 from omnicalc.md.state import State
 from omnicalc.md.topology import write_topology
 from omnicalc.md.trajectory import DcdWriter
+from omnicalc.signals import StopWish
 
 if TYPE_CHECKING:
     from omnicalc.md.job import Job

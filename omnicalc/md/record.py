@@ -94,9 +94,11 @@ def check_same_source(old: Mapping, key: str, found: str | None, folder: object)
     """The same for one of the two hashes, before a network is built: ``key`` "structure" or "model"."""
     if old[key].get("sha256") != found:
         name = _NAMES[f"{key}.sha256"]
+        counts = " (cell, charge, spin and velocities are part of it)" if key == "structure" else ""
         raise InputError(
             f"cannot resume {folder}, it would not be the same run: {name} was {_short(old[key].get('sha256'))}, now "
-            f"{_short(found)}. Give what it was started with ({_said_of(old, key)}), or start another run with --out"
+            f"{_short(found)}{counts}. Give what it was started with ({_said_of(old, key)}), or start another run "
+            "with --out"
         )
 
 

@@ -54,7 +54,7 @@ def test_a_folder_that_moves_keeps_its_results(tmp_path):
 
 def test_an_out_that_is_a_file(tmp_path):
     (tmp_path / "out").touch()
-    with pytest.raises(InputError, match="is a file; give a folder"):
+    with pytest.raises(InputError, match="is a file; give another folder"):
         folder_for(tmp_path, out=tmp_path / "out").claim([])
 
 

@@ -152,7 +152,7 @@ def test_compare_refuses_what_it_cannot_compare(run_folder, tmp_path):
             ["run/traj.dcd", "--top", "small.pdb"],
             "holds 81 atoms per frame but the topology small.pdb names 2",
         ),
-        (["run/traj.dcd", "--out", "small.pdb"], "--out small.pdb is a file"),
+        (["run/traj.dcd", "--out", "small.pdb"], "small.pdb is a file; give another folder with --out"),
         (["broken.dcd"], "no topology"),
         (["broken.dcd", "--top", "run/topology.pdb"], "cannot be read as a trajectory"),
     ],

@@ -13,9 +13,9 @@ def test_defaults_are_fine():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("steps", v) for v in (0, -1, 2.0, True, "10")],
-        *[("timestep_fs", v) for v in (0.0, -0.5, math.nan, math.inf, "1")],
-        *[("temperature_K", v) for v in (-1.0, math.nan, math.inf)],
+        *[("steps", v) for v in (0, -1, 2.0, True, "10", 10**20)],
+        *[("timestep_fs", v) for v in (0.0, -0.5, math.nan, math.inf, 101.0, "1")],
+        *[("temperature_K", v) for v in (-1.0, math.nan, math.inf, 1e7)],
         *[("friction_per_fs", v) for v in (0.0, -0.01, math.nan)],
         *[("ensemble", v) for v in ("npt", "NVT", "", 3)],
         *[("interval", v) for v in (0, -20)],

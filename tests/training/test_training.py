@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from omnicalc.models import build_model
 from omnicalc.training.dataset import fit_references, sha256_of
 from omnicalc.training.recipe import Stage, read_recipe
@@ -248,8 +249,6 @@ def test_state_survives_a_round_trip(folder):
 
 
 def test_non_finite_gradient_stops_with_the_last_state(folder):
-    from omnicalc.errors import RunError
-
     work = trainer(folder)
     work.prepare(resume=False)
     work.run(10)
@@ -257,6 +256,44 @@ def test_non_finite_gradient_stops_with_the_last_state(folder):
     with pytest.raises(RunError, match="non-finite at step 10"):
         work.run(1)
     assert TrainState.load(work.state_file).step == 10
+
+
+def test_a_signal_ends_after_the_step_and_resumes_to_the_same_weights(folder, monkeypatch):
+    whole = trainer(folder, "whole")
+    whole.prepare(resume=False)
+    assert whole.run(10) is None
+    stopped = trainer(folder, "stopped")
+    stopped.prepare(resume=False)
+    advance = stopped._advance
+
+    def interrupted():
+        if stopped.state.step == 3:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step
+        return advance()
+
+    monkeypatch.setattr(stopped, "_advance", interrupted)
+    assert stopped.run(10) == signal.SIGINT
+    assert TrainState.load(stopped.state_file).step == 4
+    again = trainer(folder, "stopped")
+    again.prepare(resume=True)
+    again.run(6)
+    for name, tensor in whole.state.parameters.items():
+        assert torch.equal(tensor, again.state.parameters[name])
+
+
+def test_a_full_disk_keeps_the_state_saved_before(folder, monkeypatch):
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(10)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device; the state saved before is still there"):
+        work.run(10)
+    assert TrainState.load(work.state_file).step == 10
+    assert sorted(p.name for p in work.out.iterdir()) == ["log.csv", "recipe.json", "state.pt"]
 
 
 @pytest.mark.slow

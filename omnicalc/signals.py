@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop after the step under way."""
+"""SIGINT and SIGTERM as a wish to stop after the step under way, of a simulation or of a training."""
 
 from __future__ import annotations
 
