@@ -9,7 +9,7 @@ from ase.md.verlet import VelocityVerlet
 from omnicalc import OmniCalc
 
 atoms = read(Path(__file__).parent / "water.xyz")
-atoms.calc = OmniCalc("ubio-s3:fast")
+atoms.calc = OmniCalc("ubio-s3")
 print(f"{atoms.calc.name_resolved}, {len(atoms)} atoms")
 print(f"energy {atoms.get_potential_energy():.3f} eV, head {atoms.calc.head}")
 print(f"largest force component {abs(atoms.get_forces()).max():.2f} eV/Å")

@@ -79,7 +79,7 @@ def test_commands_in_the_table_exist():
 def test_examples_run():
     told = subprocess.run([sys.executable, ROOT / "examples" / "ase_dynamics.py"], capture_output=True, text=True)
     assert told.returncode == 0, told.stderr
-    assert "ubio-s3:fast@" in told.stdout
+    assert "ubio-s3:small@" in told.stdout
     change = float(re.search(r"changed by (-?[\d.]+) meV", told.stdout)[1])
     assert abs(change) < 20  # 0.1 meV per atom
 

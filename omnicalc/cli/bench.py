@@ -17,7 +17,7 @@ DEFAULT_BOX = Path("examples/water.xyz")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--against", type=click.Choice(["mace"]), multiple=True, help="A peer to time in the same run.")
 def command(models, structure, sizes, rounds, threads, device, against):
-    """Time MODELS (default: ubio-s3 and ubio-s3:fast) in float32; the error is against the same weights in float64."""
+    """Time MODELS (default: ubio-s3) in float32; the error is against the same weights in float64."""
     from omnicalc.errors import InputError
     from omnicalc.registry import load_potential
     from omnicalc.structure_file import read_structure
@@ -41,7 +41,7 @@ def command(models, structure, sizes, rounds, threads, device, against):
     keep_freed_memory()
     if threads is not None:
         torch.set_num_threads(threads)
-    names = models or ("ubio-s3", "ubio-s3:fast")
+    names = models or ("ubio-s3",)
     fast = {n: load_potential(n, device=device) for n in names}
     exact = {n: load_potential(n, device="cpu", dtype="float64") for n in names}
     click.echo(f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32, timestep 0.5 fs")

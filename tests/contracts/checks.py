@@ -199,7 +199,10 @@ def check_nve(evaluate, atoms: Atoms, bound: float, steps: int = 80, timestep_fs
     systems, dt = Systems.from_atoms(atoms), timestep_fs * units.fs
     masses = torch.from_numpy(atoms.get_masses())[:, None]
     noise = np.random.default_rng(3).normal(size=systems.positions.shape)
-    x, v = systems.positions, torch.from_numpy(noise) * (300 * units.kB / masses).sqrt()
+    x = systems.positions
+    for _ in range(40):  # away from clashes of the start, which would heat it to a thousand kelvin
+        x = x + (0.02 * evaluate(systems.with_positions(x)).forces).clamp(-0.03, 0.03)
+    v = torch.from_numpy(noise) * (300 * units.kB / masses).sqrt()
     result, totals = evaluate(systems), []
     for _ in range(steps):
         v = v + 0.5 * dt * result.forces / masses

@@ -77,8 +77,3 @@ class TestSmallSaltWaterHead(Bundled):
 
     def box(self):
         return salt_waters()
-
-
-class TestFastWaterHead(Bundled):
-    name = "ubio-s3:fast"
-    head = "pbe0-ts"
