@@ -126,10 +126,24 @@ class Potential(nn.Module):
                 f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}"
                 for h in candidates
             )
-            raise InputError(f"{self.name_resolved} does not know element {names}: {lists}{_other_models(present)}")
+            raise InputError(
+                f"{self.name_resolved} does not know element {names}: {lists}; {self._who_knows(present)}"
+            )
         self._check_trained_for("charge", systems.charge, self.charges)
         self._check_trained_for("spin", systems.spin, self.spins)
         return chosen.name
+
+    def _who_knows(self, present: set[int]) -> str:
+        """What to type instead: another head of these weights, or other models in the registry."""
+        head = next((h.name for h in self.heads.values() if present <= h.elements), None)
+        if head is not None:
+            return f"head '{head}' knows all of them: use it with --head {head}, or head='{head}' in Python"
+        from omnicalc.registry import list_models
+
+        names = [m.full_name for m in list_models() if m.head_for(present) is not None]
+        if names:
+            return f"models that know all of them: {', '.join(names)}; use one with --model"
+        return "no model here knows all of them (`omnicalc models` lists what there is)"
 
     def _check_trained_for(self, key: str, given: Tensor, allowed: tuple[int, ...] | None) -> None:
         wrong = [] if allowed is None else [x for x in given.tolist() if x not in allowed]
@@ -225,11 +239,3 @@ def _stress(vectors: Tensor, gradient: Tensor, systems: Systems) -> Tensor:
     volume = torch.linalg.det(systems.cell).abs()
     volume = torch.where(volume > 0, volume, torch.nan)
     return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]
-
-
-def _other_models(present: set[int]) -> str:
-    """A hint naming the other models in the registry that know all elements, or an empty string."""
-    from omnicalc.registry import list_models
-
-    names = [m.full_name for m in list_models() if m.head_for(present) is not None]
-    return f"; models that know all of them: {', '.join(names)}" if names else "; no model here knows all of them"

@@ -52,6 +52,10 @@ class E2FormerConfig:
     image_limit: int | None = None  # parity with the release: most lattice shells it looks at
 
     def __post_init__(self):
+        for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
+            _positive(key, getattr(self, key), whole=True)
+        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper"):
+            _positive(key, getattr(self, key), whole=False)
         _choice("envelope", self.envelope, ENVELOPES)
         _choice("basis", self.basis, ("bessel", "gaussian"))
         _choice("radial", self.radial, ("shared", "per-block"))
@@ -93,6 +97,12 @@ class E2FormerConfig:
     def neighbor_cutoff(self) -> float:
         """Radius of the neighbour list that the network needs, Å."""
         return max(self.cutoff, self.long_upper) if self.long_layers else self.cutoff
+
+
+def _positive(key: str, value, whole: bool) -> None:
+    kind = int if whole else (int, float)
+    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
+        raise WeightsError(f"{key} = {value!r} given; a {'whole ' if whole else ''}number above zero is needed")
 
 
 def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,0 +1,32 @@
+"""Settings of E2Former are checked before a network is built."""
+
+import pytest
+
+from omnicalc.errors import WeightsError
+from omnicalc.models.e2former.config import E2FormerConfig
+
+GOOD = {"heads": ["a"], "elements": [1, 8]}
+
+
+def test_round_trip_through_a_card():
+    config = E2FormerConfig.from_dict({**GOOD, "l_max": 1, "values": ["both", "zero-order"]})
+    assert E2FormerConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"channels": 0}, "channels = 0 given; a whole number above zero"),
+        ({"channels": "a"}, "channels = 'a' given"),
+        ({"channels": 12}, "channels = 12 must be a multiple of attention_heads = 8"),
+        ({"cutoff": -1.0}, "cutoff = -1.0 given"),
+        ({"l_max": 3}, "l_max = 3 is not supported; choose 1 or 2"),
+        ({"gate": "tanh"}, "gate = 'tanh' is not supported; choose one of: qk"),
+        ({"values": ["first-order"]}, "values lists 1 layers, but layers = 2"),
+        ({"chanels": 32}, "unknown e2former settings: chanels; known: .*channels"),
+        ({"elements": None}, "needs an element list"),
+    ],
+)
+def test_what_is_wrong_is_named(wrong, message):
+    with pytest.raises(WeightsError, match=message):
+        E2FormerConfig.from_dict({**GOOD, **wrong})
