@@ -7,6 +7,7 @@ machine slows all of them alike.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ def mace_call(irreps: str, atoms: Atoms) -> Forces:
         InputError: MACE is not installed.
     """
     check_mace()
+    # e3nn, which MACE builds on, keeps its tables in a pickle that torch's safe loader refuses
+    os.environ.setdefault("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     from e3nn import o3
     from mace.calculators import MACECalculator
     from mace.modules import ScaleShiftMACE, gate_dict, interaction_classes
