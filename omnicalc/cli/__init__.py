@@ -1,11 +1,11 @@
 """The ``omnicalc`` command: a group of verbs, one file each, loaded only when called."""
 
 import sys
-from importlib import import_module
 
 import click
 
 from omnicalc import __version__
+from omnicalc.cli.lazy import LazyGroup
 
 VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` imports no verb
     "md": "Run molecular dynamics: structure in, trajectory, log, restart and plots out.",
@@ -18,21 +18,13 @@ VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` impor
 }
 
 
-class _LazyGroup(click.Group):
-    def list_commands(self, ctx):
-        return list(VERBS)
-
-    def get_command(self, ctx, name):
-        if name not in VERBS:
-            return None
-        return import_module(f"omnicalc.cli.{name}").command
-
-    def format_commands(self, ctx, formatter):
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    verbs=VERBS,
+    prefix="omnicalc.cli.",
+    heading="Commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="omnicalc")
 def group():
     """Molecular simulation with machine-learned potentials.
