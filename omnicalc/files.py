@@ -1,9 +1,16 @@
 """Files that are either wholly there or not at all, and folders that do not stay behind empty."""
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -1,7 +1,6 @@
 """The files of an RDF: one CSV per pair and rdf.json; and reading them back to compare with."""
 
 import csv
-import hashlib
 import io
 import json
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from omnicalc.analysis.rdf import Pair, PairRDF, RDFs, Value
 from omnicalc.analysis.results import fingerprint
 from omnicalc.analysis.trajectory import Trajectory
 from omnicalc.errors import InputError
+from omnicalc.files import sha256_of
 
 RECORD = "rdf.json"
 FIGURE = "rdf.png"
@@ -183,7 +183,7 @@ def _from_record(path: Path, made: dict) -> dict[Pair, Curve]:
     curves = {}
     for name, entry in made["pairs"].items():
         file = path.with_name(entry["file"])
-        if hashlib.sha256(file.read_bytes()).hexdigest() != made["files"][entry["file"]]:
+        if sha256_of(file) != made["files"][entry["file"]]:
             raise InputError(f"--compare {file} is not the file that {path} describes; make it again")
         r, g, stderr = _columns(file)
         coordination = {k: Value(**v) for k, v in entry["coordination_to_minimum"].items()}

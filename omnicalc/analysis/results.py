@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from omnicalc.errors import InputError, RunError
-from omnicalc.files import made_folder, not_writable
+from omnicalc.files import made_folder, not_writable, sha256_of
 
 _HASH_UP_TO = 1 << 30  # bytes; a longer trajectory is identified by its size alone
 
@@ -88,10 +88,7 @@ class ResultFolder:
 def fingerprint(path: Path) -> dict:
     """Name, size in bytes and, up to 1 GiB, sha256 of a file."""
     size = path.stat().st_size
-    digest = None
-    if size <= _HASH_UP_TO:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = sha256_of(path) if size <= _HASH_UP_TO else None
     return {"name": path.name, "bytes": size, "sha256": digest}
 
 

@@ -1,6 +1,5 @@
 """Labelled structures for training: files checked by hash, reference energies, and padded frames."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
+from omnicalc.files import sha256_of
 from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
 from omnicalc.training.recipe import DataSource, Recipe
@@ -34,11 +34,6 @@ class Dataset:
     train: list[list[Frame]]  # per source
     valid: list[list[Frame]]
     weights: list[float]  # probability of each source
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_labelled(source: DataSource, folder: Path) -> Labelled:

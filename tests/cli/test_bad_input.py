@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from omnicalc import cli
-from omnicalc.training.dataset import sha256_of
+from omnicalc.files import sha256_of
 from tests.tiny_weights import write_weights
 
 RECIPE = """

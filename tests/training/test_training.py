@@ -14,8 +14,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.files import sha256_of
 from omnicalc.models import build_model
-from omnicalc.training.dataset import fit_references, sha256_of
+from omnicalc.training.dataset import fit_references
 from omnicalc.training.recipe import Stage, read_recipe
 from omnicalc.training.step import Step
 from omnicalc.training.trainer import Trainer, TrainState, energy_weight, learning_rate, mean_errors
