@@ -35,3 +35,37 @@ def jackknife_error(estimates: np.ndarray) -> np.ndarray:
     """Standard error from leave-one-out estimates (B, ...) -> (...)."""
     b = len(estimates)
     return np.sqrt((b - 1) / b * ((estimates - estimates.mean(axis=0)) ** 2).sum(axis=0))
+
+
+def block_mean(values: np.ndarray, n_blocks: int) -> tuple[float, float | None]:
+    """Mean and standard error of a series (F,) in ``n_blocks`` blocks; no error for 0 blocks.
+
+    Frames that are not a number are left out; so are blocks without any other, and below five of those there is
+    no error.
+    """
+    label = block_of(np.arange(len(values)), len(values), n_blocks)
+    return ratio_mean(values, np.ones(len(values)), label, n_blocks)
+
+
+def ratio_mean(
+    values: np.ndarray, weights: np.ndarray, label: np.ndarray, n_blocks: int
+) -> tuple[float, float | None]:
+    """sum(weights * values) / sum(weights) over entries (n,) with blocks ``label`` (n,), and its standard error."""
+    known = np.isfinite(values) & (weights > 0)
+    if not known.any():
+        return float("nan"), None
+    b = max(n_blocks, 1)
+    sums = np.bincount(label[known], weights=(weights * values)[known], minlength=b)
+    return ratio_of_sums(sums, np.bincount(label[known], weights=weights[known], minlength=b), n_blocks)
+
+
+def ratio_of_sums(sums: np.ndarray, weights: np.ndarray, n_blocks: int) -> tuple[float, float | None]:
+    """sum(sums) / sum(weights) from one entry per block (B,), and its jackknife error."""
+    used = weights > 0
+    if not used.any():
+        return float("nan"), None
+    mean = float(sums.sum() / weights.sum())
+    if n_blocks == 0 or used.sum() < MIN_BLOCKS:
+        return mean, None
+    sums, weights = sums[used], weights[used]
+    return mean, float(jackknife_error((sums.sum() - sums) / (weights.sum() - weights)))

@@ -77,9 +77,11 @@ def read_log(path: str | Path) -> EnergyLog:
     path = Path(path)
     try:
         lines = path.read_text(encoding="ascii").splitlines()
-        if not lines or tuple(lines[0].split(",")) != COLUMNS:
-            raise ValueError(f"its first line is not {','.join(COLUMNS)}")
-        rows = np.array([line.split(",") for line in lines[1:]], dtype=np.float64).reshape(-1, len(COLUMNS))
+        names = lines[0].split(",") if lines else []
+        if tuple(names[: len(COLUMNS)]) != COLUMNS:
+            raise ValueError(f"its first line does not begin with {','.join(COLUMNS)}")
+        rows = np.array([line.split(",") for line in lines[1:]], dtype=np.float64).reshape(-1, len(names))
+        rows = rows[:, : len(COLUMNS)]  # ensembles add columns of their own
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the folder of a run of 'omnicalc md'") from None
     except (OSError, ValueError) as error:

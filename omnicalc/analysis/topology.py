@@ -27,7 +27,7 @@ TOPOLOGY_SUFFIXES = (".pdb", ".psf", ".gro", ".xyz", ".extxyz", ".prmtop", ".par
 COMPRESSED = {".gz", ".bz2"}
 UNKNOWN = "X"  # virtual sites and names that say nothing
 
-_READ_BY_MDANALYSIS = {
+READ_BY_MDANALYSIS = {
     ".pdb",
     ".psf",
     ".gro",
@@ -89,7 +89,7 @@ def read_elements(topology: Path) -> np.ndarray:
     """
     if not topology.is_file():
         raise InputError(f"no topology file {topology}; --top takes a structure file such as topology.pdb")
-    reading = _by_mdanalysis if data_suffix(topology) in _READ_BY_MDANALYSIS else _by_ase
+    reading = _by_mdanalysis if data_suffix(topology) in READ_BY_MDANALYSIS else _by_ase
     symbols, failure = [], None
     with quietly():
         try:

@@ -15,16 +15,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from omnicalc.analysis.labels import Labels, read_labels
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix, find_topology, read_elements
 from omnicalc.analysis.truncation import damage_of
 from omnicalc.errors import InputError
 
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".nc": "NCDF", ".netcdf": "NCDF"}
+_KEEPS_TIME = {".dcd", ".xtc", ".trr", ".nc", ".ncdf", ".netcdf"}
 _SELF_NAMED = {".pdb", ".gro"}  # MDAnalysis reads both their atoms and their frames
 
 
@@ -34,9 +37,8 @@ class Frame:
 
     index: int
     positions: np.ndarray  # (N, 3) float32, Å; valid until the next frame is read
-    box: (
-        np.ndarray | None
-    )  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without a full cell
+    box: np.ndarray | None  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without a full cell
+    velocities: np.ndarray | None = None  # (N, 3) float32, Å/ps, where the file holds them; turned likewise
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,19 @@ class Trajectory:
     n_frames: int  # whole frames
     damage: str | None  # what is wrong behind the last whole frame, None for a sound file
     source: "_Source"
-    bulk: bool = (
-        True  # False for a run that was not periodic along all three axes, whatever box its frames have
-    )
+    bulk: bool = True  # False for a run that was not periodic along all three axes, whatever box its frames have
+    dt_ps: float | None = None  # between frames, where the file tells
 
     @property
     def n_atoms(self) -> int:
         return len(self.elements)
+
+    @cached_property
+    def labels(self) -> Labels:
+        """Names, residues and bonds of the atoms, from the topology; the first frame fills what it lacks."""
+        named = self.topology or self.path
+        first = next(self.frames(range(1)))
+        return read_labels(named, self.elements, np.array(first.positions), first.box)
 
     def select(self, start: int | None = None, stop: int | None = None, step: int | None = None) -> range:
         """Frame indices of the Python slice ``[start:stop:step]``.
@@ -85,12 +93,12 @@ class Trajectory:
         """
         expected = iter(indices)
         try:
-            for index, positions, box in self.source.read(indices):
+            for index, positions, box, velocities in self.source.read(indices):
                 if not np.isfinite(positions).all():
                     atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
                     raise InputError(f"{self.path}: frame {index} has a non-finite coordinate at atom {atom}")
                 next(expected)
-                yield Frame(index, positions, _usable(box) if self.bulk else None)
+                yield Frame(index, positions, _usable(box) if self.bulk else None, velocities)
         except (OSError, ValueError, EOFError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
@@ -106,9 +114,9 @@ class Trajectory:
 
 
 class _Source:
-    """Where frames come from: ``read`` yields (index, positions (N, 3), box (6,) or None)."""
+    """Where frames come from: ``read`` yields (index, positions (N, 3), box (6,) or None, velocities or None)."""
 
-    def read(self, indices: range) -> Iterable[tuple[int, np.ndarray, np.ndarray | None]]:
+    def read(self, indices: range) -> Iterable[tuple[int, np.ndarray, np.ndarray | None, np.ndarray | None]]:
         raise NotImplementedError
 
 
@@ -124,15 +132,20 @@ class _Streamed(_Source):
                 ts = next(stepped, None)
             if ts is None:
                 return
-            yield index, ts.positions, ts.dimensions
+            yield index, ts.positions, ts.dimensions, ts.velocities if ts.has_velocities else None
 
 
 class _InMemory(_Source):
-    def __init__(self, positions: list[np.ndarray], boxes: list[np.ndarray | None]):
-        self.positions, self.boxes = positions, boxes
+    def __init__(self, positions: list, boxes: list, velocities: list):
+        self.positions, self.boxes, self.velocities = positions, boxes, velocities
 
     def read(self, indices):
-        return ((index, self.positions[index], self.boxes[index]) for index in indices)
+        return ((k, self.positions[k], self.boxes[k], self.velocities[k]) for k in indices)
+
+
+def stream_of(reader) -> _Source:
+    """Frames of an MDAnalysis reader."""
+    return _Streamed(reader)
 
 
 def open_trajectory(path: str | Path, top: str | Path | None = None) -> Trajectory:
@@ -181,7 +194,18 @@ def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarra
         raise failure
     _same_count(path, n_atoms, topology, len(elements))
     damage = damage_of(path, n_frames, source)
-    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path))
+    dt = _frame_spacing(source) if data_suffix(path) in _KEEPS_TIME else None
+    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path), dt)
+
+
+def _frame_spacing(source) -> float | None:
+    """Time between frames in ps; None for a file of one frame, or one whose header has none."""
+    with quietly():
+        try:
+            dt = float(source.dt)
+        except (ValueError, ZeroDivisionError, AttributeError):
+            return None
+    return dt if source.n_frames > 1 and np.isfinite(dt) and dt > 0 else None
 
 
 def _is_bulk(path: Path) -> bool:
@@ -200,7 +224,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     from ase.io import iread
     from ase.io.formats import filetype
 
-    positions, boxes, symbols, damage = [], [], None, None
+    positions, boxes, velocities, symbols, damage = [], [], [], None, None
     try:
         with quietly(), _unpacked(path) as plain:
             if filetype(str(plain)) == "lammps-dump-text":
@@ -216,9 +240,10 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
                     )
                     break
                 symbols = found
-                standing, box = _standing(atoms)
+                standing, box, moving = _standing(atoms)
                 positions.append(standing)
                 boxes.append(box)
+                velocities.append(moving)
     except InputError:
         raise
     except Exception as error:  # the readers raise whatever their parsers met
@@ -231,7 +256,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     symbols = np.array([], dtype="<U2") if symbols is None else symbols
     if positions and len(symbols) == 0:
         raise InputError(f"{path} holds frames without atoms")
-    return Trajectory(path, topology, symbols, len(positions), damage, _InMemory(positions, boxes))
+    return Trajectory(path, topology, symbols, len(positions), damage, _InMemory(positions, boxes, velocities))
 
 
 @contextmanager
@@ -248,15 +273,21 @@ def _unpacked(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def _standing(atoms) -> tuple[np.ndarray, np.ndarray | None]:
-    """Positions (N, 3) float32, turned so that a lies along x, and the box (6,) or None."""
+def _standing(atoms) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+    """Positions (N, 3) float32, turned so that a lies along x, the box (6,) or None, velocities in Å/ps or None."""
+    from ase.units import fs
+
+    moving = atoms.get_velocities() * (1000.0 * fs) if atoms.has("momenta") else None
     if not atoms.pbc.all() or abs(np.linalg.det(atoms.cell.array)) < 1e-9:
-        return atoms.positions.astype(np.float32), None
+        return atoms.positions.astype(np.float32), None, None if moving is None else moving.astype(np.float32)
     from MDAnalysis.lib.mdamath import triclinic_vectors
 
     box = atoms.cell.cellpar()
-    turned = atoms.get_scaled_positions(wrap=True) @ triclinic_vectors(box, dtype=np.float64)
-    return turned.astype(np.float32), box
+    standing = triclinic_vectors(box, dtype=np.float64)
+    turned = atoms.get_scaled_positions(wrap=True) @ standing
+    if moving is not None:
+        moving = (np.linalg.solve(atoms.cell.array.T, moving.T).T @ standing).astype(np.float32)
+    return turned.astype(np.float32), box, moving
 
 
 def _usable(box) -> np.ndarray | None:

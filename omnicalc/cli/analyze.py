@@ -6,6 +6,7 @@ from omnicalc.cli.lazy import LazyGroup
 
 ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --help` imports none of them
     "rdf": "Radial distribution functions and coordination numbers, beside experiment where one is known.",
+    "cn": "Coordination numbers over time, and how long neighbours stay.",
 }
 
 

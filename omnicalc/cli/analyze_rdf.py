@@ -1,16 +1,11 @@
 """`omnicalc analyze rdf TRAJ`: trajectory in, CSV, JSON and figure out."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
+from omnicalc.cli.frame_progress import frame_progress
 from omnicalc.cli.options import Folder
-
-_PLAIN_EVERY = 10.0  # s between lines of progress where there is no terminal
 
 
 @click.command(name="rdf")
@@ -74,7 +69,7 @@ def command(
     """
     from omnicalc.analysis.rdf_run import run_rdf
 
-    with _progress() as progress:
+    with frame_progress() as progress:
         report = run_rdf(
             trajectory,
             list(pairs),
@@ -92,28 +87,3 @@ def command(
             progress=progress,
         )
     click.echo("\n".join(report.lines))
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line every ten seconds elsewhere; nothing for what is done at once."""
-    if not sys.stderr.isatty():
-        yield _PlainProgress()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("frames", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class _PlainProgress:
-    def __init__(self):
-        self._last = time.monotonic()
-
-    def __call__(self, done: int, total: int) -> None:
-        if time.monotonic() - self._last >= _PLAIN_EVERY:
-            self._last = time.monotonic()
-            click.echo(f"{done} of {total} frames", err=True)

@@ -1,0 +1,23 @@
+"""Small habits that the figures of all analyses share."""
+
+from __future__ import annotations
+
+import numpy as np
+
+OURS, MEASURED = "#1b5faa", "#303030"
+
+
+def band(axis, x: np.ndarray, y: np.ndarray, stderr: np.ndarray | None, colour: str, label: str | None = None):
+    """A line, and its standard error as a shade where there is one."""
+    axis.plot(x, y, color=colour, linewidth=1.4, label=label)
+    if stderr is not None:
+        axis.fill_between(x, y - stderr, y + stderr, color=colour, alpha=0.25, linewidth=0)
+
+
+def finish(axis, x: str, y: str, legend: bool = False) -> None:
+    """Labels, and a legend that stays out of the way."""
+    axis.set_xlabel(x)
+    axis.set_ylabel(y)
+    axis.tick_params(labelsize=8)
+    if legend:
+        axis.legend(fontsize=7.5, frameon=False)

@@ -1,0 +1,117 @@
+"""Which frames an analysis uses, how far apart they are in time, and in how many blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks
+from omnicalc.analysis.trajectory import Frame, Trajectory
+from omnicalc.errors import InputError
+
+Progress = Callable[[int, int], None]  # frames done, frames in all
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The frames of a trajectory that are used."""
+
+    trajectory: Trajectory
+    frames: range
+    n_blocks: int  # 0: too few frames for error bars
+    dt_ps: float | None  # between used frames; None where neither the file nor the user tells
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def block(self, position: int) -> int:
+        """Block of the frame at this position of the range."""
+        return block_of(position, len(self.frames), self.n_blocks)
+
+    @property
+    def blocks(self) -> np.ndarray:
+        """Block of every used frame (F,)."""
+        return block_of(np.arange(len(self.frames)), len(self.frames), self.n_blocks)
+
+    def need_time(self, what: str) -> float:
+        """The time between used frames, ps; InputError naming ``what`` needs it."""
+        if self.dt_ps is None:
+            raise InputError(
+                f"{self.trajectory.path} does not say how far apart its frames are in time, and {what} needs it; "
+                f"give the time between frames of the file, in ps, with --dt"
+            )
+        return self.dt_ps
+
+    def need_frames(self, least: int, what: str) -> None:
+        """InputError unless there are ``least`` used frames."""
+        if len(self) < least:
+            raise InputError(
+                f"{what} needs {least} frames or more, and {len(self)} of {self.trajectory.path} "
+                f"{'is' if len(self) == 1 else 'are'} used; use more with --start, --stop and --step, or a longer run"
+            )
+
+    def need_cells(self, what: str) -> None:
+        """InputError unless the first used frame has a full cell."""
+        if next(self.trajectory.frames(self.frames[:1])).box is None:
+            raise InputError(
+                f"{self.trajectory.path}: frame {self.frames[0]} has no cell that is periodic along all three axes, "
+                f"and {what} needs one; analyse a run that was made with a full cell"
+            )
+
+    def notes(self) -> list[str]:
+        if self.n_blocks:
+            return []
+        return [f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)"]
+
+
+def sample(
+    trajectory: Trajectory,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    step: int | None = None,
+    n_blocks: int = 10,
+    dt_ps: float | None = None,
+) -> Sampling:
+    """Frames of the Python slice ``[start:stop:step]``; ``dt_ps`` between frames of the file replaces its own.
+
+    Raises InputError.
+    """
+    if n_blocks < MIN_BLOCKS:
+        raise InputError(f"--blocks {n_blocks} is too few for an error bar; give {MIN_BLOCKS} or more")
+    if dt_ps is not None and not (np.isfinite(dt_ps) and dt_ps > 0):
+        raise InputError(f"--dt {dt_ps} is no time; give ps between frames of the file, above zero")
+    frames = trajectory.select(start, stop, step)
+    spacing = trajectory.dt_ps if dt_ps is None else dt_ps
+    return Sampling(
+        trajectory,
+        frames,
+        choose_blocks(len(frames), n_blocks),
+        None if spacing is None else spacing * frames.step,
+    )
+
+
+class Measure(Protocol):
+    """An analysis that is fed frame by frame, keeps sums, and makes a result at the end."""
+
+    verb: str
+    tables: tuple[str, ...]  # names of the tables of its result
+
+    def add(self, position: int, frame: Frame) -> None:
+        """Take the frame at this position of the used frames; its arrays are valid during the call only."""
+
+    def result(self):
+        """Everything that was found."""
+
+
+def stream(sampling: Sampling, measures: Iterable[Measure], progress: Progress | None = None) -> None:
+    """One pass over the used frames that feeds all measures; memory does not grow with their number."""
+    measures = list(measures)
+    for position, frame in enumerate(sampling.trajectory.frames(sampling.frames)):
+        for measure in measures:
+            measure.add(position, frame)
+        if progress is not None:
+            progress(position + 1, len(sampling))

@@ -1,0 +1,84 @@
+"""What an analysis may be given: a trajectory file, the folder of a run, an MDAnalysis Universe, a Trajectory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from omnicalc.analysis.labels import labels_of
+from omnicalc.analysis.molecules import guess_bonds
+from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.topology import element_of
+from omnicalc.analysis.trajectory import Trajectory, open_trajectory, stream_of
+from omnicalc.errors import InputError
+
+
+def as_trajectory(source, top: str | Path | None = None) -> Trajectory:
+    """A :class:`Trajectory` of whatever ``source`` is; ``top`` names the topology of a file that has none.
+
+    A Universe gives its atoms (elements, else guessed from names and masses) and its frames; its trajectory is
+    left at its first frame. Raises InputError.
+    """
+    if isinstance(source, Trajectory):
+        return source
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return open_trajectory(path / "traj.dcd" if (path / "traj.dcd").is_file() else path, top)
+    if hasattr(source, "trajectory") and hasattr(source, "atoms"):
+        return _of_universe(source)
+    raise InputError(
+        f"{type(source).__name__} is nothing to analyse; give the path of a trajectory or of a run's folder, "
+        f"or an MDAnalysis Universe"
+    )
+
+
+def run_record(trajectory: Trajectory) -> dict:
+    """The run.json beside the trajectory of an ``omnicalc md`` run; empty where there is none."""
+    if trajectory.path.name != "traj.dcd":
+        return {}
+    try:
+        return json.loads((trajectory.path.parent / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def run_temperature(trajectory: Trajectory) -> float | None:
+    """Temperature (K) that a run was made at: its thermostat's, or for NVE the mean of its log."""
+    settings = run_record(trajectory).get("settings", {})
+    if settings.get("ensemble") == "nvt":
+        return settings.get("temperature_K")
+    if settings:
+        from omnicalc.analysis.energy import read_log
+
+        try:
+            return float(read_log(trajectory.path.parent / "log.csv").temperature.mean())
+        except InputError:
+            return None
+    return None
+
+
+def _of_universe(universe) -> Trajectory:
+    atoms = universe.atoms
+    with quietly():
+        n = len(atoms)
+        columns = [getattr(atoms, name, None) for name in ("elements", "names", "resnames", "masses")]
+        given = [np.full(n, "") if c is None else c for c in columns[:3]]
+        masses = np.zeros(n) if columns[3] is None else np.nan_to_num(columns[3])
+        elements = np.array(
+            [element_of(*row) for row in zip(*given, np.round(masses, 4).tolist(), strict=True)], dtype="<U2"
+        )
+        reader = universe.trajectory
+        path = Path(str(reader.filename)) if reader.filename is not None else Path("universe")
+        dt = float(reader.dt) if reader.n_frames > 1 else None
+    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt_ps=dt)
+    first = next(trajectory.frames(range(1)))
+    positions = np.array(first.positions)
+    bonds = getattr(atoms, "bonds", None)
+    whole = bonds is not None and len(bonds) > 0
+    pairs = bonds.indices.astype(np.int64) if whole else guess_bonds(positions, elements, first.box)
+    labels = labels_of(atoms, elements, pairs, "topology" if whole else "distances", positions, first.box)
+    trajectory.__dict__["labels"] = labels  # in place of the ones read from a topology file
+    reader[0]
+    return trajectory

@@ -1,0 +1,193 @@
+"""How long pairs stay together: continuous survival, intermittent correlation, and counted exchanges.
+
+A pair (an ion and a water, a donor and an acceptor) is present or absent in each frame, h(t) = 1 or 0.
+
+    S(t) = < h(t0) h(t0 + dt) ... h(t0 + t) > / < h(t0) >      continuous: never away in between
+    C(t) = < h(t0) h(t0 + t) > / < h(t0) >                     intermittent: whatever happened in between
+    tau  = integral of S (or C) from 0 to infinity
+    tau_N = (sum over pairs of the time present) / (number of departures)
+
+Averages run over all pairs and all time origins t0 from which t still lies inside the trajectory, so that pairs
+cut off by its end do not shorten anything. With a tolerance t*, absences of up to t* count as presence (Impey,
+Madden, McDonald, J. Phys. Chem. 87, 5071 (1983)); tau_N with t* = 0.5 ps is the direct method of Hofer, Tran,
+Schwenk, Rode, J. Comput. Chem. 25, 211 (2004). For departures at a constant rate all three times are equal.
+
+Memory holds the pairs present and sums over lags, whatever the length of the trajectory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, jackknife_error, leave_one_out
+
+DECAYED = np.exp(-1.0)  # a correlation that stays above this gives no integral
+_GONE = 0.02  # below this, nothing is added behind the last lag
+_ORIGINS = 20  # live time origins of the intermittent correlation
+
+
+@dataclass(frozen=True)
+class Decay:
+    """A correlation over lags and its time; times in frames."""
+
+    lags: np.ndarray  # (L,) frames
+    curve: np.ndarray  # (L,)
+    stderr: np.ndarray | None  # (L,)
+    time: float | None  # None: it has not fallen to 1/e within the lags
+    time_stderr: float | None
+
+
+class Survival:
+    """Continuous survival of pairs, fed with the keys of those present in each frame."""
+
+    def __init__(self, n_frames: int, n_blocks: int, max_lag: int, tolerance: int = 0):
+        """``max_lag`` and ``tolerance`` in frames; absences of up to ``tolerance`` frames are filled."""
+        self.n_frames, self.n_blocks, self.tolerance = n_frames, n_blocks, tolerance
+        self.max_lag = max(1, min(max_lag, n_frames - 1))
+        b = max(n_blocks, 1)
+        self._first = np.array([-(-k * n_frames // b) for k in range(b + 1)])  # first frame of each block
+        self._lived = np.zeros((b, self.max_lag + 2))  # differences over remaining lifetimes; last: beyond
+        self._possible = np.zeros((b, self.max_lag + 2))
+        self._beyond = np.zeros((b, 2))
+        self.departures = np.zeros(b)
+        self._keys = np.empty(0, dtype=np.int64)
+        self._start = np.empty(0, dtype=np.int64)
+        self._last = np.empty(0, dtype=np.int64)
+
+    def add(self, position: int, keys: np.ndarray) -> None:
+        """Pairs present at this frame, sorted and different, (n,) int64."""
+        at = np.searchsorted(self._keys, keys)
+        inside = at < len(self._keys)
+        known = inside.copy()
+        known[inside] = self._keys[at[inside]] == keys[inside]
+        self._last[at[known]] = position
+        gone = position - self._last > self.tolerance
+        if gone.any():
+            self._close(self._start[gone], self._last[gone], departed=True)
+        new = keys[~known]
+        if gone.any() or len(new):
+            stay = ~gone
+            merged = np.concatenate([self._keys[stay], new])
+            order = np.argsort(merged, kind="stable")
+            now = np.full(len(new), position)
+            self._keys = merged[order]
+            self._start = np.concatenate([self._start[stay], now])[order]
+            self._last = np.concatenate([self._last[stay], now])[order]
+
+    def _close(self, start: np.ndarray, last: np.ndarray, departed: bool) -> None:
+        b = len(self.departures)
+        if departed:
+            self.departures += np.bincount(block_of(last, self.n_frames, b), minlength=b)
+        end, longest = self.n_frames - 1, self.max_lag
+        early, late = (block_of(int(k), self.n_frames, b) for k in (start.min(), last.max()))
+        for block in range(early, late + 1):
+            low = np.maximum(start, self._first[block])
+            high = np.minimum(last, self._first[block + 1] - 1)
+            some = low <= high
+            low, high, final = low[some], high[some], last[some]
+            for column, (sums, until) in enumerate(((self._lived, final), (self._possible, end))):
+                least, most = until - high, until - low  # remaining frames of the origins in this block
+                sums[block] += np.bincount(np.minimum(least, longest + 1), minlength=longest + 2)
+                sums[block] -= np.bincount(np.minimum(most + 1, longest + 1), minlength=longest + 2)
+                self._beyond[block, column] += np.maximum(most - np.maximum(least - 1, longest), 0).sum()
+
+    def finish(self) -> None:
+        """Close what is still present; call once, before any result. An absence cut off by the end is filled."""
+        if len(self._keys):
+            self._close(self._start, np.full_like(self._last, self.n_frames - 1), departed=False)
+        self._keys = self._start = self._last = np.empty(0, dtype=np.int64)
+
+    def decay(self) -> Decay:
+        """S over lags 0 .. max_lag, and its time."""
+        lived, possible = (
+            np.cumsum(np.cumsum(sums[:, :-1], axis=1)[:, ::-1], axis=1)[:, ::-1] + self._beyond[:, [column]]
+            for column, sums in enumerate((self._lived, self._possible))
+        )
+        return decay_of(np.arange(self.max_lag + 1), lived, possible, self.n_blocks)
+
+    def counted(self) -> tuple[float | None, float | None]:
+        """tau_N in frames and its error; None without any departure."""
+        present = np.cumsum(self._lived[:, :-1], axis=1).sum(axis=1) + self._beyond[:, 0]
+        total = self.departures.sum()
+        if total == 0:
+            return None, None
+        if self.n_blocks == 0 or total < MIN_BLOCKS or (total - self.departures <= 0).any():
+            return float(present.sum() / total), None
+        parts = leave_one_out(present, np.ones(len(present))) / leave_one_out(self.departures, np.ones(len(present)))
+        return float(present.sum() / total), float(jackknife_error(parts))
+
+
+class Intermittent:
+    """Intermittent correlation of pairs, from evenly spaced time origins."""
+
+    def __init__(self, n_frames: int, n_blocks: int, max_lag: int):
+        self.n_frames, self.n_blocks = n_frames, n_blocks
+        self.max_lag = max(1, min(max_lag, n_frames - 1))
+        self.spacing = max(1, self.max_lag // _ORIGINS)
+        self._together = np.zeros((max(n_blocks, 1), self.max_lag + 1))
+        self._before = np.zeros_like(self._together)
+        self._origins: list[tuple[int, np.ndarray]] = []
+
+    def add(self, position: int, keys: np.ndarray) -> None:
+        """Pairs present at this frame, sorted and different, (n,) int64."""
+        if position % self.spacing == 0:
+            self._origins.append((position, keys))
+        self._origins = [(start, then) for start, then in self._origins if position - start <= self.max_lag]
+        for start, then in self._origins:
+            block = block_of(start, self.n_frames, self.n_blocks)
+            self._together[block, position - start] += _shared(then, keys)
+            self._before[block, position - start] += len(then)
+
+    def decay(self) -> Decay:
+        return decay_of(np.arange(self.max_lag + 1), self._together, self._before, self.n_blocks)
+
+
+def _shared(a: np.ndarray, b: np.ndarray) -> int:
+    """How many of the sorted keys a are in the sorted keys b."""
+    if not len(a) or not len(b):
+        return 0
+    at = np.minimum(np.searchsorted(b, a), len(b) - 1)
+    return int((b[at] == a).sum())
+
+
+def decay_of(lags: np.ndarray, above: np.ndarray, below: np.ndarray, n_blocks: int) -> Decay:
+    """The ratio of two sums (B, L) over blocks of time origins, with jackknife errors where all blocks serve."""
+    curve = _ratio(above.sum(axis=0), below.sum(axis=0))
+    known = np.isfinite(curve)
+    lags, curve, above, below = lags[known], curve[known], above[:, known], below[:, known]
+    time = decay_time(lags, curve)
+    used = below[:, 0] > 0 if len(lags) else np.zeros(0, dtype=bool)
+    if n_blocks == 0 or used.sum() < MIN_BLOCKS:
+        return Decay(lags, curve, None, time, None)
+    above, below = above[used], below[used]
+    parts = _ratio(above.sum(axis=0) - above, below.sum(axis=0) - below)
+    parts = np.where(np.isfinite(parts), parts, curve)
+    times = [decay_time(lags, part) for part in parts]
+    error = None if time is None or None in times else float(jackknife_error(np.array(times)))
+    return Decay(lags, curve, jackknife_error(parts), time, error)
+
+
+def decay_time(lags: np.ndarray, curve: np.ndarray) -> float | None:
+    """Integral of a decaying curve: trapezia to its last lag, and an exponential from its last half behind that.
+
+    None for a curve that has not fallen to 1/e, or whose last half does not fall.
+    """
+    if len(curve) < 2 or curve[-1] > DECAYED:
+        return None
+    low = np.flatnonzero(curve <= _GONE)
+    if len(low):  # noise behind the decay adds nothing but error
+        last = low[0] + 1
+        return float(np.trapezoid(curve[:last], lags[:last]))
+    inside = float(np.trapezoid(curve, lags))
+    half = lags >= lags[-1] / 2
+    if half.sum() < 2:
+        return None
+    slope = np.polyfit(lags[half], np.log(curve[half]), 1)[0]
+    return None if slope >= 0 else inside + float(curve[-1] / -slope)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return above / below

@@ -1,0 +1,35 @@
+"""Progress over the frames of a trajectory, on stderr."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+_PLAIN_EVERY = 10.0  # s between lines of progress where there is no terminal
+
+
+@contextmanager
+def frame_progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line every ten seconds elsewhere; nothing for what is done at once."""
+    if not sys.stderr.isatty():
+        yield _PlainProgress()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("frames", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _PlainProgress:
+    def __init__(self):
+        self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if time.monotonic() - self._last >= _PLAIN_EVERY:
+            self._last = time.monotonic()
+            click.echo(f"{done} of {total} frames", err=True)

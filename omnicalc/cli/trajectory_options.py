@@ -1,0 +1,45 @@
+"""The argument and options that every analysis of a trajectory has, and how such a verb is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from omnicalc.cli.frame_progress import frame_progress
+from omnicalc.cli.options import Folder
+
+_OPTIONS = (
+    click.option(
+        "--top",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Topology. Default: topology.pdb beside TRAJ, else a file of TRAJ's own name (.pdb, .psf, .gro, ...).",
+    ),
+    click.option("--start", type=int, help="First frame, counted from 0; negative counts from the end."),
+    click.option("--stop", type=int, help="Frame to stop before, as in a Python slice."),
+    click.option("--step", type=int, help="Use every STEP-th frame."),
+    click.option(
+        "--dt", "dt_ps", type=float, metavar="PS", help="Time between frames of the file. Default: what it says."
+    ),
+    click.option(
+        "--blocks", "n_blocks", type=int, default=10, show_default=True, help="Blocks for error bars, 5 or more."
+    ),
+    click.option("--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ."),
+)
+
+
+def trajectory_options(command):
+    """TRAJ (a trajectory, or the folder of a run) and the common options, passed on as keywords."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return click.argument("source", metavar="TRAJ", type=click.Path(path_type=Path))(command)
+
+
+def run(plan, **settings) -> None:
+    """Run one verb, write its files beside the trajectory or into ``out``, and print its table."""
+    from omnicalc.analysis.verbs import run_verb
+
+    with frame_progress() as progress:
+        written = run_verb(plan, progress=progress, **settings)
+    click.echo("\n".join(written.lines))
