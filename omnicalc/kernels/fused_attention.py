@@ -1,0 +1,221 @@
+"""Attention of E2Former-V2 as one differentiable operation on the Triton kernels, twice differentiable.
+
+Forces are its first derivatives and training on forces needs its second. Those are the gradients of
+<gradients, direction>, which is the tangent of the backward pass along the direction: the same kernels with TANGENT.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from omnicalc.errors import InputError
+from omnicalc.kernels.edge_lists import EdgeLists
+
+KINDS = {"softmax": 0, "softplus": 1, "sigmoid": 2}
+
+
+def available() -> bool:
+    """Whether Triton is installed. Looks without importing it."""
+    return find_spec("triton") is not None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is computed, apart from the numbers."""
+
+    kind: str = "softmax"  # of attention weights, one of KINDS
+    first: bool = True  # moments with the three components of the unit vector
+    zero: bool = False  # the plain sum, after those
+    storage: torch.dtype | None = None  # of keys and values inside, e.g. torch.bfloat16; None: as given
+
+    @property
+    def width(self) -> int:
+        return 3 * self.first + self.zero
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Block sizes of one launch: edges and heads at a time, warps."""
+
+    edges: int
+    heads: int
+    warps: int
+
+
+def tiles(heads: int, rows: int, double: bool = False) -> dict[str, Tile]:
+    """Tiles per kernel for ``rows`` = (l_max+1)^2 C / H rows per head; ``double`` for float64, which takes twice the
+    registers. Held free of register spills by the ahead-of-time test."""
+    area = 1024 if not double else 512
+    width = min(_power(heads), max(1, area // _power(rows)))
+    warps = max(1, width * _power(rows) // 256)
+    tile = Tile(1, width, warps)
+    return dict.fromkeys(("forward", "backward_target", "backward_source", "tangent_moments"), tile)
+
+
+def fused_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gate: Tensor,
+    factor: Tensor,
+    step: Tensor,
+    unit: Tensor,
+    edges: EdgeLists,
+    form: Form,
+) -> Tensor:
+    """sum_k alpha[n, k, h(c)] U[n, k, w] v[index[n, k], row, c] with channel c on head c mod H.
+
+    Shapes: q, k (N, H, d), v (N, rows, C), gate, factor (N, K, H), envelope step (N, K), unit (N, K, 3) -> (N, W, rows, C);
+    all of one dtype, float32 or float64. Weights alpha as in :mod:`omnicalc.kernels.triton_attention`.
+
+    Raises:
+        InputError: an unknown kind of weights, mixed or half-precision dtypes, or C that is no multiple of H.
+    """
+    tensors = {"q": q, "k": k, "v": v, "gate": gate, "factor": factor, "step": step, "unit": unit}
+    _check(tensors, form)
+    if q.shape[0] == 0:
+        return v.new_zeros(0, form.width, *v.shape[1:])
+    return _Moments.apply(*(t.contiguous() for t in tensors.values()), edges, form)
+
+
+def _check(tensors: dict[str, Tensor], form: Form) -> None:
+    if form.kind not in KINDS:
+        raise InputError(f"attention weights '{form.kind}' are not supported; choose one of: {', '.join(KINDS)}")
+    dtypes = {name: str(t.dtype).removeprefix("torch.") for name, t in tensors.items()}
+    if set(dtypes.values()) not in ({"float32"}, {"float64"}):
+        raise InputError(f"fused attention takes all tensors in float32 or all in float64, not {dtypes}")
+    if tensors["v"].shape[2] % tensors["q"].shape[1]:
+        raise InputError(f"{tensors['v'].shape[2]} channels are no multiple of {tensors['q'].shape[1]} attention heads")
+
+
+class _Moments(Function):
+    @staticmethod
+    def forward(ctx, q, k, v, gate, factor, step, unit, edges, form):
+        stored = [q, *_stored((k, v), form), gate, factor, step, unit]
+        call = _Call(stored, edges, form)
+        out, top, total = call.forward()
+        ctx.save_for_backward(q, k, v, gate, factor, step, unit, top, total)
+        ctx.edges, ctx.form = edges, form
+        return out
+
+    @staticmethod
+    def backward(ctx, grad):
+        *inputs, top, total = ctx.saved_tensors
+        return *_Gradients.apply(grad.contiguous(), *inputs, top, total, ctx.edges, ctx.form), None, None
+
+
+class _Gradients(Function):
+    """Gradients by the seven inputs; its own derivative by ``grad`` and by them."""
+
+    @staticmethod
+    def forward(ctx, grad, q, k, v, gate, factor, step, unit, top, total, edges, form):
+        stored = [q, *_stored((k, v), form), gate, factor, step, unit]
+        ctx.save_for_backward(grad, q, k, v, gate, factor, step, unit, top, total)
+        ctx.edges, ctx.form = edges, form
+        gradients, _ = _Call(stored, edges, form).backward(grad, top, total)
+        return gradients
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *direction):
+        grad, q, k, v, gate, factor, step, unit, top, total = ctx.saved_tensors
+        call = _Call([q, *_stored((k, v), ctx.form), gate, factor, step, unit], ctx.edges, ctx.form)
+        direction = [t.contiguous() for t in direction]
+        gradients, weights = call.backward(grad, top, total, direction)
+        return call.tangent_moments(direction, *weights), *gradients, None, None, None, None
+
+
+def _stored(tensors, form: Form):
+    return tensors if form.storage is None else tuple(t.to(form.storage) for t in tensors)
+
+
+class _Call:
+    """One set of inputs, and the launches on it."""
+
+    def __init__(self, inputs: list[Tensor], edges: EdgeLists, form: Form):
+        from omnicalc.kernels import triton_attention
+
+        self.kernels = triton_attention
+        self.inputs, self.edges, self.form = inputs, edges, form
+        self.n, self.heads, d = inputs[0].shape
+        self.shape = inputs[2].shape
+        self.k = edges.source.shape[1]
+        rows = self.shape[1] * self.shape[2] // self.heads
+        self.tiles = tiles(self.heads, rows, inputs[0].dtype == torch.float64)
+        self.sizes = sizes(self.heads, d, rows, form, inputs[0].dtype)
+
+    def forward(self) -> tuple[Tensor, Tensor, Tensor]:
+        out = self._new(self.n, self.form.width, *self.shape[1:])
+        top, total = self._new(self.n, self.heads), self._new(self.n, self.heads)
+        edges = (self.edges.source, self.edges.count)
+        self._launch("forward", *self.inputs, *edges, out, top, total, self.k)
+        return out, top, total
+
+    def backward(self, grad: Tensor, top: Tensor, total: Tensor, direction: list[Tensor] | None = None):
+        """The seven gradients, or their tangents along ``direction``; and alpha with its tangent."""
+        q, k, v, gate, factor, step, unit = self.inputs
+        parts = -(-self.heads // self.tiles["backward_target"].heads)
+        d_q, d_k, d_v = self._new(*q.shape), self._new(*k.shape), self._new(*v.shape)
+        d_gate, d_factor = torch.zeros_like(gate), torch.zeros_like(factor)  # slots that are padding stay zero
+        d_step, d_unit = step.new_zeros(parts, *step.shape), unit.new_zeros(parts, *unit.shape)
+        alpha, pull = torch.empty_like(gate), torch.empty_like(gate)
+        tangent = direction is not None
+        alpha_t, pull_t = (torch.empty_like(gate), torch.empty_like(gate)) if tangent else (None, None)
+        direction = direction if tangent else [None] * 7
+        edges, out = (self.edges.source, self.edges.count), (d_q, d_gate, d_factor, d_step, d_unit)
+        self._launch(
+            "backward_target", *self.inputs, *edges, top, total, grad, *direction, *out, alpha, alpha_t, pull, pull_t,
+            self.n, self.k, TANGENT=tangent,
+        )  # fmt: skip
+        self._launch(
+            "backward_source", q, unit, grad, alpha, pull, direction[0], direction[6], alpha_t, pull_t,
+            self.edges.pointer, self.edges.edge, d_k, d_v, self.k, TANGENT=tangent,
+        )  # fmt: skip
+        return (d_q, d_k, d_v, d_gate, d_factor, d_step.sum(0), d_unit.sum(0)), (alpha, alpha_t)
+
+    def tangent_moments(self, direction: list[Tensor], alpha: Tensor, alpha_t: Tensor) -> Tensor:
+        """Derivative of the moments along ``direction``."""
+        out = self._new(self.n, self.form.width, *self.shape[1:])
+        edges = (self.edges.source, self.edges.count)
+        v, unit = self.inputs[2], self.inputs[6]
+        arguments = (v, unit, alpha, direction[2], direction[6], alpha_t, *edges, out, self.k)
+        self._launch("tangent_moments", *arguments)
+        return out
+
+    def _new(self, *shape) -> Tensor:
+        return self.inputs[0].new_empty(shape)
+
+    def _launch(self, name: str, *arguments, **constants) -> None:
+        kernel, tile = getattr(self.kernels, name), self.tiles[name]
+        constants |= self.sizes | {"BK": tile.edges, "BH": tile.heads}
+        wanted = {key: value for key, value in constants.items() if key in kernel.arg_names}
+        grid = (self.n, -(-self.heads // tile.heads))
+        with torch.cuda.device_of(self.inputs[0]):
+            kernel[grid](*arguments, **wanted, num_warps=tile.warps)
+
+
+def sizes(heads: int, d: int, rows: int, form: Form, dtype: torch.dtype) -> dict:
+    """The compile-time constants of the kernels, apart from tiles; ``rows`` as in :func:`tiles`."""
+    import triton.language as tl
+
+    return {
+        "SCALE": d**-0.5,
+        "H": heads,
+        "D": d,
+        "P": rows,
+        "KIND": KINDS[form.kind],
+        "FIRST": form.first,
+        "ZERO": form.zero,
+        "ACC": tl.float64 if dtype == torch.float64 else tl.float32,
+        "BD": _power(d),
+        "BP": _power(rows),
+    }
+
+
+def _power(n: int) -> int:
+    """The least power of two that is not below ``n``."""
+    return 1 << (n - 1).bit_length()
