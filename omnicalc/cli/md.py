@@ -3,26 +3,38 @@
 import secrets
 import shlex
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 
 import click
 
 from omnicalc.cli.options import Folder
 from omnicalc.errors import InputError
+from omnicalc.md.guard_settings import ACTIONS, GUARDS
 from omnicalc.md.settings import Settings
 
-_SETTINGS = (
-    "steps",
-    "timestep_fs",
-    "temperature_K",
-    "ensemble",
-    "friction_per_fs",
-    "interval",
-    "restart_interval",
-    "seed",
-)
+_SETTINGS = tuple(field.name for field in fields(Settings))
 _DEFAULT_MODEL = "ubio-s3"
-_ENSEMBLES = {"nvt": "Langevin dynamics, BAOAB", "nve": "velocity Verlet, centre of mass at rest"}
+_INTEGRATORS = {
+    "nve": "velocity Verlet, centre of mass at rest",
+    "langevin": "Langevin dynamics, BAOAB",
+    "bussi": "stochastic velocity rescaling",
+    "nhc": "Nosé-Hoover chain",
+}
+_BAROSTATS = {"rescale": "stochastic cell rescaling", "mc": "Monte-Carlo barostat"}
+
+
+class Ramp(click.ParamType):
+    """One number, or two with a colon between them."""
+
+    name = "number[:number]"
+
+    def convert(self, value, param, ctx):
+        try:
+            first, _, last = value.partition(":")
+            return float(first), (float(last) if _ else None)
+        except ValueError:
+            self.fail(f"'{value}' is no number and no two with a colon, such as 300 or 300:600", param, ctx)
 
 
 @click.command(name="md", context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,18 +55,80 @@ _ENSEMBLES = {"nvt": "Langevin dynamics, BAOAB", "nve": "velocity Verlet, centre
 )
 @click.option(
     "--temperature",
-    "temperature_K",
-    type=float,
-    help=f"Temperature in K. [default: {Settings.temperature_K:g}]",
+    type=Ramp(),
+    help=f"Temperature in K; 300:600 is a linear ramp over the run. [default: {Settings.temperature_K:g}]",
 )
+@click.option("--ensemble", help=f"nvt, npt (with a barostat) or nve (without a bath). [default: {Settings.ensemble}]")
 @click.option(
-    "--ensemble", help=f"nvt (Langevin, BAOAB) or nve (velocity Verlet). [default: {Settings.ensemble}]"
+    "--thermostat",
+    help="langevin (BAOAB), bussi (stochastic velocity rescaling) or nhc (Nosé-Hoover chain). "
+    f"[default: {Settings.thermostat}]",
 )
 @click.option(
     "--friction",
     "friction_per_fs",
     type=float,
     help=f"Langevin friction in 1/fs. [default: {Settings.friction_per_fs}]",
+)
+@click.option(
+    "--thermostat-time",
+    "thermostat_time_fs",
+    type=float,
+    help=f"Relaxation time of bussi and nhc in fs. [default: {Settings.thermostat_time_fs:g}]",
+)
+@click.option(
+    "--pressure",
+    type=Ramp(),
+    help=f"Pressure of npt in bar; 1:1000 is a linear ramp over the run. [default: {Settings.pressure_bar:g}]",
+)
+@click.option(
+    "--barostat",
+    help="rescale (stochastic cell rescaling, by the stress) or mc (Monte Carlo, by the energy, whole molecules). "
+    f"[default: {Settings.barostat}]",
+)
+@click.option(
+    "--coupling",
+    help="What of the cell moves: isotropic, semi-isotropic (a and b together, c apart) or anisotropic. "
+    f"[default: {Settings.coupling}]",
+)
+@click.option(
+    "--barostat-time",
+    "barostat_time_fs",
+    type=float,
+    help=f"Relaxation time of the pressure under rescale in fs. [default: {Settings.barostat_time_fs:g}]",
+)
+@click.option(
+    "--compressibility",
+    "compressibility_per_bar",
+    type=float,
+    help="Rough compressibility in 1/bar for rescale; sets how fast the cell moves, not what it samples. "
+    f"[default: {Settings.compressibility_per_bar:g}, of water]",
+)
+@click.option(
+    "--barostat-interval",
+    type=int,
+    help=f"Steps between moves of the cell. [default: {Settings.barostat_interval}]",
+)
+@click.option("--ramp-steps", type=int, help="Steps that a ramp takes. [default: those of the run]")
+@click.option(
+    "--hmr",
+    "hydrogen_mass",
+    type=float,
+    help="Mass of bonded hydrogens in amu, such as 3, taken from their partners, for a longer time step.",
+)
+@click.option("--fix", help="Atoms that stay where they are: numbers from 0, ranges, elements, as in 0-11,20,Na.")
+@click.option(
+    "--restrain",
+    "restraints",
+    help="Atoms held where they start by springs in eV/Å^2, as in '0-11:5;Na:0.5'.",
+)
+@click.option(
+    "--guard",
+    "guards",
+    multiple=True,
+    help="What a guard does, NAME=ACTION or NAME=ACTION:LIMIT. Names: "
+    + ", ".join(f"{name} ({guard.action})" for name, guard in GUARDS.items())
+    + f". Actions: {', '.join(ACTIONS)}.",
 )
 @click.option(
     "--interval", type=int, help=f"Steps between frames and log lines. [default: {Settings.interval}]"
@@ -92,7 +166,7 @@ def command(structure: Path, out: Path | None, resume: bool, threads: int | None
     \b
     Writes into the folder of the run:
       traj.dcd, topology.pdb   trajectory, unwrapped coordinates, and the topology for it
-      log.csv                  step, time, energies, temperature
+      log.csv                  step, time, energies, temperature; volume and pressure with a barostat
       restart.npz              the state to --resume from (restart.previous.npz: the one before)
       run.json                 settings, seed, versions, hash of the weights
       timing.csv, energy.png, temperature.png
@@ -118,18 +192,34 @@ def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]
     """Settings from the command line, else from the run to be resumed, else the defaults; whether the seed
     was drawn.
     """
-    values = {name: given[name] for name in _SETTINGS if given[name] is not None}
+    values = _given_settings(given)
     if stored is not None:
         from omnicalc.md.record import check_same_settings
 
         check_same_settings(
             stored, values | {name: given[name] for name in ("head", "dtype", "skin")}, folder.path
         )
-        values = {name: stored["settings"][name] for name in _SETTINGS} | values
+        values = stored["settings"] | values
     drawn = "seed" not in values
     if drawn:
         values["seed"] = secrets.randbelow(2**31)
     return Settings(**values), drawn
+
+
+def _given_settings(given: dict) -> dict:
+    """Settings that were typed, by name; a ramp is two of them."""
+    values = {name: given[name] for name in _SETTINGS if given.get(name) is not None and name != "guards"}
+    if given["guards"]:
+        values["guards"] = ",".join(given["guards"])
+    for option, first, last in (
+        ("temperature", "temperature_K", "temperature_end_K"),
+        ("pressure", "pressure_bar", "pressure_end_bar"),
+    ):
+        if given[option] is not None:
+            values[first] = given[option][0]
+            if given[option][1] is not None:
+                values[last] = given[option][1]
+    return values
 
 
 def _run(
@@ -230,12 +320,11 @@ def _threads(number: int | None):
 
 def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: bool, resumed: bool) -> None:
     """What is about to run, before anything is written."""
+    from omnicalc.md.dynamics import Dynamics
     from omnicalc.md.initial import given_velocities
-    from omnicalc.md.state import degrees_of_freedom
 
     structure, model = job.structure, job.model
-    nvt = settings.ensemble == "nvt"
-    bath = f", {settings.temperature_K:g} K, friction {settings.friction_per_fs:g} 1/fs" if nvt else ""
+    dynamics = Dynamics(job, settings)
     if resumed:
         velocities = "as the run had them"
     elif given_velocities(job.atoms) is not None:
@@ -243,7 +332,6 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
     else:
         velocities = f"Maxwell-Boltzmann at {settings.temperature_K:g} K"
     reason = "as asked" if given["head"] else "as before" if resumed else "the first that knows all elements"
-    freedom = degrees_of_freedom(structure["atoms"], not nvt)
     periodic = "".join(a for a, p in zip("abc", structure["pbc"], strict=True) if p) or "nowhere"
     lines = {
         "model": f"{model['name']}, sha256 {(model['sha256'] or 'unknown')[:12]}",
@@ -254,8 +342,9 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
         "structure": f"{structure['file']}: {structure['atoms']} atoms, {structure['formula']}, "
         f"periodic along {periodic}, charge {structure['charge']:+d}, spin {structure['spin']}",
         "velocities": velocities,
-        "ensemble": f"{settings.ensemble}: {_ENSEMBLES[settings.ensemble]}{bath}; "
-        f"{freedom} degrees of freedom",
+        "ensemble": f"{settings.ensemble}: {_bath(settings)}; {dynamics.degrees_of_freedom} degrees of freedom",
+        "barostat": _barostat(settings, dynamics),
+        "atoms": _atoms(settings, dynamics),
         "run": f"{settings.steps} steps of {settings.timestep_fs:g} fs, "
         f"a frame every {settings.interval} steps",
         "seed": f"{settings.seed}{' (drawn)' if drawn else ''}",
@@ -264,12 +353,62 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
     for name, text in lines.items():
         if text:
             click.echo(f"{name:<10} {text}")
-    if not nvt and not model["conservative"]:
+    if settings.ensemble == "npt" and not model.get("stress_trained", False):
+        click.echo(
+            f"note: {model['name']} was not trained on stresses; its pressure follows from energies and forces alone, "
+            "so compare the density with experiment before you rely on it",
+            err=True,
+        )
+    if not settings.has_bath and not model["conservative"]:
         click.echo(
             f"warning: the forces of {model['name']} are not the gradient of its energy, so the total energy "
             "of an nve run drifts; use --ensemble nvt, or a conservative model (omnicalc models)",
             err=True,
         )
+
+
+def _bath(settings: Settings) -> str:
+    """Integrator and heat bath in words."""
+    if not settings.has_bath:
+        return _INTEGRATORS["nve"]
+    kelvin = f"{settings.temperature_K:g} K"
+    if settings.temperature_end_K is not None:
+        kelvin = f"{settings.temperature_K:g} to {settings.temperature_end_K:g} K in {settings.ramp_steps} steps"
+    pace = f"time {settings.thermostat_time_fs:g} fs"
+    if settings.thermostat == "langevin":
+        pace = f"friction {settings.friction_per_fs:g} 1/fs"
+    return f"{_INTEGRATORS[settings.thermostat]}, {kelvin}, {pace}"
+
+
+def _barostat(settings: Settings, dynamics) -> str:
+    """Barostat in words; empty without one."""
+    if settings.ensemble != "npt":
+        return ""
+    bar = f"{settings.pressure_bar:g} bar"
+    if settings.pressure_end_bar is not None:
+        bar = f"{settings.pressure_bar:g} to {settings.pressure_end_bar:g} bar in {settings.ramp_steps} steps"
+    pace = f"every {settings.barostat_interval} steps"
+    if settings.barostat == "rescale":
+        pace = f"time {settings.barostat_time_fs:g} fs, {pace}"
+    text = f"{_BAROSTATS[settings.barostat]}, {settings.coupling}, {bar}, {pace}"
+    if dynamics.molecules is not None:
+        text += f", {dynamics.molecules.count} molecules"
+        if dynamics.molecules.networks:
+            text += f" (atoms of {dynamics.molecules.networks} endless networks count one by one)"
+    return text
+
+
+def _atoms(settings: Settings, dynamics) -> str:
+    """What is special about some of the atoms."""
+    parts = []
+    if len(dynamics.fixed):
+        parts.append(f"{len(dynamics.fixed)} fixed")
+    if dynamics.forces.restraints:
+        parts.append(f"{sum(len(spring.atoms) for spring in dynamics.forces.restraints)} held by springs")
+    if settings.hydrogen_mass is not None:
+        changed = int((abs(dynamics.masses.cpu().numpy() - dynamics.job.atoms.get_masses()) > 1e-9).sum())
+        parts.append(f"bonded hydrogens of {settings.hydrogen_mass:g} amu, {changed} masses changed")
+    return "; ".join(parts)
 
 
 def _closing_words(structure: Path, out: Path | None, folder, settings: Settings, result, periodic: bool) -> None:

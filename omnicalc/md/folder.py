@@ -12,6 +12,8 @@ from omnicalc.errors import InputError
 from omnicalc.files import made_folder, not_writable
 from omnicalc.md.files import replace_file
 
+RECORD_FORMAT = 2  # of run.json and of the restart files beside it
+
 
 class RunFolder:
     """Paths of a run's files."""
@@ -41,6 +43,7 @@ class RunFolder:
             self.energy_plot,
             self.temperature_plot,
         ) = (self.path / name for name in self.NAMES)
+        self.cell_plot = self.path / "cell.png"  # of npt runs
 
     def check_free(self) -> None:
         """Raise :class:`InputError` when a new run here would touch something that exists."""
@@ -63,9 +66,16 @@ class RunFolder:
         self._check_writable()
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            return record if {"settings", "structure", "model"} <= record.keys() else _damaged(self.record)
+            if not {"settings", "structure", "model"} <= record.keys():
+                return _damaged(self.record)
         except (OSError, ValueError, AttributeError):
             return _damaged(self.record)
+        if record.get("format") != RECORD_FORMAT:
+            raise InputError(
+                f"{self.record} has format {record.get('format')}, this version reads {RECORD_FORMAT}: go on with "
+                f"omnicalc {record.get('versions', {}).get('omnicalc')}, or start another run with --out"
+            )
+        return record
 
     def write_record(self, record: dict) -> None:
         replace_file(self.record, (json.dumps(record, indent=2, allow_nan=False) + "\n").encode())

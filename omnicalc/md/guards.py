@@ -1,60 +1,216 @@
-"""What stops a run before it writes nonsense."""
+"""What watches over a run, so that it stops before it writes nonsense. Which, and how: see ``guard_settings``."""
 
 from __future__ import annotations
 
+import io
 import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
-from ase.data import chemical_symbols
+from ase.data import chemical_symbols, covalent_radii
 
-from omnicalc.errors import RunError
-from omnicalc.md.state import State
+from omnicalc.errors import InputError, RunError
+from omnicalc.md.files import replace_file
+from omnicalc.md.guard_settings import GUARDS, guard_rules
+from omnicalc.pair_search import search_pairs
 
-FORCE_LIMIT = 1000.0  # eV/Å; a hundred times the largest forces in hot water
-TEMPERATURE_LIMIT = 10_000.0  # K, or twenty times the bath's temperature where that is more
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from omnicalc.md.settings import Settings
+    from omnicalc.md.state import State
+
 _REMEDY = "start another run (--out) with a smaller --timestep, or from a relaxed structure"
+_NEAR = 4.0  # Å, how far the neighbour named beside an atom may be
 
 
-def check_forces(state: State, numbers: torch.Tensor) -> None:
-    """Refuse a state whose energy or forces are not finite or whose forces exceed ``FORCE_LIMIT``;
-    ``numbers`` (N,) atomic numbers.
+class Guards:
+    """All guards of a run. ``tell`` gets what is only warned about, once until it is over."""
 
-    Costs one reduction per step. Raises :class:`RunError` naming the step, the atom and what is wrong.
-    """
-    largest = float(torch.linalg.vector_norm(state.forces, math.inf))  # not finite when any component is not
-    if largest <= FORCE_LIMIT and math.isfinite(float(state.energy.sum())):
-        return
-    bad = (~state.forces.isfinite()).any(dim=1)
-    where = f"at step {state.step}"
-    if bool(bad.any()):
-        atom = int(bad.nonzero()[0, 0])
-        raise RunError(
-            f"{where} the force on {_named(atom, numbers)} is not finite: {_vector(state, atom)} eV/Å; {_REMEDY}"
+    def __init__(self, settings: Settings, atoms: Atoms, folder: Path, tell: Callable[[str], None]):
+        self.settings, self.folder, self.tell = settings, folder, tell
+        self.rules = guard_rules(settings.guards)
+        self.atoms, self.numbers, self.pbc = atoms, atoms.numbers, np.asarray(atoms.pbc)
+        self.volume = abs(float(np.linalg.det(atoms.cell.array)))
+        heat = max(1.0, settings.hottest_K / 300.0)
+        self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
+        self.force = self._limit("force")
+        self._over: set[str] = set()
+
+    def check_step(self, state: State, before: State | None = None) -> None:
+        """Forces, energy and cell of a new state; costs one reduction. Raises :class:`RunError` where to stop.
+
+        Values that are not finite stop a run whatever is configured: there is no going on from them.
+        """
+        largest = float(torch.linalg.vector_norm(state.forces, math.inf))  # not finite when any component is not
+        energy = float(state.energy.sum())
+        if not math.isfinite(largest) or not math.isfinite(energy):
+            raise RunError(self._not_finite(state))
+        self._judge("force", largest > self.force, state, lambda: self._large_force(state))
+        if before is None:
+            return
+        jump = energy - float(before.energy.sum())
+        self._judge("jump", abs(jump) > self.jump_eV, state, lambda: self._jump(state, before, jump))
+        if state.cell is not before.cell:
+            self._check_box(state)
+
+    def check_frame(self, state: State, temperature_K: float, drift_eV: float | None = None) -> None:
+        """What is looked at with every frame: temperature, distances, drift, disk."""
+        usual = max(GUARDS["temperature"].limit, 20.0 * self.settings.hottest_K)
+        hottest = self.rules["temperature"].limit or usual
+        self._judge(
+            "temperature",
+            not temperature_K <= hottest,
+            state,
+            lambda: (
+                f"the temperature is {temperature_K:.4g} K, above {hottest:g} K; "
+                f"the fastest atom is {self._named(self._fastest(state))}; {_REMEDY}"
+            ),
         )
-    if largest <= FORCE_LIMIT:
-        raise RunError(f"{where} the energy is not finite: {state.energy.tolist()} eV; {_REMEDY}")
-    atom = int(state.forces.abs().amax(dim=1).argmax())
-    raise RunError(
-        f"{where} the force on {_named(atom, numbers)} exceeds {FORCE_LIMIT:g} eV/Å: "
-        f"{_vector(state, atom)} eV/Å; {_REMEDY}"
-    )
+        if self.rules["distance"].action != "off":
+            close = self._too_close(state)
+            self._judge("distance", close is not None, state, lambda: f"{close}; {_REMEDY}")
+        if drift_eV is not None:
+            limit = self._limit("drift") * state.n_atoms
+            self._judge(
+                "drift",
+                not abs(drift_eV) <= limit,
+                state,
+                lambda: (
+                    f"the conserved energy has drifted by {drift_eV:.4g} eV since the start, more than {limit:.4g} eV; "
+                    "use a smaller --timestep, or a model whose forces are the gradient of its energy"
+                ),
+            )
+        self.check_disk(state)
+
+    def check_disk(self, state: State) -> None:
+        """Free space where the run writes."""
+        if self.rules["disk"].action == "off":
+            return
+        place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        free, least = shutil.disk_usage(place).free / 1e6, self._limit("disk")
+        self._judge(
+            "disk",
+            free < least,
+            state,
+            lambda: f"the disk of {self.folder} has {free:.0f} MB left, less than {least:g} MB; make room",
+        )
+
+    def _judge(self, name: str, tripped: bool, state: State, message: Callable[[], str]) -> None:
+        if not tripped:
+            self._over.discard(name)
+            return
+        action = self.rules[name].action
+        if action == "off" or (name in self._over and action != "stop"):
+            return
+        text = f"at step {state.step} {message()}"
+        if action == "stop":
+            raise RunError(f"{text} (guard {name}; --guard {name}=warn goes on)")
+        self._over.add(name)
+        if action == "save":
+            path = self.folder / f"guard_{name}_{state.step}.xyz"
+            _save_structure(path, self.atoms, state)
+            text += f"; saved as {path}"
+        self.tell(f"warning: {text}")
+
+    def _limit(self, name: str) -> float:
+        return self.rules[name].limit or GUARDS[name].limit
+
+    def _not_finite(self, state: State) -> str:
+        bad = (~state.forces.isfinite()).any(dim=1)
+        if not bool(bad.any()):
+            return f"at step {state.step} the energy is not finite: {state.energy.tolist()} eV; {_REMEDY}"
+        atom = int(bad.nonzero()[0, 0])
+        return (
+            f"at step {state.step} the force on {self._named(atom)} is not finite: {_vector(state, atom)} eV/Å"
+            f"{self._neighbour(state, atom)}; {_REMEDY}"
+        )
+
+    def _large_force(self, state: State) -> str:
+        atom = int(state.forces.abs().amax(dim=1).argmax())
+        return (
+            f"the force on {self._named(atom)} exceeds {self.force:g} eV/Å: {_vector(state, atom)} eV/Å"
+            f"{self._neighbour(state, atom)}; {_REMEDY}"
+        )
+
+    def _jump(self, state: State, before: State, jump: float) -> str:
+        atom = int((state.forces - before.forces).square().sum(dim=1).argmax())
+        return (
+            f"the potential energy has changed by {jump:.4g} eV in one step, more than {self.jump_eV:.4g} eV; the "
+            f"force changed most on {self._named(atom)}{self._neighbour(state, atom)}; {_REMEDY}"
+        )
+
+    def _check_box(self, state: State) -> None:
+        factor, volume = self._limit("box"), state.volume
+        inside = self.volume / factor <= volume <= self.volume * factor
+        self._judge(
+            "box",
+            not inside,
+            state,
+            lambda: (
+                f"the volume is {volume:.5g} Å^3, {volume / self.volume:.3g} times that of the start; "
+                f"no more than a factor {factor:g} is expected. Check --pressure, and that the model knows this density"
+            ),
+        )
+
+    def _too_close(self, state: State) -> str | None:
+        """The closest pair, in words, when it is nearer than the limit times the sum of covalent radii."""
+        radii = self._limit("distance") * covalent_radii[self.numbers]
+        i, j, distance = _pairs(state, self.pbc, 2.0 * float(radii.max()))
+        near = np.flatnonzero(distance < radii[i] + radii[j])
+        if not near.size:
+            return None
+        k = near[distance[near].argmin()]
+        a, b = sorted((int(i[k]), int(j[k])))
+        return f"{self._named(a)} and {self._named(b)} are {distance[k]:.3f} Å apart, too close"
+
+    def _neighbour(self, state: State, atom: int) -> str:
+        """The neighbour nearest to ``atom``, in words; empty when there is none near."""
+        try:
+            i, j, distance = _pairs(state, self.pbc, _NEAR)
+        except InputError:  # positions that are not finite
+            return ""
+        mine = np.flatnonzero(i == atom)
+        if not mine.size:
+            return ""
+        k = mine[distance[mine].argmin()]
+        return f", nearest to it {self._named(int(j[k]))} at {distance[k]:.3f} Å"
+
+    def _fastest(self, state: State) -> int:
+        return int((state.masses * state.velocities.square().sum(dim=1)).argmax())
+
+    def _named(self, atom: int) -> str:
+        return f"atom {atom} ({chemical_symbols[int(self.numbers[atom])]})"
 
 
-def check_temperature(state: State, temperature_K: float, bath_K: float, numbers: torch.Tensor) -> None:
-    """Refuse an exploding temperature. Raises :class:`RunError` naming the step and the fastest atom."""
-    limit = max(TEMPERATURE_LIMIT, 20.0 * bath_K)
-    if temperature_K <= limit:  # false for NaN
-        return
-    share = state.masses * state.velocities.square().sum(dim=1)
-    raise RunError(
-        f"at step {state.step} the temperature is {temperature_K:.4g} K, above {limit:g} K; "
-        f"the fastest atom is {_named(int(share.argmax()), numbers)}; {_REMEDY}"
-    )
-
-
-def _named(atom: int, numbers: torch.Tensor) -> str:
-    return f"atom {atom} ({chemical_symbols[int(numbers[atom])]})"
+def _pairs(state: State, pbc: np.ndarray, cutoff: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Target (E,), source (E,) and distance (E,), Å, of all pairs within ``cutoff``."""
+    positions, cell = state.positions.cpu().numpy(), state.cell.cpu().numpy()
+    i, j, shift = search_pairs(positions, cell, pbc, cutoff)
+    return i, j, np.linalg.norm(positions[i] - positions[j] - shift @ cell, axis=1)
 
 
 def _vector(state: State, atom: int) -> str:
     return "(" + ", ".join(f"{x:.4g}" for x in state.forces[atom].tolist()) + ")"
+
+
+def _save_structure(path: Path, atoms: Atoms, state: State) -> None:
+    """Extended XYZ with positions, momenta and forces."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import write
+
+    frame = atoms.copy()
+    frame.set_constraint()
+    frame.positions[:] = state.positions.cpu().numpy()
+    frame.set_masses(state.masses.cpu().numpy())
+    frame.set_velocities(state.velocities.cpu().numpy())
+    frame.cell[:] = state.cell.cpu().numpy()
+    energy, forces = float(state.energy.sum()), state.forces.cpu().numpy()
+    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
+    buffer = io.StringIO()
+    write(buffer, frame, format="extxyz")
+    replace_file(path, buffer.getvalue().encode())

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.md import guards
-from omnicalc.md.integrators import ForcesFn
+from omnicalc.md.dynamics import Dynamics
+from omnicalc.md.guards import Guards
 from omnicalc.md.observables import kinetic_energy, temperature
 from omnicalc.md.settings import Settings
 from omnicalc.md.state import State, draw_velocities, remove_com_velocity
@@ -19,38 +19,39 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-def initial_state(atoms: Atoms, forces_fn: ForcesFn, settings: Settings, device: str = "cpu") -> State:
+def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: Guards, device: str = "cpu") -> State:
     """State at step 0: the structure's own velocities, or Maxwell-Boltzmann at the settings' temperature.
 
-    With ``nve`` the centre of mass is set at rest either way, and stays so. Raises :class:`InputError` for
-    masses or velocities that cannot be, and for constraints, which this engine does not keep;
-    :class:`RunError` when energy or forces are not finite.
+    Fixed atoms are at rest; where the dynamics keeps the momentum, the centre of mass is set at rest and stays so.
+    Raises :class:`InputError` for velocities that cannot be, :class:`omnicalc.errors.RunError` when energy, forces
+    or temperature are such that the run would stop at once.
     """
-    _check_masses(atoms)
-    if atoms.constraints:
-        kinds = ", ".join(sorted({type(c).__name__ for c in atoms.constraints}))
-        raise InputError(
-            f"the structure has constraints ({kinds}), which would not be kept; "
-            "remove them (atoms.set_constraint())"
-        )
     generator = torch.Generator(device=device).manual_seed(settings.seed)
-    masses = _tensor(atoms.get_masses(), device)
+    masses = dynamics.masses
     given = given_velocities(atoms)
     velocities = (
-        draw_velocities(masses, settings.temperature_K, generator)
-        if given is None
-        else _tensor(given, device)
+        draw_velocities(masses, settings.temperature_K, generator) if given is None else _tensor(given, device)
     )
-    com_removed = settings.ensemble == "nve"
-    if com_removed:
+    if len(dynamics.fixed):
+        velocities = velocities.index_fill(0, torch.tensor(dynamics.fixed, device=device), 0.0)
+    if dynamics.com_removed:
         velocities = remove_com_velocity(velocities, masses)
-    positions = _tensor(atoms.positions, device)
-    energy, forces = forces_fn(positions)
-    state = State(positions, velocities, forces, energy, masses, 0, generator, com_removed)
-    numbers = torch.as_tensor(atoms.numbers)
-    guards.check_forces(state, numbers)
-    kelvin = temperature(kinetic_energy(state), state.degrees_of_freedom)
-    guards.check_temperature(state, kelvin, settings.temperature_K, numbers)
+    positions, cell = _tensor(atoms.positions, device), _tensor(atoms.cell.array, device)
+    state = State.start(
+        positions,
+        velocities,
+        masses=masses,
+        generator=generator,
+        com_removed=dynamics.com_removed,
+        taken=dynamics.taken,
+        cell=cell,
+        **dynamics.start(positions, cell),
+    )
+    guards.check_step(state)
+    kinetic = kinetic_energy(state)
+    guards.check_frame(state, temperature(kinetic, state.degrees_of_freedom))
+    if not kinetic > 0 and settings.has_bath and settings.thermostat == "bussi":
+        raise InputError("no atom that may move has a velocity, and bussi scales velocities; use --thermostat langevin")
     return state
 
 
@@ -66,16 +67,6 @@ def given_velocities(atoms: Atoms) -> np.ndarray | None:
             "finite ones are needed, or none"
         )
     return atoms.get_velocities()
-
-
-def _check_masses(atoms: Atoms) -> None:
-    masses = atoms.get_masses()
-    wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
-    if wrong.size:
-        k = int(wrong[0])
-        raise InputError(
-            f"atom {k} ({atoms[k].symbol}) has the mass {masses[k]} amu; a positive one is needed"
-        )
 
 
 def _tensor(array: np.ndarray, device: str) -> Tensor:

@@ -1,8 +1,10 @@
 """Integrators: pure functions that take a state one step further, with one force call each.
 
 ``step(state, forces_fn, settings) -> State``. ``forces_fn`` maps positions (N, 3) to the potential energy
-(S,) and the forces (N, 3), in eV and eV/Å. Nothing is changed in place; the same state gives the same next
-state, random numbers included.
+(S,) and the forces (N, 3), in eV and eV/Å; where the cell moves or stress is wanted it is called as
+:class:`omnicalc.md.forces.Forces`. Nothing is changed in place; the same state gives the same next state, random
+numbers included. The thermostats that rescale velocities are in :mod:`bussi`, :mod:`nose_hoover` and
+:mod:`quantum`, beside this one.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import torch
 from ase import units
 from torch import Tensor
 
+from omnicalc.md.cell_rescaling import CellRescaling, strained
 from omnicalc.md.state import State
 
-ForcesFn = Callable[[Tensor], tuple[Tensor, Tensor]]
+ForcesFn = Callable[..., tuple]
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,53 @@ class Integration:
 
     timestep: float  # ASE time units, Å·sqrt(amu/eV)
     temperature_K: float = 0.0  # noqa: N815 - of the heat bath; not used by velocity Verlet
-    friction: float = 0.0  # per ASE time unit; not used by velocity Verlet
+    friction: float = 0.0  # per ASE time unit; of Langevin dynamics and the quantum bath
+    time: float = math.inf  # ASE time units; relaxation time of velocity rescaling and Nosé-Hoover chains
+    mobile: Tensor | None = None  # (N, 1) float64, 0 for fixed atoms, which get no noise, else 1; None: all move
+    rescaling: CellRescaling | None = None  # stochastic cell rescaling; None: not that barostat
+    moving_cell: bool = False  # whether any barostat acts, so that every force call needs the cell
+    stress_at: Callable[[int], bool] = lambda step: False  # whether the state after this step needs its stress
 
     @classmethod
     def from_fs(
-        cls, timestep_fs: float, temperature_K: float = 0.0, friction_per_fs: float = 0.0
+        cls, timestep_fs: float, temperature_K: float = 0.0, friction_per_fs: float = 0.0, **more
     ) -> Integration:
-        return cls(timestep_fs * units.fs, temperature_K, friction_per_fs / units.fs)
+        return cls(timestep_fs * units.fs, temperature_K, friction_per_fs / units.fs, **more)
+
+
+def arrive(
+    state: State, positions: Tensor, velocities: Tensor, forces_fn: ForcesFn, settings: Integration, **changed
+) -> State:
+    """The end of every step, at ``positions`` with the velocities of half a step before: the cell is rescaled where
+    that is due, then comes the force call and the last half kick.
+    """
+    step, cell = state.step + 1, state.cell
+    rescaling = settings.rescaling
+    if rescaling is not None and step % rescaling.interval == 0:
+        generator = changed.setdefault("generator", state.generator.clone_state())
+        positions, velocities, cell = strained(
+            state, positions, velocities, rescaling, settings.temperature_K, settings.timestep, generator
+        )
+    wants_stress = settings.stress_at(step)
+    if settings.moving_cell or wants_stress:
+        energy, forces, *rest = forces_fn(positions, cell, wants_stress)
+    else:
+        energy, forces, *rest = forces_fn(positions)
+    stress = state.stress
+    if wants_stress:
+        stress = rest[0] if rest[0] is not None else torch.full_like(cell, torch.nan)
+    velocities = torch.addcdiv(velocities, forces, state.masses[:, None], value=0.5 * settings.timestep)
+    return replace(
+        state,
+        positions=positions,
+        velocities=velocities,
+        forces=forces,
+        energy=energy,
+        step=step,
+        cell=cell,
+        stress=stress,
+        **changed,
+    )
 
 
 def velocity_verlet(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
@@ -57,11 +100,7 @@ def velocity_verlet(state: State, forces_fn: ForcesFn, settings: Integration) ->
     h, masses = settings.timestep, state.masses[:, None]
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
     positions = torch.add(state.positions, velocities, alpha=h)
-    energy, forces = forces_fn(positions)
-    velocities = torch.addcdiv(velocities, forces, masses, value=0.5 * h)
-    return replace(
-        state, positions=positions, velocities=velocities, forces=forces, energy=energy, step=state.step + 1
-    )
+    return arrive(state, positions, velocities, forces_fn, settings)
 
 
 def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
@@ -86,9 +125,10 @@ def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     ξ        ``noise`` (N, 3)           independent standard normals
     =======  =========================  =========================
 
-    The bath acts on every atom, so all 3N degrees of freedom are thermal and the centre of mass diffuses. In
-    a harmonic well of frequency ω the variance of x is exactly k_B T / (m ω²) at any stable step, and m⟨v²⟩ =
-    k_B T (1 - (ω h)²/4): kinetic temperatures read low by O(h²) while the structure is right.
+    The bath acts on every atom that is not fixed, so all 3N degrees of freedom are thermal and the centre of mass
+    diffuses. In a harmonic well of frequency ω the variance of x is exactly k_B T / (m ω²) at any stable step, and
+    m⟨v²⟩ = k_B T (1 - (ω h)²/4): kinetic temperatures read low by O(h²) while the structure is right. What O adds
+    to the kinetic energy is kept in ``heat``: potential + kinetic - heat moves only by the error of the time step.
 
     Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34; J. Chem. Phys. 138, 174102 (2013).
     """
@@ -100,19 +140,14 @@ def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
 
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
     positions = torch.add(state.positions, velocities, alpha=0.5 * h)
-    velocities = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
-    positions = torch.add(positions, velocities, alpha=0.5 * h)
-    energy, forces = forces_fn(positions)
-    velocities = torch.addcdiv(velocities, forces, masses, value=0.5 * h)
-    return replace(
-        state,
-        positions=positions,
-        velocities=velocities,
-        forces=forces,
-        energy=energy,
-        step=state.step + 1,
-        generator=generator,
-    )
+    if settings.mobile is not None:
+        noise = noise * settings.mobile
+    thermal = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
+    heat = state.heat + gained(velocities, thermal, masses)
+    positions = torch.add(positions, thermal, alpha=0.5 * h)
+    return arrive(state, positions, thermal, forces_fn, settings, generator=generator, heat=heat)
 
 
-INTEGRATORS = {"nve": velocity_verlet, "nvt": baoab}
+def gained(before: Tensor, after: Tensor, masses: Tensor) -> Tensor:
+    """Kinetic energy (), eV, of velocities ``after`` (N, 3) less that of ``before``; ``masses`` (N, 1)."""
+    return 0.5 * torch.sum((after - before) * (after + before) * masses)

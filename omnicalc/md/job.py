@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnicalc.md.integrators import ForcesFn
 from omnicalc.md.record import structure_hash
 
 if TYPE_CHECKING:
     from ase import Atoms
-    from torch import Tensor
 
     from omnicalc.potential import Potential
 
@@ -22,7 +20,9 @@ class Job:
     """Atoms and forces of a run.
 
     Where ``bound`` has a ``neighbor_list`` and ``systems``, as :class:`omnicalc.potential.BoundPotential`, a
-    resumed run searches the list where the old one was searched.
+    resumed run searches the list where the old one was searched. With a barostat ``bound`` also takes
+    ``stress=True``, then gives ``stress`` (1, 3, 3), eV/Å^3, and computes in ``systems.cell``, which is replaced as
+    the cell moves.
     """
 
     atoms: Atoms
@@ -35,14 +35,6 @@ class Job:
     @property
     def device(self) -> str:
         return self.model.get("device", "cpu")
-
-    @property
-    def forces_fn(self) -> ForcesFn:
-        def forces_fn(positions: Tensor) -> tuple[Tensor, Tensor]:
-            prediction = self.bound(positions)
-            return prediction.energy.detach(), prediction.forces.detach()
-
-        return forces_fn
 
 
 def build_job(
@@ -86,9 +78,16 @@ def build_job(
         "sha256": potential.sha256,
         "head": bound.head,
         "conservative": potential.conservative,
+        "stress_trained": _stress_trained(potential),
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
         "skin": skin,
         "threads": torch.get_num_threads(),
     }
     return Job(atoms, bound, structure, model)
+
+
+def _stress_trained(potential: Potential) -> bool:
+    """Whether the weights were fitted to stresses: what their card says under ``[training]``."""
+    training = getattr(getattr(potential, "card", None), "training", None) or {}
+    return bool(training.get("stress", False))

@@ -8,26 +8,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import torch
-
 from omnicalc.errors import OmniCalcError, RunError
-from omnicalc.md import guards, observables, plots, restart
+from omnicalc.md import observables, plots, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import AppendFile
 from omnicalc.md.folder import RunFolder
-from omnicalc.md.integrators import INTEGRATORS, Integration
 from omnicalc.md.progress import Silent, Speed
 from omnicalc.md.restart import Restart
-from omnicalc.md.settings import Settings
 from omnicalc.md.state import State
 from omnicalc.md.topology import write_topology
 from omnicalc.md.trajectory import DcdWriter
 from omnicalc.signals import StopWish
 
 if TYPE_CHECKING:
-    from omnicalc.md.job import Job
+    from omnicalc.md.dynamics import Dynamics
+    from omnicalc.md.guards import Guards
 
-LOG_HEADER = "step,time_fs,potential_eV,kinetic_eV,total_eV,temperature_K\n"
+LOG_COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 TIMING_HEADER = "utc,step,elapsed_s,steps_per_s,ns_per_day\n"
 
 
@@ -45,13 +42,15 @@ class Loop:
     """From ``state`` to ``settings.steps``; with ``last``, files go on from where that restart saw them."""
 
     def __init__(
-        self, job: Job, settings: Settings, folder: RunFolder, state: State, last: Restart | None = None
+        self, dynamics: Dynamics, guards: Guards, folder: RunFolder, state: State, last: Restart | None = None
     ):
-        self.job, self.settings, self.folder, self.state = job, settings, folder, state
-        self.numbers = torch.as_tensor(job.atoms.numbers)
-        self.box = standard_box(job.atoms.cell.array, job.atoms.pbc)
+        self.dynamics, self.guards, self.folder, self.state = dynamics, guards, folder, state
+        self.job, self.settings = dynamics.job, dynamics.settings
+        self.moving_cell = self.settings.ensemble == "npt"
+        self.box = standard_box(self.job.atoms.cell.array, self.job.atoms.pbc)
         self.last = last
         self.saved_step: int | None = last.state.step if last else None
+        self.start_eV: float | None = None  # total energy at step 0, as the log has it
         self._measure(state)
 
     def go(self, progress: Silent) -> Result:
@@ -71,14 +70,10 @@ class Loop:
             return Result(step, step >= self.settings.steps, wish.signal, rate)
 
     def _loop(self, progress: Silent, wish: StopWish) -> None:
-        settings, forces_fn = self.settings, self.job.forces_fn
-        step = INTEGRATORS[settings.ensemble]
-        integration = Integration.from_fs(
-            settings.timestep_fs, settings.temperature_K, settings.friction_per_fs
-        )
+        settings = self.settings
         while self.state.step < settings.steps and wish.signal is None:
-            state = step(self.state, forces_fn, integration)
-            guards.check_forces(state, self.numbers)
+            state = self.dynamics.step(self.state)
+            self.guards.check_step(state, self.state)
             if state.step % settings.interval == 0:
                 self._record(state)
             # only now: a state whose frame or line could not be written is not the last good one
@@ -105,22 +100,37 @@ class Loop:
         if self.timing.size == 0:
             self.timing.append(TIMING_HEADER.encode())
         if self.last is None:
-            self.log.append(LOG_HEADER.encode())
+            self.log.append((",".join(self._columns()) + "\n").encode())
             self._record(self.state)
+        else:
+            self.start_eV = _first_total(folder)
         self.log_bytes = self.log.size
         if self.last is None:
             self._save(timing=False)
 
+    def _columns(self) -> tuple[str, ...]:
+        more = ("conserved_eV",) * self.dynamics.has_conserved
+        return LOG_COLUMNS + more + ("volume_A3", "pressure_bar") * self.moving_cell
+
     def _record(self, state: State) -> None:
-        """Add a frame and a line to the log, once the temperature is found sane."""
+        """Add a frame and a line to the log, once the guards have nothing against it."""
         potential, kinetic = self._measure(state)
         total, kelvin = self.total_eV, self.temperature_K
-        guards.check_temperature(state, kelvin, self.settings.temperature_K, self.numbers)
+        drift = None
+        if self.settings.ensemble == "nve":
+            self.start_eV = float(f"{total:.8f}") if self.start_eV is None else self.start_eV
+            drift = total - self.start_eV
+        self.guards.check_frame(state, kelvin, drift)
+        if self.moving_cell:
+            self.box = standard_box(state.cell.cpu().numpy(), self.job.atoms.pbc)
         self.trajectory.append(state.positions.cpu().numpy(), self.box)
         time_fs = state.step * self.settings.timestep_fs
-        self.log.append(
-            f"{state.step},{time_fs:.12g},{potential:.8f},{kinetic:.8f},{total:.8f},{kelvin:.4f}\n".encode()
-        )
+        line = f"{state.step},{time_fs:.12g},{potential:.8f},{kinetic:.8f},{total:.8f},{kelvin:.4f}"
+        if self.dynamics.has_conserved:
+            line += f",{self.dynamics.conserved(state, total):.8f}"
+        if self.moving_cell:
+            line += f",{state.volume:.6f},{self.dynamics.pressure_bar(state):.4f}"
+        self.log.append(f"{line}\n".encode())
 
     def _measure(self, state: State) -> tuple[float, float]:
         """Potential and kinetic energy, eV; total and temperature are kept for the log and the progress."""
@@ -135,10 +145,12 @@ class Loop:
             return
         self.trajectory.sync()
         self.log.sync()
-        neighbor_list = getattr(self.job.bound, "neighbor_list", None)
+        bound = self.job.bound
+        neighbor_list = getattr(bound, "neighbor_list", None)
         reference = None if neighbor_list is None else neighbor_list.reference
+        cell = None if reference is None else bound.systems.cell[0]  # a list is always searched in this one
         frames = self.state.step // self.settings.interval + 1
-        restart.save(self.folder.restart, Restart(self.state, frames, self.log_bytes, reference))
+        restart.save(self.folder.restart, Restart(self.state, frames, self.log_bytes, reference, cell))
         self.saved_step = self.state.step
         if timing:
             step, now = self.state.step, datetime.now(UTC).isoformat(timespec="seconds")
@@ -157,15 +169,23 @@ class Loop:
         )
 
     def _draw(self) -> None:
-        target = self.settings.temperature_K if self.settings.ensemble == "nvt" else None
-        folder = self.folder
+        folder, settings = self.folder, self.settings
         plots.draw(
             folder.log,
             folder.energy_plot,
             folder.temperature_plot,
             n_atoms=len(self.job.atoms),
-            target_K=target,
+            bath=(lambda step: settings.at(step)[0]) if settings.has_bath else None,
         )
+        if self.moving_cell:
+            plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
+
+
+def _first_total(folder: RunFolder) -> float:
+    """Total energy in the first line of the log, eV."""
+    with folder.log.open() as file:
+        file.readline()
+        return float(file.readline().split(",")[LOG_COLUMNS.index("total_eV")])
 
 
 def _whole_lines(folder: RunFolder) -> int:

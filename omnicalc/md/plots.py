@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,44 @@ _MOST_POINTS = 20_000  # a longer log is thinned: a figure shows no more, and dr
 
 
 def draw(
-    log: Path, energy_plot: Path, temperature_plot: Path, *, n_atoms: int, target_K: float | None
+    log: Path,
+    energy_plot: Path,
+    temperature_plot: Path,
+    *,
+    n_atoms: int,
+    bath: Callable[[float], float] | None,
 ) -> None:
-    """Write both figures (PNG) from log.csv; ``target_K``: the bath's temperature, None without a bath."""
-    rows = np.loadtxt(log, delimiter=",", skiprows=1, ndmin=2)
-    rows = rows[:: max(1, len(rows) // _MOST_POINTS)]
+    """Write both figures (PNG) from log.csv; ``bath``: step to the bath's temperature, K, None without a bath."""
+    rows, _ = _read(log)
     ps = rows[:, 1] / 1000
     _energy(ps, rows, n_atoms, energy_plot)
-    _temperature(ps, rows[:, 5], target_K, temperature_plot)
+    _temperature(ps, rows, bath, temperature_plot)
+
+
+def draw_cell(log: Path, path: Path, *, pressure: Callable[[float], float]) -> None:
+    """Write the figure (PNG) of volume and pressure; ``pressure``: step to the barostat's, bar."""
+    rows, names = _read(log)
+    ps = rows[:, 1] / 1000
+    figure, axes = _figure(2)
+    panels = ("volume_A3", "volume (Å$^3$)"), ("pressure_bar", "pressure (bar)")
+    for axis, (name, label) in zip(axes, panels, strict=True):
+        values = rows[:, names.index(name)]
+        axis.plot(ps, values, linewidth=0.8, label="instantaneous")
+        axis.plot(ps, np.cumsum(values) / np.arange(1, len(values) + 1), label="running mean")
+        axis.set_ylabel(label)
+    bar = [pressure(step) for step in rows[:, 0]]
+    axes[-1].plot(ps, bar, color="black", linewidth=0.8, linestyle="--", label="barostat")
+    axes[-1].set_xlabel("time (ps)")
+    axes[-1].legend(frameon=False)
+    _save(figure, path)
+
+
+def _read(log: Path) -> tuple[np.ndarray, list[str]]:
+    """Rows (L, columns), thinned, and the names of the columns."""
+    with log.open() as file:
+        names = file.readline().strip().split(",")
+        rows = np.loadtxt(file, delimiter=",", ndmin=2)
+    return rows[:: max(1, len(rows) // _MOST_POINTS)], names
 
 
 def _energy(ps: np.ndarray, rows: np.ndarray, n_atoms: int, path: Path) -> None:
@@ -33,12 +64,14 @@ def _energy(ps: np.ndarray, rows: np.ndarray, n_atoms: int, path: Path) -> None:
     _save(figure, path)
 
 
-def _temperature(ps: np.ndarray, kelvin: np.ndarray, target_K: float | None, path: Path) -> None:
+def _temperature(ps: np.ndarray, rows: np.ndarray, bath: Callable[[float], float] | None, path: Path) -> None:
+    kelvin = rows[:, 5]
     figure, (axis,) = _figure(1)
     axis.plot(ps, kelvin, linewidth=0.8, label="instantaneous")
     axis.plot(ps, np.cumsum(kelvin) / np.arange(1, len(kelvin) + 1), label="running mean")
-    if target_K is not None:
-        axis.axhline(target_K, color="black", linewidth=0.8, linestyle="--", label=f"bath, {target_K:g} K")
+    if bath is not None:
+        target = [bath(step) for step in rows[:, 0]]
+        axis.plot(ps, target, color="black", linewidth=0.8, linestyle="--", label="bath")
     axis.set_xlabel("time (ps)")
     axis.set_ylabel("temperature (K)")
     axis.legend(frameon=False)

@@ -13,12 +13,13 @@ import numpy as np
 
 from omnicalc import __version__
 from omnicalc.errors import InputError
+from omnicalc.md.folder import RECORD_FORMAT
 from omnicalc.md.settings import Settings, option
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-MAY_CHANGE = ("steps", "restart_interval")  # neither has a say in the next step
+MAY_CHANGE = ("steps", "restart_interval", "guards")  # none has a say in the next step
 _NAMES = {"structure.sha256": "structure", "model.sha256": "weights (sha256)", "model.head": "head"}
 
 
@@ -35,6 +36,9 @@ def structure_hash(atoms: Atoms, charge: int = 0, spin: int = 1) -> str:
         ),
         np.array([charge, spin], dtype="<i8"),
     ]
+    for constraint in atoms.constraints:
+        if hasattr(constraint, "get_indices"):
+            parts.append(np.asarray(constraint.get_indices(), dtype="<i8"))
     return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
@@ -49,7 +53,7 @@ def versions() -> dict[str, str]:
 def describe(settings: Settings, structure: Mapping, model: Mapping, degrees_of_freedom: int) -> dict:
     """The record of a new run; see :class:`omnicalc.md.job.Job` for ``structure`` and ``model``."""
     return {
-        "format": 1,
+        "format": RECORD_FORMAT,
         "structure": dict(structure),
         "settings": asdict(settings),
         "model": dict(model),

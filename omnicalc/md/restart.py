@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from omnicalc.errors import RunError
 from omnicalc.md.files import replace_file
 from omnicalc.md.state import State
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Restart:
     reference: (
         torch.Tensor | None
     )  # (N, 3), Å, positions at which the neighbour list was searched; None: the potential has none
+    reference_cell: torch.Tensor | None = None  # (3, 3), Å, the cell in which it was
 
     def to_bytes(self) -> bytes:
         """A zip of plain arrays (npz without pickle), each with a checksum."""
@@ -39,8 +41,9 @@ class Restart:
             "frames": np.array(self.frames),
             "log_bytes": np.array(self.log_bytes),
         }
-        if self.reference is not None:
-            arrays["reference"] = self.reference.cpu().numpy()
+        for name in ("reference", "reference_cell"):
+            if getattr(self, name) is not None:
+                arrays[name] = getattr(self, name).cpu().numpy()
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         return buffer.getvalue()
@@ -53,16 +56,20 @@ class Restart:
                 arrays = {name: file[name] for name in file.files}
             if int(arrays["format"]) != _FORMAT:
                 raise RunError(f"{path} has format {int(arrays['format'])}; this version reads {_FORMAT}")
-            reference = torch.from_numpy(arrays["reference"]).to(device) if "reference" in arrays else None
-            return cls(
-                State.from_arrays(arrays, device), int(arrays["frames"]), int(arrays["log_bytes"]), reference
+            reference, cell = (
+                torch.from_numpy(arrays[name]).to(device) if name in arrays else None
+                for name in ("reference", "reference_cell")
             )
+            state = State.from_arrays(arrays, device)
+            return cls(state, int(arrays["frames"]), int(arrays["log_bytes"]), reference, cell)
         except (
             OSError,
             EOFError,
             ValueError,
             KeyError,
             RuntimeError,
+            SyntaxError,
+            tokenize.TokenError,
             zipfile.BadZipFile,
             zlib.error,
         ) as error:

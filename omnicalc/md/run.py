@@ -13,14 +13,16 @@ from collections.abc import Callable, Mapping
 from omnicalc.errors import InputError, RunError
 from omnicalc.md import record, restart
 from omnicalc.md.box import standard_box
+from omnicalc.md.dynamics import Dynamics
 from omnicalc.md.folder import RunFolder
+from omnicalc.md.forces import follow
+from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
 from omnicalc.md.job import Job
 from omnicalc.md.loop import Loop, Result
 from omnicalc.md.progress import Silent
 from omnicalc.md.restart import Restart
 from omnicalc.md.settings import Settings
-from omnicalc.md.state import degrees_of_freedom
 from omnicalc.md.trajectory import whole_frames
 
 
@@ -42,16 +44,18 @@ def run(
     and :class:`RunError` when the run has to stop, its last good state saved.
     """
     progress = progress or Silent()
-    new = record.describe(
-        settings, job.structure, job.model, degrees_of_freedom(len(job.atoms), settings.ensemble == "nve")
-    )
     old = folder.read_record() if resume else None
     if old is not None:
-        record.check_same(old, new, folder.path)
+        wanted = record.describe(settings, job.structure, job.model, old.get("degrees_of_freedom", 0))
+        record.check_same(old, wanted, folder.path)
+    dynamics = Dynamics(job, settings)
+    new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom)
+    if old is not None:
         with folder.locked():
-            return _go_on(job, settings, folder, old, new, progress, say, announce)
+            return _go_on(dynamics, folder, old, new, progress, say, announce)
     folder.check_free()
-    state = initial_state(job.atoms, job.forces_fn, settings, job.device)
+    guards = Guards(settings, job.atoms, folder.path, say)
+    state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     announce()
     if resume:
         say(f"nothing to resume in {folder.path} yet: starting from the beginning")
@@ -59,7 +63,7 @@ def run(
     with folder.locked():
         folder.check_free()  # again, now that no other process can start here
         folder.write_record(new)
-        return Loop(job, settings, folder, state).go(progress)
+        return Loop(dynamics, guards, folder, state).go(progress)
 
 
 def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
@@ -82,8 +86,7 @@ def check_unfinished(record: Mapping, done: int, steps: int, folder: RunFolder) 
 
 
 def _go_on(
-    job: Job,
-    settings: Settings,
+    dynamics: Dynamics,
     folder: RunFolder,
     old: dict,
     new: dict,
@@ -91,13 +94,16 @@ def _go_on(
     say: Callable[[str], None],
     announce: Callable[[], None],
 ) -> Result:
+    job, settings = dynamics.job, dynamics.settings
+    guards = Guards(settings, job.atoms, folder.path, say)
     last = _last_restart(job, folder)
     check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
     if last is None:  # killed before the first restart file; the first frame comes again
-        state = initial_state(job.atoms, job.forces_fn, settings, job.device)
+        state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     else:
         state = last.state
         if last.reference is not None:
+            follow(job.bound, last.reference_cell)
             job.bound.neighbor_list.rebuild_at(job.bound.systems.with_positions(last.reference))
     announce()
     say(f"resuming {folder.path} at step {state.step}")
@@ -106,7 +112,7 @@ def _go_on(
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
     folder.write_record(old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]})
-    return Loop(job, settings, folder, state, last).go(progress)
+    return Loop(dynamics, guards, folder, state, last).go(progress)
 
 
 def _last_restart(job: Job, folder: RunFolder) -> Restart | None:

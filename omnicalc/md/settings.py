@@ -6,12 +6,31 @@ import math
 from dataclasses import dataclass, fields
 
 from omnicalc.errors import InputError
+from omnicalc.md.guard_settings import guard_rules
 
-ENSEMBLES = ("nvt", "nve")
+ENSEMBLES = ("nvt", "nve", "npt")
+THERMOSTATS = ("langevin", "bussi", "nhc")
+BAROSTATS = ("rescale", "mc")
+COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count
 MAX_TIMESTEP_FS = 100.0  # ten times what the heaviest atoms follow; beyond it a unit was mistaken
 MAX_TEMPERATURE_K = 1e6
+MAX_PRESSURE_BAR = 1e8  # the inside of a gas giant; beyond it a unit was mistaken
+_KINDS = {
+    "int": int,
+    "float": float,
+    "str": str,
+    "int | None": (int, type(None)),
+    "float | None": (float, int, type(None)),
+}
+_OPTIONS = {  # where the option has another name than the setting
+    "temperature_end_K": "--temperature",
+    "pressure_end_bar": "--pressure",
+    "hydrogen_mass": "--hmr",
+    "guards": "--guard",
+    "restraints": "--restrain",
+}
 
 
 @dataclass(frozen=True)
@@ -20,24 +39,86 @@ class Settings:
 
     steps: int = 2000  # of the whole run, from its first start
     timestep_fs: float = 0.5
-    temperature_K: float = 300.0  # noqa: N815 - of the bath (nvt) and of drawn velocities
+    temperature_K: float = 300.0  # noqa: N815 - of the bath and of drawn velocities
+    temperature_end_K: float | None = None  # noqa: N815 - of the bath after ramp_steps; None: it stays
     ensemble: str = "nvt"
-    friction_per_fs: float = 0.01  # of the Langevin bath, 1/fs; not used by nve
+    thermostat: str = "langevin"  # not used by nve
+    friction_per_fs: float = 0.01  # of the Langevin bath, 1/fs
+    thermostat_time_fs: float = 100.0  # relaxation time of bussi and nhc
+    barostat: str = "rescale"  # of npt, as all that follows down to barostat_interval
+    coupling: str = "isotropic"
+    pressure_bar: float = 1.0
+    pressure_end_bar: float | None = None  # after ramp_steps; None: it stays
+    barostat_time_fs: float = 1000.0  # relaxation time of the pressure; not used by mc
+    compressibility_per_bar: float = 4.5e-5  # of water; sets the speed of rescale, not what it samples
+    barostat_interval: int = 20  # steps between moves of the cell
+    ramp_steps: int | None = None  # steps of a ramp; None: the steps of the run as it was started
+    hydrogen_mass: float | None = None  # amu, taken from the atoms that hydrogens are bonded to; None: as they are
+    fix: str = ""  # atoms that stay where they are; see omnicalc.md.selection
+    restraints: str = ""  # atoms held by springs; see omnicalc.md.restraints
+    guards: str = ""  # what guards do, where not the usual; see omnicalc.md.guard_settings
     interval: int = 20  # steps between frames and between lines of log.csv
     restart_interval: int = 1000  # steps between restart files
     seed: int = 0
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check_type(
-                field.name, getattr(self, field.name), {"int": int, "float": float, "str": str}[field.type]
-            )
-        if self.ensemble not in ENSEMBLES:
+            _check_type(field.name, getattr(self, field.name), field.type)
+        self._check_choices()
+        self._check_steps()
+        self._check_bath()
+        self._check_barostat()
+        if not 0 <= self.seed <= MAX_SEED:
             raise InputError(
-                f"unknown ensemble '{self.ensemble}'; known: {', '.join(ENSEMBLES)} (--ensemble)"
+                f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
             )
-        for name in ("steps", "interval", "restart_interval"):
-            if getattr(self, name) < 1:
+        if self.hydrogen_mass is not None and not 1.0 <= self.hydrogen_mass <= 10.0:
+            raise InputError(
+                f"the hydrogen mass is {self.hydrogen_mass} amu; a number from 1 to 10 is needed, such as 3 (--hmr)"
+            )
+        guard_rules(self.guards)
+        if self.is_ramp and self.ramp_steps is None:
+            object.__setattr__(self, "ramp_steps", self.steps)
+
+    @property
+    def is_ramp(self) -> bool:
+        return self.temperature_end_K is not None or self.pressure_end_bar is not None
+
+    @property
+    def has_bath(self) -> bool:
+        return self.ensemble != "nve"
+
+    @property
+    def keeps_momentum(self) -> bool:
+        """Whether, without outer forces, the integrator conserves the momentum."""
+        return not self.has_bath or self.thermostat in ("bussi", "nhc")
+
+    @property
+    def hottest_K(self) -> float:  # noqa: N802
+        """Highest temperature of the bath, K."""
+        return max(self.temperature_K, self.temperature_end_K or 0.0)
+
+    def at(self, step: int) -> tuple[float, float]:
+        """Temperature, K, and pressure, bar, of the bath at a step."""
+        share = min(step / self.ramp_steps, 1.0) if self.is_ramp else 0.0
+        kelvin, bar = self.temperature_K, self.pressure_bar
+        if self.temperature_end_K is not None:
+            kelvin += share * (self.temperature_end_K - kelvin)
+        if self.pressure_end_bar is not None:
+            bar += share * (self.pressure_end_bar - bar)
+        return kelvin, bar
+
+    def _check_choices(self) -> None:
+        choices = {"ensemble": ENSEMBLES, "thermostat": THERMOSTATS, "barostat": BAROSTATS, "coupling": COUPLINGS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)} ({option(name)})"
+                )
+
+    def _check_steps(self) -> None:
+        for name in ("steps", "interval", "restart_interval", "barostat_interval", "ramp_steps"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; at least 1 is needed ({option(name)})")
         if self.steps // self.interval >= MAX_FRAMES:
             raise InputError(
@@ -49,31 +130,78 @@ class Settings:
                 f"the time step is {self.timestep_fs} fs; a positive number up to {MAX_TIMESTEP_FS:g} is needed, "
                 "such as 0.5 (--timestep)"
             )
-        if not 0 <= self.temperature_K <= MAX_TEMPERATURE_K:
+        if self.ramp_steps is not None and not self.is_ramp:
             raise InputError(
-                f"the temperature is {self.temperature_K} K; "
-                f"a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
+                f"ramp_steps is {self.ramp_steps} but nothing is ramped; give two values with a colon, as in "
+                "--temperature 300:600, or leave --ramp-steps out"
             )
-        if not 0 <= self.friction_per_fs < math.inf or (self.ensemble == "nvt" and self.friction_per_fs == 0):
+
+    def _check_bath(self) -> None:
+        for kelvin in (self.temperature_K, self.temperature_end_K):
+            if kelvin is not None and not 0 <= kelvin <= MAX_TEMPERATURE_K:
+                raise InputError(
+                    f"the temperature is {kelvin} K; "
+                    f"a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
+                )
+            if self.has_bath and self.thermostat in ("bussi", "nhc") and kelvin == 0:
+                raise InputError(
+                    f"the temperature is 0 K, which {self.thermostat} cannot keep: it scales velocities; "
+                    "a positive --temperature, or --thermostat langevin, is needed"
+                )
+        if self.temperature_end_K is not None and not self.has_bath:
+            raise InputError(
+                "a temperature ramp needs a heat bath, which nve has not; use --ensemble nvt, "
+                "or give one temperature (--temperature)"
+            )
+        langevin = self.has_bath and self.thermostat == "langevin"
+        if not 0 <= self.friction_per_fs < math.inf or (langevin and self.friction_per_fs == 0):
             raise InputError(
                 f"the friction is {self.friction_per_fs} 1/fs; a positive number is needed, "
                 "such as 0.01 (--friction), or --ensemble nve for a run without a heat bath"
             )
-        if not 0 <= self.seed <= MAX_SEED:
+        if not self.timestep_fs <= self.thermostat_time_fs < math.inf:
             raise InputError(
-                f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
+                f"the thermostat time is {self.thermostat_time_fs} fs; a number not below the time step is "
+                "needed, such as 100 (--thermostat-time)"
+            )
+
+    def _check_barostat(self) -> None:
+        for bar in (self.pressure_bar, self.pressure_end_bar):
+            if bar is not None and not abs(bar) <= MAX_PRESSURE_BAR:
+                raise InputError(
+                    f"the pressure is {bar} bar; a number up to {MAX_PRESSURE_BAR:g} is needed (--pressure)"
+                )
+        if self.pressure_end_bar is not None and self.ensemble != "npt":
+            raise InputError(
+                f"a pressure ramp needs a barostat, which {self.ensemble} has not; use --ensemble npt, "
+                "or leave --pressure out"
+            )
+        if self.ensemble == "npt" and self.temperature_K == 0:
+            raise InputError("npt at 0 K would not move the cell; a positive --temperature is needed")
+        move_fs = self.timestep_fs * self.barostat_interval
+        if not 2.0 * move_fs <= self.barostat_time_fs < math.inf and self.ensemble == "npt":
+            raise InputError(
+                f"the barostat time is {self.barostat_time_fs} fs; at least twice the {move_fs:g} fs between moves "
+                "of the cell is needed, such as 1000 (--barostat-time, or fewer steps with --barostat-interval)"
+            )
+        if not 0 < self.compressibility_per_bar < 1:
+            raise InputError(
+                f"the compressibility is {self.compressibility_per_bar} 1/bar; a positive number is needed, such as "
+                "4.5e-5 for water (--compressibility)"
             )
 
 
 def option(name: str) -> str:
     """The command-line option of a setting."""
-    return "--" + name.removesuffix("_fs").removesuffix("_K").removesuffix("_per").replace("_", "-")
+    if name in _OPTIONS:
+        return _OPTIONS[name]
+    for unit in ("_fs", "_K", "_bar", "_per"):
+        name = name.removesuffix(unit)
+    return "--" + name.removesuffix("_per").replace("_", "-")
 
 
-def _check_type(name: str, value: object, kind: type) -> None:
-    allowed = (int, float) if kind is float else kind
+def _check_type(name: str, value: object, kind: str) -> None:
+    allowed = (int, float) if kind == "float" else _KINDS[kind]
     if isinstance(value, bool) or not isinstance(value, allowed):
-        raise InputError(
-            f"{name} is {value!r}; {'a number' if kind is float else kind.__name__} is needed "
-            f"({option(name)})"
-        )
+        needed = "a number" if "float" in kind else kind.removesuffix(" | None")
+        raise InputError(f"{name} is {value!r}; {needed} is needed ({option(name)})")

@@ -17,25 +17,33 @@ class State:
 
     Integrators make a new state, none is ever changed in place. Velocities are in ASE's unit, sqrt(eV/amu) =
     Å per ASE time unit. ``generator`` stands where the next random number of this state comes from; an
-    integrator that draws from it works on a copy.
+    integrator that draws from it works on a copy. ``bath`` and ``barostat`` hold whatever the thermostat and the
+    barostat of the run carry from step to step, empty where they carry nothing.
     """
 
     positions: Tensor  # (N, 3) float64, Å, never wrapped into the cell
-    velocities: Tensor  # (N, 3) float64, sqrt(eV/amu)
-    forces: Tensor  # (N, 3) float64, eV/Å, at these positions
+    velocities: Tensor  # (N, 3) float64, sqrt(eV/amu); zero for fixed atoms
+    forces: Tensor  # (N, 3) float64, eV/Å, at these positions; zero for fixed atoms
     energy: Tensor  # (S,) float64, eV, potential energy at these positions
     masses: Tensor  # (N,) float64, amu
     step: int
     generator: torch.Generator
     com_removed: bool  # the centre of mass was set at rest and the dynamics keeps it so
+    degrees_of_freedom: int  # that velocities have: 3N less fixed atoms, constraints and a resting centre of mass
+    cell: Tensor  # (3, 3) float64, Å, rows are lattice vectors; zeros where there is none
+    stress: Tensor  # (3, 3) float64, eV/Å^3, of the potential at these positions; NaN where it was not asked for
+    bath: Tensor  # float64, any shape: variables of the thermostat
+    barostat: Tensor  # float64, any shape: variables of the barostat
+    heat: Tensor  # () float64, eV: what thermostat and barostat have added to the energy so far
 
     @property
     def n_atoms(self) -> int:
         return self.positions.shape[0]
 
     @property
-    def degrees_of_freedom(self) -> int:
-        return degrees_of_freedom(self.n_atoms, self.com_removed)
+    def volume(self) -> float:
+        """Å^3; 0 where a cell vector is missing."""
+        return abs(float(np.linalg.det(self.cell.cpu().numpy())))
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """All of the state as numpy arrays, float64 kept bit for bit; :meth:`from_arrays` is the way back."""
@@ -43,6 +51,7 @@ class State:
         return tensors | {
             "step": np.array(self.step, dtype=np.int64),
             "com_removed": np.array(self.com_removed),
+            "degrees_of_freedom": np.array(self.degrees_of_freedom, dtype=np.int64),
             "generator": self.generator.get_state().numpy(),
         }
 
@@ -57,11 +66,62 @@ class State:
             name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in _TENSORS
         }
         return cls(
-            **tensors, step=int(arrays["step"]), generator=generator, com_removed=bool(arrays["com_removed"])
+            **tensors,
+            step=int(arrays["step"]),
+            generator=generator,
+            com_removed=bool(arrays["com_removed"]),
+            degrees_of_freedom=int(arrays["degrees_of_freedom"]),
+        )
+
+    @classmethod
+    def start(
+        cls,
+        positions: Tensor,
+        velocities: Tensor,
+        forces: Tensor,
+        energy: Tensor,
+        masses: Tensor,
+        generator: torch.Generator,
+        *,
+        com_removed: bool = False,
+        taken: int = 0,
+        cell: Tensor | None = None,
+        stress: Tensor | None = None,
+        bath: Tensor | None = None,
+        barostat: Tensor | None = None,
+    ) -> State:
+        """A state at step 0; ``taken``: degrees of freedom that fixed atoms and constraints take."""
+        nothing = positions.new_zeros(0)
+        return cls(
+            positions,
+            velocities,
+            forces,
+            energy,
+            masses,
+            0,
+            generator,
+            com_removed,
+            degrees_of_freedom(len(masses), com_removed) - taken,
+            positions.new_zeros(3, 3) if cell is None else cell,
+            positions.new_full((3, 3), torch.nan) if stress is None else stress,
+            nothing if bath is None else bath,
+            nothing if barostat is None else barostat,
+            positions.new_zeros(()),
         )
 
 
-_TENSORS = ("positions", "velocities", "forces", "energy", "masses")
+_TENSORS = (
+    "positions",
+    "velocities",
+    "forces",
+    "energy",
+    "masses",
+    "cell",
+    "stress",
+    "bath",
+    "barostat",
+    "heat",
+)
 
 
 def degrees_of_freedom(n_atoms: int, com_removed: bool) -> int:

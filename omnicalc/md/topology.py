@@ -81,29 +81,31 @@ def _fit(value: float, width: int = 8) -> str:
 
 def _residues(atoms: Atoms) -> tuple[np.ndarray, list[str], list[str]]:
     """Residue of each atom (N,), in the order of first atoms; name of each residue; name of each atom."""
-    i, j = _bonds(atoms)
+    i, j, _ = bonds(atoms)
     residue_of = _molecules(len(atoms), i, j)
     order = np.argsort(residue_of, kind="stable")
-    bonds = np.bincount(i, minlength=len(atoms))
+    n_bonds = np.bincount(i, minlength=len(atoms))
     names, atom_names = [], [""] * len(atoms)
     for members in np.split(order, np.flatnonzero(np.diff(residue_of[order])) + 1):
         numbers = atoms.numbers[members].tolist()
-        names.append(_residue_name(numbers, bonds[members].tolist()))
+        names.append(_residue_name(numbers, n_bonds[members].tolist()))
         for k, name in zip(members.tolist(), _atom_names(numbers, names[-1]), strict=True):
             atom_names[k] = name
     return residue_of, names, atom_names
 
 
-def _bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Bonded pairs (i, j), each in both directions, across periodic boundaries."""
+def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bonded pairs, each in both directions: i (B,), j (B,) and the whole-numbered translation (B, 3) whose image
+    of j is the one near i. By distance; only elements that form molecules have bonds.
+    """
     bonding = np.flatnonzero(np.isin(atoms.numbers, _BONDING))
     if not bonding.size:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 3))
     radii, positions = covalent_radii[atoms.numbers[bonding]], atoms.positions[bonding]
     i, j, shift = search_pairs(positions, atoms.cell.array, atoms.pbc, 2 * _STRETCH * float(radii.max()))
     distance = np.linalg.norm(positions[i] - positions[j] - shift @ atoms.cell.array, axis=1)
     bonded = (distance < _STRETCH * (radii[i] + radii[j])) & (i != j)
-    return bonding[i[bonded]], bonding[j[bonded]]
+    return bonding[i[bonded]], bonding[j[bonded]], shift[bonded]
 
 
 def _molecules(n_atoms: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:

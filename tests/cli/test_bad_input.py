@@ -262,7 +262,7 @@ MD_OPTIONS = [
     ("--interval 0", "interval is 0"),
     ("--restart-interval 0", "restart_interval is 0"),
     ("--seed -1", "the seed is -1"),
-    ("--ensemble npt", "unknown ensemble 'npt'; known: nvt, nve"),
+    ("--ensemble nvp", "unknown ensemble 'nvp'; known: nvt, nve, npt"),
     ("--head nope", "unknown head 'nope'; "),
     ("--charge 1", "total charge 1 given"),
     ("--charge 1.5", "'1.5' is not a valid integer"),
@@ -402,7 +402,7 @@ CASES = [
     *((f"bench ./weights --structure water.xyz {words}", said) for words, said in BENCHMARKS),
     ("bench", "there is no examples/water.xyz in this folder"),
     ("train good.toml", "Missing option '--data'"),
-    ("analyze msd run/traj.dcd", "No such command 'msd'"),
+    ("analyze nmr run/traj.dcd", "No such command 'nmr'"),
     ("nonsense", "No such command 'nonsense'"),
 ]
 

@@ -251,7 +251,7 @@ def test_a_signal_ends_with_the_command_to_go_on(argon_file, tmp_path, monkeypat
         ["--timestep", "-1"],
         ["--timestep", "nan"],
         ["--temperature", "-1"],
-        ["--ensemble", "npt"],
+        ["--ensemble", "npv"],
         ["--friction", "0"],
         ["--interval", "0"],
         ["--restart-interval", "0"],

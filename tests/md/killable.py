@@ -3,7 +3,7 @@
 Torch is loaded once, a child starts in milliseconds. Reads one JSON request per line, answers with the
 child's process id, then with its exit status. A request holds ``out`` and Settings; ``resume``; ``die_at``:
 die of SIGKILL at the n-th operation on files, the half of a write done; ``limit``: file size limit in bytes;
-``reseed``: the wrong variant, whose restart forgets where the random sequence stood.
+``forget``: the wrong variants, whose restart has lost one variable of the state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -51,24 +52,33 @@ def die_at(count: int) -> None:
         setattr(owner, name, deadly(name, getattr(owner, name)))
 
 
-def reseed() -> None:
+def forget(name: str) -> None:
+    """Let restart files read from here on have lost one variable of the state."""
     read = Restart.read.__func__
 
     def forgetful(cls, *arguments):
         restart = read(cls, *arguments)
-        restart.state.generator.manual_seed(1)
-        return restart
+        state = restart.state
+        if name == "generator":
+            state.generator.manual_seed(1)
+        elif name == "barostat":
+            state = replace(state, barostat=state.barostat + 1.0)
+        elif name == "cell":
+            state = replace(state, cell=1.001 * state.cell)
+        else:
+            state = replace(state, **{name: torch.zeros_like(getattr(state, name))})
+        return replace(restart, state=state)
 
     Restart.read = classmethod(forgetful)
 
 
 def child(request: dict) -> int:
-    loop.plots.draw = lambda *arguments, **keywords: None  # takes longer than the run
+    loop.plots.draw = loop.plots.draw_cell = lambda *arguments, **keywords: None  # takes longer than the run
     folder, resume = RunFolder(request.pop("out")), request.pop("resume", False)
     if limit := request.pop("limit", None):
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    if request.pop("reseed", False):
-        reseed()
+    if name := request.pop("forget", None):
+        forget(name)
     if count := request.pop("die_at", None):
         die_at(count)
     try:

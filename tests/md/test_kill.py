@@ -25,6 +25,35 @@ LONG = {
     "temperature_K": 90.0,
     "seed": 5,
 }
+ENSEMBLES = {  # every thermostat and every barostat, and ramps
+    "nve": {"ensemble": "nve"},
+    "langevin": {"ensemble": "nvt"},
+    "bussi": {"thermostat": "bussi"},
+    "nhc": {"thermostat": "nhc"},
+    "rescale": {"ensemble": "npt", "pressure_bar": 100.0, "barostat_interval": 2},
+    "rescale-anisotropic": {
+        "ensemble": "npt",
+        "thermostat": "bussi",
+        "coupling": "anisotropic",
+        "barostat_interval": 3,
+    },
+    "mc": {"ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
+    "mc-anisotropic": {
+        "ensemble": "npt",
+        "thermostat": "nhc",
+        "barostat": "mc",
+        "coupling": "anisotropic",
+        "barostat_interval": 3,
+    },
+    "ramps": {
+        "ensemble": "npt",
+        "temperature_end_K": 150.0,
+        "pressure_end_bar": 500.0,
+        "barostat_interval": 2,
+    },
+    "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2"},
+}
+MEDIUM = LONG | {"steps": 30}
 SHORT = LONG | {"steps": 6, "interval": 2, "restart_interval": 3}
 
 
@@ -102,8 +131,8 @@ def killed_until_done(
     return struck
 
 
-def check_random_kills(runner, reference, tmp_path, ensemble: str, trials: int, seed: int) -> None:
-    settings = LONG | {"ensemble": ensemble}
+def check_random_kills(runner, reference, tmp_path, ensemble: str, trials: int, seed: int, run: dict) -> None:
+    settings = run | ENSEMBLES[ensemble]
     expected, duration = reference(**settings)
     moments, struck = random.Random(seed), 0
     for k in range(trials):
@@ -113,15 +142,16 @@ def check_random_kills(runner, reference, tmp_path, ensemble: str, trials: int, 
     assert struck >= trials // 2
 
 
-@pytest.mark.parametrize("ensemble", ["nvt", "nve"])
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_killed_at_random_moments(runner, reference, tmp_path, ensemble):
-    check_random_kills(runner, reference, tmp_path, ensemble, trials=6, seed=1)
+    check_random_kills(runner, reference, tmp_path, ensemble, trials=2, seed=1, run=MEDIUM)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ensemble", ["nvt", "nve"])
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_killed_at_many_random_moments(runner, reference, tmp_path, ensemble):
-    check_random_kills(runner, reference, tmp_path, ensemble, trials=100, seed=2)
+    """Two kills each: 200 per ensemble."""
+    check_random_kills(runner, reference, tmp_path, ensemble, trials=100, seed=2, run=LONG)
 
 
 def check_death_at_operations(runner, reference, tmp_path, settings: dict, operations) -> None:
@@ -142,9 +172,9 @@ def test_killed_at_some_file_operations(runner, reference, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ensemble", ["nvt", "nve"])
+@pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_killed_at_every_file_operation(runner, reference, tmp_path, ensemble):
-    check_death_at_operations(runner, reference, tmp_path, SHORT | {"ensemble": ensemble}, range(1, 1000))
+    check_death_at_operations(runner, reference, tmp_path, SHORT | ENSEMBLES[ensemble], range(1, 1000))
 
 
 def test_killed_while_resuming(runner, reference, tmp_path):
@@ -157,12 +187,17 @@ def test_killed_while_resuming(runner, reference, tmp_path):
         assert result_of(Path(out)) == expected
 
 
-def test_a_restart_that_forgets_the_random_sequence_is_seen(runner, reference, tmp_path):
-    """The wrong variant: the noise starts over on resume."""
-    expected, _ = reference(**LONG)
+FORGOTTEN = {"generator": "langevin", "bath": "nhc", "barostat": "mc", "cell": "rescale", "heat": "bussi"}
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_a_restart_that_forgets_something_is_seen(runner, reference, tmp_path, name):
+    """The wrong variants: one variable starts over on resume."""
+    settings = MEDIUM | ENSEMBLES[FORGOTTEN[name]]
+    expected, _ = reference(**settings)
     out = str(tmp_path / "run")
-    runner.run(out=out, die_at=120, **LONG)
-    assert runner.run(out=out, resume=True, reseed=True, **LONG) == 0
+    runner.run(out=out, die_at=90, **settings)
+    assert runner.run(out=out, resume=True, forget=name, **settings) == 0
     assert result_of(Path(out)) != expected
 
 

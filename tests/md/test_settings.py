@@ -17,7 +17,7 @@ def test_defaults_are_fine():
         *[("timestep_fs", v) for v in (0.0, -0.5, math.nan, math.inf, 101.0, "1")],
         *[("temperature_K", v) for v in (-1.0, math.nan, math.inf, 1e7)],
         *[("friction_per_fs", v) for v in (0.0, -0.01, math.nan)],
-        *[("ensemble", v) for v in ("npt", "NVT", "", 3)],
+        *[("ensemble", v) for v in ("npv", "NVT", "", 3)],
         *[("interval", v) for v in (0, -20)],
         ("restart_interval", 0),
         *[("seed", v) for v in (-1, 2**63)],

@@ -13,6 +13,7 @@ from omnicalc.md.job import Job
 from omnicalc.md.record import structure_hash
 from omnicalc.md.state import State
 from omnicalc.neighbors import NeighborList
+from omnicalc.potential import forces_from_edges
 from omnicalc.systems import Systems
 
 
@@ -43,14 +44,22 @@ class Pairs:
         self.head = "toy"
 
     def __call__(self, positions: Tensor, *, stress: bool = False) -> SimpleNamespace:
-        systems = self.systems.with_positions(positions.detach().clone().requires_grad_())
+        systems = self.systems.with_positions(positions.detach().clone())
         found = self.neighbor_list.update(systems)
-        r2 = found.vectors(systems.positions, systems.cell, systems.system).to(self.dtype).square().sum(-1)
+        vectors = found.vectors(systems.positions, systems.cell, systems.system)
+        edges = vectors.to(self.dtype, copy=True).requires_grad_()
+        r2 = edges.square().sum(-1)
         six = (self.sigma**2 / r2) ** 3
         pair = 4 * self.epsilon * (six * six - six) * (1 - r2 / self.cutoff**2).clamp(min=0) ** 3
         energy = 0.5 * torch.where(found.mask, pair, 0.0).sum().double()
-        (gradient,) = torch.autograd.grad(energy, systems.positions)
-        return SimpleNamespace(energy=energy.detach().reshape(1), forces=-gradient)
+        gradient = torch.autograd.grad(energy, edges)[0].double()
+        forces = forces_from_edges(gradient, found.index)
+        virial = torch.einsum("nka,nkb->ab", vectors, gradient)
+        return SimpleNamespace(
+            energy=energy.detach().reshape(1),
+            forces=forces,
+            stress=(virial / torch.linalg.det(systems.cell[0]).abs())[None] if stress else None,
+        )
 
 
 class Failing:
@@ -119,12 +128,12 @@ def forces_fn(bound):
 
 
 def state_of(
-    positions: Tensor, velocities: Tensor, masses: Tensor, bound, *, seed: int = 1, com_removed: bool = False
+    positions: Tensor, velocities: Tensor, masses: Tensor, bound, *, seed: int = 1, com_removed: bool = False, **more
 ) -> State:
     """A state at step 0 with the energy and forces of ``bound``."""
     energy, forces = forces_fn(bound)(positions)
     generator = torch.Generator().manual_seed(seed)
-    return State(positions, velocities, forces, energy, masses, 0, generator, com_removed)
+    return State.start(positions, velocities, forces, energy, masses, generator, com_removed=com_removed, **more)
 
 
 def thermal(n: int, mass: float, kelvin: float, seed: int = 0) -> Tensor:

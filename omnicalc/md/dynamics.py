@@ -1,0 +1,214 @@
+"""The dynamics that settings ask for, on the atoms of a job: thermostat, barostat, ramps, fixed atoms, springs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from ase import units
+from torch import Tensor
+
+from omnicalc.errors import InputError
+from omnicalc.md.bussi import bussi
+from omnicalc.md.cell_rescaling import CellRescaling
+from omnicalc.md.forces import Forces
+from omnicalc.md.integrators import Integration, baoab, velocity_verlet
+from omnicalc.md.masses import masses_of
+from omnicalc.md.molecules import Molecules, molecules_of
+from omnicalc.md.monte_carlo import MonteCarlo, start_widths, trial_volume
+from omnicalc.md.nose_hoover import chain_energy, nose_hoover, start_chain
+from omnicalc.md.restraints import restraints
+from omnicalc.md.selection import select
+from omnicalc.md.state import degrees_of_freedom
+
+if TYPE_CHECKING:
+    from omnicalc.md.job import Job
+    from omnicalc.md.settings import Settings
+    from omnicalc.md.state import State
+
+INTEGRATORS = {"nve": velocity_verlet, "langevin": baoab, "bussi": bussi, "nhc": nose_hoover}
+
+
+class Dynamics:
+    """Takes states of a run one step further, and knows what its thermostat and barostat are about.
+
+    Raises :class:`InputError` for what the structure or the model cannot do.
+    """
+
+    def __init__(self, job: Job, settings: Settings):
+        self.job, self.settings = job, settings
+        atoms, device = job.atoms, job.device
+        self.fixed = fixed_atoms(job, settings)
+        self.masses = torch.tensor(masses_of(atoms, settings.hydrogen_mass), device=device)
+        springs = restraints(atoms, settings.restraints, device)
+        self.com_removed = settings.keeps_momentum and not springs and not len(self.fixed)
+        self.taken = 3 * len(self.fixed)
+        if self.degrees_of_freedom < 1:
+            raise InputError(f"all {len(atoms)} atoms are fixed, so nothing can move; fix fewer (--fix)")
+        index = torch.tensor(self.fixed, device=device) if len(self.fixed) else None
+        self.forces = Forces(job.bound, springs, index)
+        self.molecules: Molecules | None = None
+        if settings.ensemble == "npt":
+            self._check_npt()
+            if settings.barostat == "mc":
+                self.molecules = molecules_of(atoms)
+        self._integrator = INTEGRATORS[settings.thermostat if settings.has_bath else "nve"]
+        self._integration = self._prepared(index)
+        self._monte_carlo = self._prepared_monte_carlo()
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        return degrees_of_freedom(len(self.job.atoms), self.com_removed) - self.taken
+
+    @property
+    def has_conserved(self) -> bool:
+        """Whether there is a conserved energy; stochastic cell rescaling would need a force call more to know its
+        own, and a chain has none while its temperature is ramped.
+        """
+        settings = self.settings
+        if settings.ensemble == "npt" and settings.barostat == "rescale":
+            return False
+        return not (settings.has_bath and settings.thermostat == "nhc" and settings.temperature_end_K is not None)
+
+    def step(self, state: State) -> State:
+        """One step further; a trial move of the volume may follow."""
+        integration, monte_carlo = self._integration, self._monte_carlo
+        if self.settings.is_ramp:
+            integration, monte_carlo = self._at(state.step + 1)
+        state = self._integrator(state, self.forces, integration)
+        if monte_carlo is not None and state.step % monte_carlo.interval == 0:
+            state = trial_volume(
+                state, self.forces, monte_carlo, integration.temperature_K, integration.stress_at(state.step)
+            )
+        return state
+
+    def start(self, positions: Tensor, cell: Tensor) -> dict[str, Tensor]:
+        """Energy, forces and stress of the first state, and the variables of thermostat and barostat."""
+        settings, npt = self.settings, self.settings.ensemble == "npt"
+        energy, forces, stress = self.forces(positions, cell, True) if npt else self.forces(positions)
+        found = {"energy": energy, "forces": forces, "stress": stress}
+        if settings.has_bath and settings.thermostat == "nhc":
+            found["bath"] = start_chain(positions)
+        if self._monte_carlo is not None:
+            found["barostat"] = start_widths(abs(float(torch.linalg.det(cell))), settings.coupling, positions)
+        return found
+
+    def conserved(self, state: State, energy_eV: float) -> float:
+        """Conserved energy, eV, from potential + kinetic ``energy_eV``."""
+        settings = self.settings
+        energy_eV -= float(state.heat)
+        if settings.has_bath and settings.thermostat == "nhc":
+            energy_eV += chain_energy(state.bath, state.degrees_of_freedom, self._integration)
+        return energy_eV
+
+    def pressure_bar(self, state: State) -> float:
+        """N k_B T/V, T of the bath, less a third of the trace of the stress.
+
+        With the bath's temperature in place of the kinetic one its mean is the same but for the error that the
+        time step leaves in velocities, and it scatters less.
+        """
+        kelvin, _ = self.settings.at(state.step)
+        ideal = state.n_atoms * units.kB * kelvin / state.volume
+        return (ideal - float(state.stress.trace()) / 3.0) / units.bar
+
+    def _prepared(self, fixed: Tensor | None) -> Integration:
+        settings = self.settings
+        npt, log_interval = settings.ensemble == "npt", settings.interval
+        rescale = settings.barostat_interval if npt and settings.barostat == "rescale" else 0
+
+        def stress_at(step: int) -> bool:
+            return step % log_interval == 0 or (rescale > 0 and (step + 1) % rescale == 0)
+
+        mobile = None
+        if fixed is not None:
+            mobile = self.masses.new_ones(len(self.masses), 1).index_fill(0, fixed, 0.0)
+        rescaling = CellRescaling(
+            pressure=settings.pressure_bar * units.bar,
+            time=settings.barostat_time_fs * units.fs,
+            compressibility=settings.compressibility_per_bar / units.bar,
+            interval=settings.barostat_interval,
+            coupling=settings.coupling,
+        )
+        return Integration.from_fs(
+            settings.timestep_fs,
+            settings.temperature_K,
+            settings.friction_per_fs,
+            time=settings.thermostat_time_fs * units.fs,
+            mobile=mobile,
+            rescaling=rescaling if rescale else None,
+            moving_cell=npt,
+            stress_at=stress_at if npt else lambda step: False,
+        )
+
+    def _prepared_monte_carlo(self) -> MonteCarlo | None:
+        if self.molecules is None:
+            return None
+        molecules, settings, device = self.molecules, self.settings, self.job.device
+        return MonteCarlo(
+            pressure=settings.pressure_bar * units.bar,
+            interval=settings.barostat_interval,
+            coupling=settings.coupling,
+            molecule=torch.tensor(molecules.molecule, device=device),
+            images=torch.tensor(molecules.images, device=device),
+            count=molecules.count,
+        )
+
+    def _at(self, step: int) -> tuple[Integration, MonteCarlo | None]:
+        """Integration and barostat of the step that leads to ``step`` on a ramp."""
+        kelvin, bar = self.settings.at(step)
+        pressure = bar * units.bar
+        rescaling, monte_carlo = self._integration.rescaling, self._monte_carlo
+        if rescaling is not None:
+            rescaling = replace(rescaling, pressure=pressure)
+        if monte_carlo is not None:
+            monte_carlo = replace(monte_carlo, pressure=pressure)
+        return replace(self._integration, temperature_K=kelvin, rescaling=rescaling), monte_carlo
+
+    def _check_npt(self) -> None:
+        atoms, model, settings = self.job.atoms, self.job.model, self.settings
+        if not atoms.pbc.all():
+            periodic = "".join(a for a, p in zip("abc", atoms.pbc, strict=True) if p) or "nowhere"
+            raise InputError(
+                f"npt needs a cell that is periodic along all three axes; this one is periodic along {periodic}. "
+                "Give one in Å with --cell, or use --ensemble nvt"
+            )
+        if not model.get("conservative", True):
+            raise InputError(
+                f"npt needs forces that are the gradient of an energy, for the stress or the energy of a trial "
+                f"volume; those of {model.get('name')} are not. Use --ensemble nvt, or a conservative model "
+                "(omnicalc models)"
+            )
+        if len(self.fixed) or settings.restraints:
+            raise InputError(
+                "npt moves every atom with the cell, so none can be fixed or held where it started; "
+                "leave out --fix, --restrain and fixed atoms of the file, or use --ensemble nvt"
+            )
+        a, b, c = np.asarray(atoms.cell.array)
+        if settings.coupling == "semi-isotropic" and settings.barostat == "rescale":
+            edges = max(abs(a[2]), abs(b[2]), abs(c[0]), abs(c[1]))
+            if edges > 1e-6 * math.cbrt(abs(atoms.get_volume())):
+                raise InputError(
+                    "semi-isotropic coupling needs a and b in the xy plane and c along z; turn the cell so, or use "
+                    "--coupling anisotropic"
+                )
+
+
+def fixed_atoms(job: Job, settings: Settings) -> np.ndarray:
+    """Indices (M,) of atoms that stay where they are: those of --fix and those that the file has fixed.
+
+    Raises :class:`InputError` for other constraints of the structure, which would not be kept.
+    """
+    from ase.constraints import FixAtoms
+
+    atoms = job.atoms
+    others = sorted({type(c).__name__ for c in atoms.constraints if not isinstance(c, FixAtoms)})
+    if others:
+        raise InputError(
+            f"the structure has constraints ({', '.join(others)}), which would not be kept; "
+            "remove them (atoms.set_constraint())"
+        )
+    own = [np.asarray(c.get_indices()) for c in atoms.constraints]
+    return np.unique(np.concatenate([select(atoms, settings.fix, "--fix"), *own])).astype(np.int64)

@@ -1,0 +1,72 @@
+"""What watches over a run: names, usual limits and actions of the guards, and how they are given.
+
+``--guard NAME=ACTION`` or ``NAME=ACTION:LIMIT``, several with commas: ``--guard drift=stop:0.005,distance=warn``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from omnicalc.errors import InputError
+
+ACTIONS = {
+    "stop": "save the last good state and stop",
+    "save": "go on, and keep the structure in guard_NAME_STEP.xyz",
+    "warn": "go on, and say so",
+    "off": "do not look",
+}
+
+
+class Rule(NamedTuple):
+    action: str  # a key of ACTIONS
+    limit: float | None  # None: the usual one
+
+
+class Guard(NamedTuple):
+    """A guard as it is without being asked."""
+
+    action: str
+    limit: float
+    meaning: str  # of the limit
+
+
+GUARDS: Mapping[str, Guard] = {
+    "force": Guard("stop", 1000.0, "eV/Å, largest force component on an atom; a hundred times those in hot water"),
+    "temperature": Guard("stop", 10_000.0, "K, or twenty times the bath where that is more"),
+    "jump": Guard("stop", 1.0, "times (10 + sqrt(atoms)) eV, more above 300 K, change of potential energy in a step"),
+    "distance": Guard("stop", 0.5, "times the sum of covalent radii, shortest distance of two atoms, at every frame"),
+    "drift": Guard("warn", 0.02, "eV per atom, change of the conserved energy since the start"),
+    "box": Guard("stop", 3.0, "factor by which the volume may grow or shrink since the start"),
+    "disk": Guard("stop", 100.0, "MB, free space below which the run stops while everything still fits"),
+}
+
+
+def guard_rules(text: str) -> dict[str, Rule]:
+    """What ``text`` asks for, every guard by name; :class:`InputError` when it cannot be read."""
+    rules = {name: Rule(guard.action, None) for name, guard in GUARDS.items()}
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        name, _, rest = part.partition("=")
+        action, _, limit = rest.partition(":")
+        if name not in GUARDS:
+            raise InputError(f"unknown guard '{name}'; known: {', '.join(GUARDS)} (--guard NAME=ACTION)")
+        if action not in ACTIONS:
+            raise InputError(
+                f"unknown action '{action}' of guard {name}; known: {', '.join(ACTIONS)} (--guard {name}=stop)"
+            )
+        rules[name] = Rule(action, _limit(name, limit) if limit else None)
+    return rules
+
+
+def _limit(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(
+            f"guard {name} has the limit '{text}'; a positive number is needed ({GUARDS[name].meaning}), "
+            f"as in --guard {name}=stop:{GUARDS[name].limit:g}"
+        )
+    return value
