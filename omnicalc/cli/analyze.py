@@ -7,6 +7,8 @@ from omnicalc.cli.lazy import LazyGroup
 ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --help` imports none of them
     "rdf": "Radial distribution functions and coordination numbers, beside experiment where one is known.",
     "cn": "Coordination numbers over time, and how long neighbours stay.",
+    "msd": "Mean squared displacements and diffusion coefficients, corrected for the size of the box.",
+    "hbonds": "Hydrogen bonds: counts, occupancies, named sites, lifetimes.",
 }
 
 
