@@ -42,8 +42,13 @@ class Decay:
 class Survival:
     """Continuous survival of pairs, fed with the keys of those present in each frame."""
 
-    def __init__(self, n_frames: int, n_blocks: int, max_lag: int, tolerance: int = 0):
-        """``max_lag`` and ``tolerance`` in frames; absences of up to ``tolerance`` frames are filled."""
+    def __init__(self, n_frames: int, n_blocks: int, max_lag: int, tolerance: int = 0, keep_stays: bool = False):
+        """``max_lag`` and ``tolerance`` in frames; absences of up to ``tolerance`` frames are filled.
+
+        ``keep_stays`` lists every stay in ``stays`` as (key, first frame, last frame), in memory that grows with
+        their number.
+        """
+        self.stays: list[tuple[int, int, int]] | None = [] if keep_stays else None
         self.n_frames, self.n_blocks, self.tolerance = n_frames, n_blocks, tolerance
         self.max_lag = max(1, min(max_lag, n_frames - 1))
         b = max(n_blocks, 1)
@@ -65,7 +70,7 @@ class Survival:
         self._last[at[known]] = position
         gone = position - self._last > self.tolerance
         if gone.any():
-            self._close(self._start[gone], self._last[gone], departed=True)
+            self._close(self._keys[gone], self._start[gone], self._last[gone], departed=True)
         new = keys[~known]
         if gone.any() or len(new):
             stay = ~gone
@@ -76,8 +81,10 @@ class Survival:
             self._start = np.concatenate([self._start[stay], now])[order]
             self._last = np.concatenate([self._last[stay], now])[order]
 
-    def _close(self, start: np.ndarray, last: np.ndarray, departed: bool) -> None:
+    def _close(self, keys: np.ndarray, start: np.ndarray, last: np.ndarray, departed: bool) -> None:
         b = len(self.departures)
+        if self.stays is not None:
+            self.stays.extend(zip(keys.tolist(), start.tolist(), last.tolist(), strict=True))
         if departed:
             self.departures += np.bincount(block_of(last, self.n_frames, b), minlength=b)
         end, longest = self.n_frames - 1, self.max_lag
@@ -96,7 +103,7 @@ class Survival:
     def finish(self) -> None:
         """Close what is still present; call once, before any result. An absence cut off by the end is filled."""
         if len(self._keys):
-            self._close(self._start, np.full_like(self._last, self.n_frames - 1), departed=False)
+            self._close(self._keys, self._start, np.full_like(self._last, self.n_frames - 1), departed=False)
         self._keys = self._start = self._last = np.empty(0, dtype=np.int64)
 
     def decay(self) -> Decay:

@@ -9,6 +9,7 @@ ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --
     "cn": "Coordination numbers over time, and how long neighbours stay.",
     "msd": "Mean squared displacements and diffusion coefficients, corrected for the size of the box.",
     "hbonds": "Hydrogen bonds: counts, occupancies, named sites, lifetimes.",
+    "metal": "Sites of metal ions: distances, angles, inner and outer sphere, exchanges.",
 }
 
 

@@ -85,7 +85,8 @@ def test_equals_mdanalysis_bond_for_bond(write_traj, box):
     c, ours = measure.criterion, set()
     for frame in as_trajectory(path).frames(range(6)):
         h, a, _, _ = c(frame)
-        ours |= {(frame.index, int(c.donors[i]), int(c.hydrogens[i]), int(c.acceptors[j])) for i, j in zip(h, a)}
+        triples = zip(c.donors[h].tolist(), c.hydrogens[h].tolist(), c.acceptors[a].tolist(), strict=True)
+        ours |= {(frame.index, *triple) for triple in triples}
     assert ours == theirs and len(ours) > 50
     hydrogen_acceptor = hydrogen_bonds(path, distance=3.3, angle=140.0)
     assert hydrogen_acceptor.tables["series"]["bonds_H2O_to_H2O"].sum() > len(ours), "H...A < 3.3 Å is another rule"
