@@ -39,21 +39,23 @@ class Form:
 
 @dataclass(frozen=True)
 class Tile:
-    """Block sizes of one launch: edges and heads at a time, warps."""
+    """Block sizes of one launch: edges and heads at a time, and warps."""
 
     edges: int
     heads: int
     warps: int
 
 
-def tiles(heads: int, rows: int, double: bool = False) -> dict[str, Tile]:
-    """Tiles per kernel for ``rows`` = (l_max+1)^2 C / H rows per head; ``double`` for float64, which takes twice the
-    registers. Held free of register spills by the ahead-of-time test."""
-    area = 1024 if not double else 512
-    width = min(_power(heads), max(1, area // _power(rows)))
-    warps = max(1, width * _power(rows) // 256)
-    tile = Tile(1, width, warps)
-    return dict.fromkeys(("forward", "backward_target", "backward_source", "tangent_moments"), tile)
+def tile(heads: int, d: int, rows: int, dtype: torch.dtype) -> Tile:
+    """One tile for all kernels; ``rows`` = (l_max+1)^2 C / H are the values per head.
+
+    One warp needs no barriers, and up to 512 values (16 per thread, in each of at most nine tiles) compile without
+    register spills, as the ahead-of-time test checks; more values than that in one head take more warps.
+    """
+    area = 512 if dtype == torch.float32 else 256
+    longest = max(_power(rows), _power(d))
+    width = min(_power(heads), max(1, area // longest))
+    return Tile(1, width, min(8, max(1, width * longest // area)))
 
 
 def fused_attention(
@@ -69,8 +71,9 @@ def fused_attention(
 ) -> Tensor:
     """sum_k alpha[n, k, h(c)] U[n, k, w] v[index[n, k], row, c] with channel c on head c mod H.
 
-    Shapes: q, k (N, H, d), v (N, rows, C), gate, factor (N, K, H), envelope step (N, K), unit (N, K, 3) -> (N, W, rows, C);
-    all of one dtype, float32 or float64. Weights alpha as in :mod:`omnicalc.kernels.triton_attention`.
+    Shapes: q, k (N, H, d), v (N, rows, C), gate, factor (N, K, H), envelope step (N, K), unit (N, K, 3)
+    -> (N, W, rows, C), all of one dtype, float32 or float64. For the weights alpha see
+    :mod:`omnicalc.kernels.triton_attention`.
 
     Raises:
         InputError: an unknown kind of weights, mixed or half-precision dtypes, or C that is no multiple of H.
@@ -145,7 +148,7 @@ class _Call:
         self.shape = inputs[2].shape
         self.k = edges.source.shape[1]
         rows = self.shape[1] * self.shape[2] // self.heads
-        self.tiles = tiles(self.heads, rows, inputs[0].dtype == torch.float64)
+        self.tile = tile(self.heads, d, rows, inputs[0].dtype)
         self.sizes = sizes(self.heads, d, rows, form, inputs[0].dtype)
 
     def forward(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,7 +161,7 @@ class _Call:
     def backward(self, grad: Tensor, top: Tensor, total: Tensor, direction: list[Tensor] | None = None):
         """The seven gradients, or their tangents along ``direction``; and alpha with its tangent."""
         q, k, v, gate, factor, step, unit = self.inputs
-        parts = -(-self.heads // self.tiles["backward_target"].heads)
+        parts = -(-self.heads // self.tile.heads)
         d_q, d_k, d_v = self._new(*q.shape), self._new(*k.shape), self._new(*v.shape)
         d_gate, d_factor = torch.zeros_like(gate), torch.zeros_like(factor)  # slots that are padding stay zero
         d_step, d_unit = step.new_zeros(parts, *step.shape), unit.new_zeros(parts, *unit.shape)
@@ -190,7 +193,7 @@ class _Call:
         return self.inputs[0].new_empty(shape)
 
     def _launch(self, name: str, *arguments, **constants) -> None:
-        kernel, tile = getattr(self.kernels, name), self.tiles[name]
+        kernel, tile = getattr(self.kernels, name), self.tile
         constants |= self.sizes | {"BK": tile.edges, "BH": tile.heads}
         wanted = {key: value for key, value in constants.items() if key in kernel.arg_names}
         grid = (self.n, -(-self.heads // tile.heads))
@@ -199,7 +202,7 @@ class _Call:
 
 
 def sizes(heads: int, d: int, rows: int, form: Form, dtype: torch.dtype) -> dict:
-    """The compile-time constants of the kernels, apart from tiles; ``rows`` as in :func:`tiles`."""
+    """The compile-time constants of the kernels, apart from the tile; ``rows`` as in :func:`tile`."""
     import triton.language as tl
 
     return {

@@ -2,38 +2,40 @@
 
 For target atom i, slot e = (i, k) with source j, head h, and channels c with c mod H = h:
 
-    dot = q_i . k_j / sqrt(d)          s = gate dot          b = exp(s - top) / (total + 1e-3), or softplus(s), sigmoid(s)
-    p = b u        alpha = factor p        out[i, w, row, c] = sum_k alpha U_w v[j, row, c]
+    dot = q_i . k_j / sqrt(d)     s = gate dot     b = exp(s - top) / (total + 1e-3), or softplus(s), or sigmoid(s)
+    p = b u     alpha = factor p     out[i, w, row, c] = sum_k alpha U_w v[j, row, c]
 
-with the envelope u, top = max_k s, total = sum_k exp(s - top) u, and U = the unit edge vector (first order) and/or 1 (zero
-order). ``out`` are moments: the constant coupling to degrees l3 is a small matrix per atom and stays in torch; formed
-per edge it would cost three times the arithmetic for 20 instead of 27 rows written once per atom.
+with the envelope u, top = max_k s, total = sum_k exp(s - top) u, and U = the unit edge vector (first order) and/or 1
+(zero order). ``out`` are moments. Their constant coupling to degrees l3 is a small matrix per atom and stays in torch:
+formed per edge it would cost more arithmetic, to write 20 in place of 27 rows once per atom.
 
-Derivatives (g = dL/dout; A, tie, shift are zero without softmax; b1, b2 are first and second derivatives of b by s, both b
-for softmax; the maximum is differentiated, evenly over ties, because the 1e-3 makes the value depend on it):
+Derivatives (g = dL/dout; b1, b2 are the first and second derivative of b by s, both b itself for softmax; A, tie and
+shift are zero without softmax; the maximum is differentiated, evenly over ties, for the 1e-3 makes it matter):
 
-    t_w = sum_{row, c in h} g[w] v_j          da = sum_w U_w t_w            dU_w = sum_h alpha t_w
-    A = sum_k alpha da                        dfactor = p da                du = sum_h b (factor da - A)
-    ds = b1 u (factor da - A) - tie           tie = A 1e-3 / (total + 1e-3) on the arg max
-    dgate = ds dot      dq = sum_k ds gate k_j / sqrt(d)      dk = sum_e ds gate q_i / sqrt(d)      dv = sum_e alpha U_w g_w
+    t_w = sum_{row, c in h} g[w] v_j          da = sum_w U_w t_w          dU_w = sum_h alpha t_w
+    A = sum_k alpha da                        dfactor = p da              du = sum_h b (factor da - A)
+    ds = b1 u (factor da - A) - tie           dgate = ds dot              tie = A 1e-3 / (total + 1e-3) on the arg max
+    dq = sum_k ds gate k_j / sqrt(d)          dv = sum_e alpha U_w g_w    dk = sum_e ds gate q_i / sqrt(d)
 
-The second derivatives are the tangent of all these along the incoming direction (suffix _t, g fixed): one product rule
-per line. ``shift`` = top_t + total_t / (total + 1e-3) is minus the logarithmic derivative of exp(-top) / (total + 1e-3).
+The second derivatives are the tangent of all these along the incoming direction (suffix _t, g fixed), one product rule
+per line. There shift = top_t + total_t / (total + 1e-3), so that b_t = b1 s_t - shift b.
 
-Passes: ``forward`` (target-major, running maximum, keeps top and total alone); ``backward_target``, which recomputes all scores
-and leaves two numbers per edge and head, alpha and pull = ds gate / sqrt(d), until ``backward_source`` has run over the
-reversed list (so no atomics and a fixed order of summation); ``tangent_moments`` for the derivative by g. No channel-wide
-quantity of an edge ever exists in memory.
+Passes: ``forward`` (target-major, running maximum, keeps top and total alone); ``backward_target``, which recomputes
+all scores and leaves two numbers per edge and head, alpha and pull = ds gate / sqrt(d), until ``backward_source`` has
+run over the reversed list (so no atomics, and a fixed order of summation); ``tangent_moments``, the derivative by g.
+No channel-wide quantity of an edge ever exists in memory.
 
-Bytes and operations per edge with rows = (l_max+1)^2, W = 3 (4 with both orders), float32:
+Bytes and operations per edge with R = (l_max+1)^2, W = 3 (4 with both orders), float32:
 
-    forward          4 rows C + 4 H d + 8 H + 24                     (1 + 2W) rows C + 2 H d + 12 H
-    backward_target  4 rows C + 4 H d + 24 H + 40 (softmax: twice k) 2W rows C + 4 H d + 40 H
-    backward_source  4 W rows C + 4 H d + 8 H + 20                   (2 + 2W) rows C + 2 H d
+    forward          4 R C + 4 H d + 8 H + 24                          (1 + 2W) R C + 2 H d + 12 H
+    backward_target  4 R C + 4 H d + 24 H + 40; softmax + 4 H d + 24 H   2W R C + 4 H d + 40 H
+    backward_source  4 W R C + 4 H d + 8 H + 28                        (2 + 2W) R C + 2 H d
+    with TANGENT     twice the bytes and three times the operations, but the source pass reads g once
+    tangent_moments  8 R C + 8 H + 32                                  (3 + 4W) R C
 
-At C = 256, H = 128, d = 8, l_max = 2 the forward pass reads 14.4 kB and does 20 kflop per edge, 1.4 flop per byte, where a
-H100 or H200 balances near 14: the limit of every pass is memory. Values are gathered about 40 times per atom, so the
-limit is L2 bandwidth while k and v (13 kB per atom; source pass: 28 kB) fit into L2, and device memory beyond.
+At C = 256, H = 128, d = 8, l_max = 2 the forward pass reads 14.4 kB and does 20 kflop per edge: 1.4 flop per byte,
+where an H100 or H200 balances near 14. So the limit of every pass is memory. Each value is gathered about 40 times: the
+limit is the L2 cache while k and v (13 kB per atom; g in the source pass: 28 kB) fit into it, device memory beyond.
 """
 
 import torch

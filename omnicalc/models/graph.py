@@ -1,10 +1,12 @@
 """What every model sees of a batch of structures: atoms, heads, and dense neighbours with edge vectors."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from omnicalc.kernels.edge_lists import EdgeLists
 from omnicalc.neighbors import Neighbors
 from omnicalc.systems import Systems
 
@@ -43,6 +45,11 @@ class Graph:
             vectors=vectors,
             distances=vectors.square().sum(-1).sqrt(),
         )
+
+    @cached_property
+    def edge_lists(self) -> EdgeLists:
+        """The same edges by target and by source, for the fused kernels; built once for all blocks."""
+        return EdgeLists.build(self.index, self.mask)
 
     def nearest(self, keep: Tensor, cap: int | None) -> "Graph":
         """The subset of neighbours with ``keep`` (N, K) true, at most the ``cap`` nearest of them per target."""

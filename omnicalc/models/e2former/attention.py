@@ -4,12 +4,15 @@ The release rotates values into edge frames with absolute positions (EAAS); this
 alone, so it is translation-exact, has stress, and has no blind cone about the polar axis.
 """
 
+from dataclasses import replace
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
+from omnicalc.kernels.fused_attention import Form, available, fused_attention
 from omnicalc.models.e2former.aggregate import aggregate
 from omnicalc.models.e2former.angular import coupling_matrix, coupling_paths, harmonics
 from omnicalc.models.e2former.layers import ElementRadial, ScalarProjection, SO3Linear, split_degrees
@@ -27,7 +30,7 @@ class FirstOrderValue(nn.Module):
         self, l_max: int, channels: int, heads: int, multiplicity: int, mirror_symmetric: bool, with_zero_order: bool
     ):
         super().__init__()
-        self.with_zero_order = with_zero_order
+        self.order = Form(first=True, zero=with_zero_order)
         degrees = coupling_paths(l_max, mirror_symmetric)
         self.paths = {l3: len(sources) + int(with_zero_order) for l3, sources in degrees.items()}
         width = heads * multiplicity
@@ -39,15 +42,18 @@ class FirstOrderValue(nn.Module):
     def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
         """Weights (N, H, K), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
         components = unit.transpose(1, 2)
-        if self.with_zero_order:
+        if self.order.zero:
             components = torch.cat([components, torch.ones_like(components[:, :1])], 1)
         weights = alpha.unsqueeze(2) * components.contiguous().unsqueeze(1)
-        moments = aggregate(weights, value, index)  # (N, 3 or 4, rows, C)
+        return self.combine(aggregate(weights, value, index))
+
+    def combine(self, moments: Tensor) -> Tensor:
+        """Moments (N, 3 or 4, rows, C) -> (N, rows, C)."""
         coupled = torch.matmul(self.coupling, moments.flatten(1, 2))
         sizes = [(2 * l3 + 1) * n for l3, n in self.paths.items()]
         out = []
         for part, n, mix in zip(coupled.split(sizes, 1), self.paths.values(), self.mix, strict=True):
-            part = part.reshape(len(value), part.shape[1] // n, n * value.shape[2])
+            part = part.reshape(len(moments), part.shape[1] // n, n * moments.shape[3])
             out.append(mix(part) / sqrt(n))
         return self.project(torch.cat(out, 1))
 
@@ -57,10 +63,15 @@ class ZeroOrderValue(nn.Module):
 
     def __init__(self, l_max: int, channels: int):
         super().__init__()
+        self.order = Form(first=False, zero=True)
         self.project = SO3Linear(l_max, channels, channels)
 
     def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
-        return self.project(aggregate(alpha.unsqueeze(2), value, index).squeeze(1))
+        return self.combine(aggregate(alpha.unsqueeze(2), value, index))
+
+    def combine(self, moments: Tensor) -> Tensor:
+        """Moments (N, 1, rows, C) -> (N, rows, C)."""
+        return self.project(moments.squeeze(1))
 
 
 def attention_weights(score: Tensor, factor: Tensor, step: Tensor, mask: Tensor, kind: str) -> Tensor:
@@ -130,7 +141,14 @@ class PublishedGate(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries from targets, keys and values from sources; score = gate * (q . k) / sqrt(d)."""
+    """Queries from targets, keys and values from sources; score = gate * (q . k) / sqrt(d).
+
+    On a GPU the fused kernels compute weights and moments; ``fused`` = True or False, on the class or on one module,
+    forces the choice. ``storage`` (say torch.bfloat16) is how they keep keys and values; None is the model's dtype.
+    """
+
+    fused: bool | None = None
+    storage: torch.dtype | None = None
 
     def __init__(self, value: nn.Module, l_max: int, channels: int, heads: int, width: int, weights: str):
         super().__init__()
@@ -143,8 +161,20 @@ class Attention(nn.Module):
     def forward(self, y: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph) -> Tensor:
         """(N, rows, C) -> (N, rows, C)."""
         n, k = graph.index.shape
-        q = self.query(y).view(n, 1, self.heads, self.width)
-        keys = self.key(y).index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
-        score = gate * (q * keys).sum(-1) / sqrt(self.width)
+        q, keys = (project(y).view(n, self.heads, self.width) for project in (self.query, self.key))
+        value = self.value(y)
+        if self._fuses(y):
+            form = replace(self.aggregate.order, kind=self.weights, storage=self.storage)
+            return self.aggregate.combine(
+                fused_attention(q, keys, value, gate, factor, step, unit, graph.edge_lists, form)
+            )
+        keys = keys.index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
+        score = gate * (q.unsqueeze(1) * keys).sum(-1) / sqrt(self.width)
         alpha = attention_weights(score, factor, step, graph.mask, self.weights)
-        return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, self.value(y), graph.index)
+        return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, value, graph.index)
+
+    def _fuses(self, y: Tensor) -> bool:
+        if self.fused is not None:
+            return self.fused
+        traced = get_proxy_mode() is not None  # a trace records torch operations alone
+        return y.is_cuda and y.dtype in (torch.float32, torch.float64) and available() and not traced
