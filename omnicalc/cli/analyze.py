@@ -10,6 +10,9 @@ ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --
     "msd": "Mean squared displacements and diffusion coefficients, corrected for the size of the box.",
     "hbonds": "Hydrogen bonds: counts, occupancies, named sites, lifetimes.",
     "metal": "Sites of metal ions: distances, angles, inner and outer sphere, exchanges.",
+    "density": "Mass density and cell over time.",
+    "drift": "Energy conservation of a run: slope of the total energy, with its error.",
+    "geometry": "Bonds, angles, dihedrals, and the Ramachandran map of peptides.",
 }
 
 

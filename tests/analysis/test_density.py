@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from omnicalc.analysis.density import densities
+from omnicalc.errors import InputError
+
+from .conftest import waters
+
+
+def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj):
+    rng = np.random.default_rng(0)
+    elements, positions = waters(4, 12.4, rng)
+    scales = 1.0 + 0.02 * rng.normal(size=40)
+    boxes = [(12.4 * s, 13.0 * s, 12.4 * s, 90.0, 90.0, 70.0) for s in scales]
+    result = densities(write_traj(elements, [positions] * 40, boxes))
+    volumes = 12.4 * 13.0 * 12.4 * np.sin(np.radians(70.0)) * scales**3
+    rho = 64 * 18.015 / 6.02214076e23 / (volumes * 1e-24)
+    assert np.allclose(result.tables["series"]["density_g_cm3"], rho, rtol=1e-5)
+    found = result["density"]
+    assert found.value == pytest.approx(rho.mean(), rel=1e-5)
+    assert found.value != pytest.approx(64 * 18.015 / 0.602214076 / volumes.mean(), rel=1e-4), "not mass / mean volume"
+    assert found.stderr == pytest.approx(rho.std() / np.sqrt(40), rel=0.6)
+    assert result["measured density of water"].value == 0.99705
+
+
+def test_no_cell_and_no_elements_are_errors(write_traj, tmp_path):
+    with pytest.raises(InputError, match="has no cell.*a density needs one"):
+        densities(write_traj(["O"] * 2, np.zeros((3, 2, 3)), None))
+    path = write_traj(["O"] * 2, np.zeros((3, 2, 3)), (9.0,) * 3 + (90.0,) * 3, name="b.dcd")
+    text = path.with_name("topology.pdb").read_text().replace(" O ", " Q ").replace("  O", "   ")
+    (tmp_path / "unknown.pdb").write_text(text)
+    with pytest.raises(InputError, match="no element is known"):
+        densities(path, top=tmp_path / "unknown.pdb")
