@@ -13,6 +13,9 @@ ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --
     "density": "Mass density and cell over time.",
     "drift": "Energy conservation of a run: slope of the total energy, with its error.",
     "geometry": "Bonds, angles, dihedrals, and the Ramachandran map of peptides.",
+    "vdos": "Vibrational density of states, from velocities or positions.",
+    "pes": "Errors of relative energies, steps in energy and forces, along labelled frames.",
+    "hvap": "Heat of vaporisation, from a run of the liquid and one of the gas.",
 }
 
 
