@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from ase import units
 from torch import Tensor
@@ -70,21 +71,21 @@ def strained(
     (2022). Raises :class:`RunError` for a strain beyond 0.1.
     """
     volume, kT = state.volume, units.kB * temperature_K
-    time = timestep * barostat.interval
-    inner = (state.masses[:, None] * velocities).T @ velocities / volume - state.stress
+    kinetic = ((state.masses[:, None] * velocities).T @ velocities).cpu().numpy()
+    inner = kinetic / volume - state.stress.cpu().numpy()
     outer = barostat.pressure - (kT / volume if state.com_removed else 0.0)
-    normal = torch.randn(3, 3, dtype=torch.float64, device=positions.device, generator=generator)
-    one = torch.eye(3, dtype=torch.float64, device=positions.device)
-    speed = barostat.compressibility * time / (3.0 * barostat.time)
-    strain = -speed * (outer * one - inner) + math.sqrt(2.0 * kT * speed / volume) * normal
+    normal = torch.randn(3, 3, dtype=torch.float64, device=positions.device, generator=generator).cpu().numpy()
+    speed = barostat.compressibility * timestep * barostat.interval / (3.0 * barostat.time)
+    strain = -speed * (outer * np.eye(3) - inner) + math.sqrt(2.0 * kT * speed / volume) * normal
     strain = projected(strain, barostat.coupling)
     _check(strain, state)
-    stretch = torch.linalg.matrix_exp(strain)
-    return positions @ stretch, velocities @ torch.linalg.matrix_exp(-strain), state.cell @ stretch
+    rates, axes = np.linalg.eigh(strain)
+    stretch, back = (positions.new_tensor(axes * np.exp(s * rates) @ axes.T) for s in (1.0, -1.0))
+    return positions @ stretch, velocities @ back, state.cell @ stretch
 
 
-def projected(strain: Tensor, coupling: str) -> Tensor:
-    """``strain`` (3, 3) as far as the coupling lets the cell follow."""
+def projected(strain: np.ndarray, coupling: str) -> np.ndarray:
+    """``strain`` (3, 3) as far as the coupling lets the cell follow, symmetric."""
     if coupling == "anisotropic":
         return 0.5 * (strain + strain.T)
     a, b, c = strain.diagonal()
@@ -92,16 +93,16 @@ def projected(strain: Tensor, coupling: str) -> Tensor:
         a = b = c = (a + b + c) / 3.0
     else:
         a = b = 0.5 * (a + b)
-    return torch.stack([a, b, c]).diag()
+    return np.diag([a, b, c])
 
 
-def _check(strain: Tensor, state: State) -> None:
-    largest = float(strain.abs().max())
+def _check(strain: np.ndarray, state: State) -> None:
+    largest = float(np.abs(strain).max())
     if largest <= _LARGEST:
         return
-    tension = -float(state.stress.trace()) / 3.0 / units.bar
+    virial = -float(state.stress.trace()) / 3.0 / units.bar
     raise RunError(
         f"at step {state.step + 1} the barostat would strain the cell by {largest:.3g} in one move, above {_LARGEST}; "
-        f"the virial pressure is {tension:.4g} bar. Start another run (--out) from a structure relaxed at about this "
+        f"the virial pressure is {virial:.4g} bar. Start another run (--out) from a structure relaxed at about this "
         "volume, or with a larger --barostat-time"
     )

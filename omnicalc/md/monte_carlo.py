@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from omnicalc.md.state import State
 
 _FIRST = 0.01  # of the volume: the width of trial moves at the start
-_WIDEST = 0.3  # of the volume
+_WIDEST = 0.5  # of the volume at the start: a bound that changed with the volume would spoil detailed balance
 _AXES = {  # kinds of trial moves: the lattice vectors that each one stretches
     "isotropic": ((0, 1, 2),),
     "semi-isotropic": ((0, 1), (2,)),
@@ -36,8 +36,10 @@ class MonteCarlo:
 
 
 def start_widths(volume: float, coupling: str, like: Tensor) -> Tensor:
-    """(kinds, 3) float64: logarithm of the width in Å^3, trial moves and accepted ones so far, per kind of move."""
-    row = [math.log(_FIRST * volume), 0.0, 0.0]
+    """(kinds, 4) float64, per kind of move: logarithm of the width in Å^3, trial moves and accepted ones so far,
+    logarithm of the largest width.
+    """
+    row = [math.log(_FIRST * volume), 0.0, 0.0, math.log(_WIDEST * volume)]
     return like.new_tensor([row] * len(_AXES[coupling]))
 
 
@@ -87,7 +89,7 @@ def trial_volume(
         changed["heat"] = state.heat + gain
         if wants_stress:
             changed["stress"] = rest[0] if rest[0] is not None else torch.full_like(cell, torch.nan)
-    widths = _adapted(state.barostat, kind, taken, volume)
+    widths = _adapted(state.barostat, kind, taken)
     return replace(state, generator=generator, barostat=widths, **changed)
 
 
@@ -106,10 +108,9 @@ def stretched(
     return moved - barostat.images @ cell, cell
 
 
-def _adapted(widths: Tensor, kind: int, taken: bool, volume: float) -> Tensor:
-    log_width, trials, accepted = widths[kind].tolist()
+def _adapted(widths: Tensor, kind: int, taken: bool) -> Tensor:
+    log_width, trials, accepted, widest = widths[kind].tolist()
     log_width += (float(taken) - 0.5) / (1.0 + trials) ** 0.6
-    row = [min(log_width, math.log(_WIDEST * volume)), trials + 1.0, accepted + float(taken)]
     widths = widths.clone()
-    widths[kind] = widths.new_tensor(row)
+    widths[kind] = widths.new_tensor([min(log_width, widest), trials + 1.0, accepted + float(taken), widest])
     return widths
