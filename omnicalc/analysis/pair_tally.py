@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_BUFFER = 200_000  # entries
+_BUFFER = 2000  # entries that wait, or as many as there are pairs
 
 
 class PairTally:
@@ -23,7 +23,7 @@ class PairTally:
         if len(keys):
             self._waiting.append((block, keys, distance, angle))
             self._size += len(keys)
-        if self._size > _BUFFER:
+        if self._size > max(_BUFFER, len(self._keys)):
             self._merge()
 
     def totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

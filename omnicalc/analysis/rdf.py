@@ -14,9 +14,10 @@ The running coordination number n_{B around A}(r) = < pairs within r > / N_A cou
 density. Distances reach up to half the smallest height of any frame's box, where a minimum image is unique.
 """
 
-from collections.abc import Callable
+import json
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from pathlib import Path
 
 import numpy as np
 
@@ -25,13 +26,15 @@ from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.molecules import describe_molecules, guess_molecules
 from omnicalc.analysis.pair_counts import PairCounter
 from omnicalc.analysis.peaks import Shell, first_shell
+from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.sampling import Progress
+from omnicalc.analysis.sources import as_trajectory
 from omnicalc.analysis.topology import UNKNOWN, composition
 from omnicalc.analysis.trajectory import Frame, Trajectory
 from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
 
 Pair = tuple[str, str]
-Progress = Callable[[int, int], None]  # frames done, frames in all
-
 MAX_DEFAULT_ELEMENTS = 4
 MIN_BINS = 10
 
@@ -78,6 +81,37 @@ class RDFs:
     molecules: str | None  # what was recognised, where pairs inside molecules were left out
     composition: dict[str, int]
     notes: list[str]
+    trajectory: Trajectory
+
+    def to_csv(self, folder: str | Path) -> list[Path]:
+        """Write rdf_A-B.csv of every pair into a folder, replacing such files; returns their paths."""
+        from omnicalc.analysis.rdf_files import csv_bytes, csv_name
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        paths = {Path(folder) / csv_name(rdf.pair): csv_bytes(rdf) for rdf in self.pairs}
+        for path, data in paths.items():
+            write_atomically(path, lambda part, data=data: part.write_bytes(data))
+        return list(paths)
+
+    def to_json(self, path: str | Path | None = None) -> str:
+        """The content of rdf.json as text, also written to ``path`` if one is given."""
+        from omnicalc.analysis.rdf_files import record
+
+        content = record(self.trajectory, self, self.trajectory.path.name, self.molecules is not None, {})
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        if path is not None:
+            write_atomically(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
+        return text
+
+    def plot(self, path: str | Path | None = None):
+        """The figure, a matplotlib Figure made without pyplot; also saved to ``path`` if one is given."""
+        from omnicalc.analysis.rdf_figure import rdf_figure
+
+        figure = rdf_figure(self, self.trajectory.path.name, {})
+        if path is not None:
+            with quietly():
+                figure.savefig(path, dpi=160, facecolor="white")
+        return figure
 
 
 def parse_pair(text: str, counts: dict[str, int]) -> Pair:
@@ -136,9 +170,12 @@ class Plan:
     notes: list[str]
 
 
-def radial_distributions(trajectory: Trajectory, pairs: list[str] | None = None, **settings) -> RDFs:
-    """g(r), running coordination numbers and first shells; settings as of :func:`plan_rdf`."""
-    return compute(plan_rdf(trajectory, pairs, **settings))
+def radial_distributions(source, pairs: list[str] | None = None, *, top=None, **settings) -> RDFs:
+    """g(r), running coordination numbers and first shells; settings as of :func:`plan_rdf`.
+
+    ``source`` is a trajectory file, a run's folder, an MDAnalysis Universe or a Trajectory.
+    """
+    return compute(plan_rdf(as_trajectory(source, top), pairs, **settings))
 
 
 def plan_rdf(
@@ -191,25 +228,41 @@ def plan_rdf(
 
 def compute(plan: Plan, progress: Progress | None = None) -> RDFs:
     """Count all pairs of a plan, frame by frame, calling ``progress(frames done, frames in all)``."""
-    total = len(plan.frames)
-    tally = _Tally(plan.counters, max(plan.n_blocks, 1))
+    measure = PairDistributions(plan)
     for done, frame in enumerate(plan.trajectory.frames(plan.frames)):
-        tally.add(frame, block_of(done, total, plan.n_blocks))
+        measure.add(done, frame)
         if progress is not None:
-            progress(done + 1, total)
-    results = [tally.result(pair, plan.composition, plan.n_blocks) for pair in plan.counters]
-    return RDFs(
-        results,
-        plan.frames,
-        plan.bin_width,
-        plan.n_bins * plan.bin_width,
-        plan.limit,
-        plan.mean_volume,
-        plan.n_blocks,
-        plan.molecules,
-        plan.composition,
-        plan.notes,
-    )
+            progress(done + 1, len(plan.frames))
+    return measure.result()
+
+
+class PairDistributions:
+    """A planned analysis, fed frame by frame."""
+
+    verb = "rdf"
+
+    def __init__(self, plan: Plan):
+        self.plan = plan
+        self._tally = _Tally(plan.counters, max(plan.n_blocks, 1))
+
+    def add(self, position: int, frame: Frame) -> None:
+        self._tally.add(frame, block_of(position, len(self.plan.frames), self.plan.n_blocks))
+
+    def result(self) -> RDFs:
+        plan = self.plan
+        return RDFs(
+            [self._tally.result(pair, plan.composition, plan.n_blocks) for pair in plan.counters],
+            plan.frames,
+            plan.bin_width,
+            plan.n_bins * plan.bin_width,
+            plan.limit,
+            plan.mean_volume,
+            plan.n_blocks,
+            plan.molecules,
+            plan.composition,
+            plan.notes,
+            plan.trajectory,
+        )
 
 
 @dataclass(frozen=True)

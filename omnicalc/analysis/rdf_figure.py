@@ -21,10 +21,18 @@ _PANEL = (4.8, 3.7)  # inches
 def rdf_png(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int = 160) -> bytes:
     """The figure as PNG bytes. Uses Figure objects only: no pyplot, no global state."""
     with quietly():  # fonts without a letter of some file name
-        return _drawn(rdfs, _plain(label), curves, dpi)
+        out = io.BytesIO()
+        rdf_figure(rdfs, label, curves).savefig(out, format="png", dpi=dpi, facecolor="white")
+        return out.getvalue()
 
 
-def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int) -> bytes:
+def rdf_figure(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
+    """The figure, a matplotlib Figure that needs no pyplot."""
+    with quietly():
+        return _drawn(rdfs, _plain(label), curves)
+
+
+def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -47,9 +55,7 @@ def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int) ->
     figure.suptitle(
         f"{label}\n{len(rdfs.frames)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10
     )
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=dpi, facecolor="white")
-    return out.getvalue()
+    return figure
 
 
 def _plain(label: str) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from omnicalc.analysis.rdf import Pair, Plan, Progress, RDFs, compute, plan_rdf
+from omnicalc.analysis.rdf import Pair, Plan, RDFs, compute, plan_rdf
 from omnicalc.analysis.rdf_figure import rdf_png
 from omnicalc.analysis.rdf_files import (
     FIGURE,
@@ -17,6 +17,7 @@ from omnicalc.analysis.rdf_files import (
 )
 from omnicalc.analysis.rdf_table import head_lines, table_lines
 from omnicalc.analysis.results import ResultFolder
+from omnicalc.analysis.sampling import Progress
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
 
@@ -65,18 +66,30 @@ def run_rdf(
         exclude_molecule=exclude_molecule,
         n_blocks=n_blocks,
     )
-    folder = Path(out) if out is not None else trajectory.path.parent
-    results = ResultFolder(folder, RECORD, MADE_BY, trajectory.path)
-    results.claim([FIGURE, *map(csv_name, plan.counters)])
     label = label or "/".join(trajectory.path.resolve().parts[-2:])
-    curves = _by_pair(plan, label, others, compare or [])
-    rdfs = compute(plan, progress)
-    files = {csv_name(rdf.pair): csv_bytes(rdf) for rdf in rdfs.pairs}
-    files[FIGURE] = rdf_png(rdfs, label, curves)
-    written = results.write(record(trajectory, rdfs, label, exclude_molecule, curves), files)
-    lines = [*head_lines(trajectory, rdfs), "", *table_lines(rdfs, exclude_molecule, curves), "", "wrote:"]
-    lines += [f"  {file}" for file in written]
-    return Report(rdfs, lines, written)
+    claim = RdfClaim(plan, out, label, exclude_molecule)
+    claim.curves = _by_pair(plan, label, others, compare or [])
+    return claim.write(compute(plan, progress))
+
+
+class RdfClaim:
+    """The files of a planned RDF, claimed before the work; InputError if one of them is not its own."""
+
+    def __init__(self, plan: Plan, out: str | Path | None, label: str, exclude_molecule: bool):
+        self.trajectory, self.label, self.exclude_molecule = plan.trajectory, label, exclude_molecule
+        self.curves: dict[Pair, list[Curve]] = {pair: [] for pair in plan.counters}
+        folder = Path(out) if out is not None else self.trajectory.path.parent
+        self.results = ResultFolder(folder, RECORD, MADE_BY, self.trajectory.path)
+        self.results.claim([FIGURE, *map(csv_name, plan.counters)])
+
+    def write(self, rdfs: RDFs) -> Report:
+        files = {csv_name(rdf.pair): csv_bytes(rdf) for rdf in rdfs.pairs}
+        files[FIGURE] = rdf_png(rdfs, self.label, self.curves)
+        content = record(self.trajectory, rdfs, self.label, self.exclude_molecule, self.curves)
+        written = self.results.write(content, files)
+        table = table_lines(rdfs, self.exclude_molecule, self.curves)
+        lines = [*head_lines(self.trajectory, rdfs), "", *table, "", "wrote:", *(f"  {file}" for file in written)]
+        return Report(rdfs, lines, written)
 
 
 def _by_pair(

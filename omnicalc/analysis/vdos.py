@@ -122,8 +122,8 @@ class Vdos:
             "vacf": {"lag_ps": np.arange(self.lag + 1) * dt, "normalised": vacf / scale},
         }
         quantities = [
-            Quantity(f"share of {e}", float(np.trapezoid(partial, nu)), None, "", "of the kinetic energy")
-            for e, partial in zip(self.elements, spectra, strict=True)
+            Quantity(f"share of {e}", float(share), None, "", "of the kinetic energy")
+            for e, share in zip(self.elements, self.shares, strict=True)
         ]
         quantities += self._peaks(nu, total, errors)
         self._drawn = nu, spectra, total, errors
@@ -153,14 +153,17 @@ class Vdos:
 
         def density(sums, origins):
             raw = rfft(window * sums / np.maximum(origins, 1), size, axis=1).real / damping
-            return (raw / max(np.trapezoid(raw.sum(axis=0), nu), 1e-300))[:, shown]
+            return raw / max(np.trapezoid(raw.sum(axis=0), nu), 1e-300)
 
         sums, origins = self._sums.sums, self._sums.origins
         found = density(sums.sum(axis=0), origins.sum(axis=0))
+        self.shares = np.trapezoid(found, nu, axis=1)
+        found = found[:, shown]
         if not self.sampling.n_blocks:
             return nu[shown], found, None
         parts = [
-            density(sums.sum(axis=0) - sums[b], origins.sum(axis=0) - origins[b]).sum(axis=0) for b in range(len(sums))
+            density(sums.sum(axis=0) - sums[b], origins.sum(axis=0) - origins[b]).sum(axis=0)[shown]
+            for b in range(len(sums))
         ]
         return nu[shown], found, jackknife_error(np.array(parts))
 

@@ -5,6 +5,7 @@ import click
 from omnicalc.cli.lazy import LazyGroup
 
 ANALYSES = {  # verb -> one line of help; kept here so that `omnicalc analyze --help` imports none of them
+    "all": "Every analysis that a trajectory allows, in one pass over it.",
     "rdf": "Radial distribution functions and coordination numbers, beside experiment where one is known.",
     "cn": "Coordination numbers over time, and how long neighbours stay.",
     "msd": "Mean squared displacements and diffusion coefficients, corrected for the size of the box.",

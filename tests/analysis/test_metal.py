@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from omnicalc.analysis.metal_sites import metal_sites
+from omnicalc.analysis.metal import metal_sites
 from omnicalc.errors import InputError
 
 from .test_rdf import matrix

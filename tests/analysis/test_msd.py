@@ -3,8 +3,8 @@ import warnings
 import numpy as np
 import pytest
 
-from omnicalc.analysis.diffusion import diffusion, water_viscosity
 from omnicalc.analysis.lag_sums import LagSums
+from omnicalc.analysis.msd import diffusion, water_viscosity
 from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.errors import InputError
 
