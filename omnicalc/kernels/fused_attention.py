@@ -80,8 +80,6 @@ def fused_attention(
     """
     tensors = {"q": q, "k": k, "v": v, "gate": gate, "factor": factor, "step": step, "unit": unit}
     _check(tensors, form)
-    if q.shape[0] == 0:
-        return v.new_zeros(0, form.width, *v.shape[1:])
     return _Moments.apply(*(t.contiguous() for t in tensors.values()), edges, form)
 
 
@@ -197,6 +195,8 @@ class _Call:
         constants |= self.sizes | {"BK": tile.edges, "BH": tile.heads}
         wanted = {key: value for key, value in constants.items() if key in kernel.arg_names}
         grid = (self.n, -(-self.heads // tile.heads))
+        if self.n == 0:
+            return
         with torch.cuda.device_of(self.inputs[0]):
             kernel[grid](*arguments, **wanted, num_warps=tile.warps)
 

@@ -171,7 +171,7 @@ def _add(x, y, z, o, weighted, ux, uy, uz, FIRST: tl.constexpr, ZERO: tl.constex
 def _weight(s, ok, top, inverse, KIND: tl.constexpr):
     """b, db/ds and d2b/ds2 at fixed normaliser, of scores (BK, BH)."""
     if KIND == SOFTMAX:
-        b = tl.where(ok[:, None], tl.exp(s - top) * inverse, 0.0)
+        b = tl.exp(tl.where(ok[:, None], s, -float("inf")) - top) * inverse
         b1, b2 = b, b
     else:
         z = tl.exp(-tl.abs(s))
@@ -309,8 +309,9 @@ def backward_target(
                 s, s_t = g * dot, _per_head(gate_t, e, ok, h, H, ACC) * dot + g * dot_t
                 u = tl.load(step + e, ok, 0.0).to(ACC)[:, None]
                 u_t = tl.load(step_t + e, ok, 0.0).to(ACC)[:, None]
-                sum_t += tl.sum(tl.where(ok[:, None], tl.exp(s - peak), 0.0) * (u_t + u * s_t), 0, True)
-                best, ties, slope = _highest(best, ties, slope, tl.where(ok[:, None], s, -float("inf")), s_t)
+                s = tl.where(ok[:, None], s, -float("inf"))
+                sum_t += tl.sum(tl.exp(s - peak) * (u_t + u * s_t), 0, True)
+                best, ties, slope = _highest(best, ties, slope, s, s_t)
             peak_t = slope / tl.maximum(ties, 1.0)
             sum_t = (sum_t - peak_t * _per_head(total, i, i >= 0, h, H, ACC)) * inverse  # total_t / (total + eps)
             shift = peak_t + sum_t

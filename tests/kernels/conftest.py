@@ -1,0 +1,32 @@
+"""Triton kernels run in its interpreter where there is no GPU; it asks the environment when kernels are defined."""
+
+import os
+from importlib.util import find_spec
+
+import pytest
+import torch
+
+INTERPRETED = not torch.cuda.is_available()
+if INTERPRETED:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quicker_interpreter():
+    """Calls inside a kernel scan the whole language each time. Once per module is enough, and twice as fast."""
+    if not (INTERPRETED and find_spec("triton")):
+        yield
+        return
+    from triton.runtime.interpreter import InterpretedFunction
+
+    slow, seen = InterpretedFunction.__call__, set()
+
+    def call(self, *args, **names):
+        if self.fn.__module__ in seen:
+            return self.rewrite()(*args, **names)
+        seen.add(self.fn.__module__)
+        return slow(self, *args, **names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpretedFunction, "__call__", call)
+        yield
