@@ -111,7 +111,7 @@ class Guards:
         if action == "stop":
             raise RunError(f"{text} (guard {name}; --guard {name}=warn goes on)")
         self._over.add(name)
-        if action == "save":
+        if action == "save" and self.folder.is_dir():  # not before the run has its folder
             path = self.folder / f"guard_{name}_{state.step}.xyz"
             _save_structure(path, self.atoms, state)
             text += f"; saved as {path}"

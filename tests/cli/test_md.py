@@ -6,7 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
+import click
 import numpy as np
 import pytest
 from ase.build import molecule
@@ -42,11 +44,12 @@ def toy_weights(monkeypatch, request):
     """Every model name gives the toy; returns what was asked for."""
     asked = []
 
-    def load_potential(name="ubio-s3", *, device="auto", dtype="float32"):
+    def load_potential(name="ubio-s3", *, device="auto", dtype="float32", kernel="auto"):
         asked.append((name, device, dtype))
         return ToyPotential(dtype)
 
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
+    for name in ("draw", "draw_cell"):
+        monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
     if "real_weights" not in request.fixturenames:
         monkeypatch.setattr("omnicalc.registry.load_potential", load_potential)
     return asked
@@ -94,6 +97,102 @@ def test_a_run_says_what_it_does_and_what_comes_next(argon_file, tmp_path):
         assert part in said
     assert re.search(r"^seed +3$", said, re.M)
     assert (tmp_path / "argon_md" / "traj.dcd").exists()
+
+
+def test_a_run_with_a_barostat_says_so(argon_file, tmp_path):
+    npt = ["--ensemble", "npt", "--pressure", "1:1000", "--temperature", "90:120", "--barostat-interval", "2"]
+    said = omnicalc("md", argon_file, *QUICK, "--thermostat", "bussi", *npt, "--coupling", "anisotropic")
+    for part in (
+        "npt: stochastic velocity rescaling, 90 to 120 K in 12 steps, time 100 fs; 93 degrees of freedom",
+        "stochastic cell rescaling, anisotropic, 1 to 1000 bar in 12 steps, time 1000 fs, every 2 steps",
+        "toy:pairs@1.0 was not trained on stresses",
+    ):
+        assert part in said
+    settings = json.loads((tmp_path / "argon_md" / "run.json").read_text())["settings"]
+    assert (settings["temperature_K"], settings["temperature_end_K"]) == (90.0, 120.0)
+    assert (settings["pressure_bar"], settings["pressure_end_bar"], settings["ramp_steps"]) == (1.0, 1000.0, 12)
+    said = omnicalc("md", argon_file, *QUICK, "--ensemble", "npt", "--barostat", "mc", "--out", "mc")
+    assert "Monte-Carlo barostat, isotropic, 1 bar, every 20 steps, 32 molecules" in said
+
+
+def test_stress_that_was_trained_needs_no_note(argon_file, monkeypatch):
+    card = SimpleNamespace(summary="", training={"stress": True})
+    monkeypatch.setattr(ToyPotential, "card", card)
+    assert "not trained" not in omnicalc("md", argon_file, *QUICK, "--ensemble", "npt", "--barostat-interval", "2")
+
+
+def test_special_atoms_are_said(argon_file):
+    said = omnicalc("md", argon_file, *QUICK, "--fix", "0-3", "--restrain", "5,7:2.5", "--thermostat", "nhc")
+    assert "4 fixed; 2 held by springs" in said and "Nosé-Hoover chain" in said and "84 degrees of freedom" in said
+
+
+def test_a_ramp_goes_on_where_it_was(argon_file, tmp_path):
+    """An extended run keeps its ramp, and what was typed again is the same ramp."""
+    ramp = ["--seed", "3", "--temperature", "90:200"]
+    omnicalc("md", argon_file, *QUICK, *ramp, "--steps", "7", "--ramp-steps", "12", "--out", "short")
+    omnicalc("md", argon_file, *QUICK, *ramp, "--out", "long")
+    omnicalc("md", argon_file, "--out", "short", "--resume", "--steps", "12", "--temperature", "90:200")
+    assert result_of(tmp_path / "short") == result_of(tmp_path / "long")
+
+
+def test_guards_are_configured(argon_file, tmp_path):
+    with pytest.raises(OmniCalcError, match=r"temperature is .* above 50 K.*guard temperature"):
+        CliRunner().invoke(
+            group,
+            ["md", argon_file, *QUICK, "--guard", "temperature=stop:50"],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
+    assert not (tmp_path / "argon_md").exists()
+    said = omnicalc("md", argon_file, *QUICK, "--guard", "temperature=save:50", "--guard", "drift=off")
+    assert "warning: at step 0 the temperature is" in said
+    omnicalc("md", argon_file, "--resume", "--steps", "16", "--guard", "temperature=off")
+
+
+NPT = ["--ensemble", "npt"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (["--thermostat", "nose"], "known: langevin, bussi, nhc"),
+        (["--thermostat", "bussi", "--temperature", "0"], "--thermostat langevin"),
+        (["--thermostat-time", "0.1"], "--thermostat-time"),
+        (["--temperature", "300:"], None),
+        (["--temperature", "warm"], None),
+        (["--temperature", "300:-5"], "--temperature"),
+        (["--temperature", "300:400", "--ensemble", "nve"], "needs a heat bath"),
+        (["--ramp-steps", "5"], "--temperature 300:600"),
+        (["--pressure", "1:5"], "--ensemble npt"),
+        ([*NPT, "--pressure", "1e9"], "--pressure"),
+        ([*NPT, "--barostat", "parrinello"], "known: rescale, mc"),
+        ([*NPT, "--coupling", "cubic"], "known: isotropic, semi-isotropic, anisotropic"),
+        ([*NPT, "--barostat-time", "10"], "--barostat-time"),
+        ([*NPT, "--compressibility", "0"], "--compressibility"),
+        ([*NPT, "--barostat-interval", "0"], "--barostat-interval"),
+        ([*NPT, "--fix", "0"], "leave out --fix"),
+        ([*NPT, "--no-pbc"], "periodic along nowhere"),
+        (["--fix", "99"], "--fix"),
+        (["--fix", "Ar"], "all 32 atoms are fixed"),
+        (["--restrain", "0-3"], "--restrain"),
+        (["--hmr", "0.5"], "--hmr"),
+        (["--guard", "drift=perhaps"], "--guard"),
+    ],
+)
+def test_bad_ensembles_leave_no_trace(argon_file, tmp_path, bad, said):
+    with pytest.raises((OmniCalcError, click.UsageError)) as caught:
+        CliRunner().invoke(group, ["md", argon_file, *bad], catch_exceptions=False, standalone_mode=False)
+    message = caught.value.message if isinstance(caught.value, click.UsageError) else str(caught.value)
+    assert "\n" not in message and (said or "300:600") in message
+    assert [p.name for p in tmp_path.iterdir()] == ["argon.xyz"]
+
+
+def test_npt_with_direct_forces_is_refused(argon_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToyPotential, "conservative", False)
+    for barostat in ("rescale", "mc"):
+        message = refused("md", argon_file, *QUICK, *NPT, "--barostat", barostat)
+        assert "toy:pairs@1.0" in message and "--ensemble nvt" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["argon.xyz"]
 
 
 def test_defaults_and_options_reach_the_model(argon_file, toy_weights):

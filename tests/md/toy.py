@@ -82,6 +82,7 @@ class ToyPotential:
     name_resolved, sha256, conservative = "toy:pairs@1.0", "ab" * 32, True
     card = SimpleNamespace(summary="a pair potential for tests")
     device = torch.device("cpu")
+    kernel = SimpleNamespace(describe=lambda potential, numbers: "torch")
 
     def __init__(self, dtype: str = "float32"):
         self.dtype = {"float32": torch.float32, "float64": torch.float64}[dtype]

@@ -1,0 +1,227 @@
+"""Guards: what trips them, what they say, what they leave behind."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ase.io import read
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.md.folder import RunFolder
+from omnicalc.md.guard_settings import GUARDS, guard_rules
+from omnicalc.md.guards import Guards
+from omnicalc.md.restart import Restart
+from omnicalc.md.run import run
+from omnicalc.md.settings import Settings
+from omnicalc.systems import Systems
+
+from .toy import Pairs, argon, job, pairs_job, state_of, thermal
+
+SETTINGS = Settings(steps=20, timestep_fs=4.0, temperature_K=90.0, interval=4, restart_interval=6, seed=11)
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch):
+    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
+    monkeypatch.setattr("omnicalc.md.loop.plots.draw_cell", lambda *arguments, **keywords: None)
+
+
+def watched(tmp_path, guards: str = "", **given):
+    """Guards over argon atoms, a state of theirs, and what the guards tell."""
+    atoms, told = argon(), []
+    settings = replace(SETTINGS, guards=guards, **given)
+    masses, positions = torch.tensor(atoms.get_masses()), torch.tensor(atoms.positions)
+    cell = torch.tensor(atoms.cell.array)
+    bound = Pairs(Systems.from_atoms(atoms))
+    state = state_of(positions, thermal(32, 39.95, 90), masses, bound, cell=cell)
+    return Guards(settings, atoms, tmp_path, told.append), replace(state, step=8), told
+
+
+def shifted(state, atom: int, towards: int, distance: float):
+    """The state with one atom at ``distance`` from another."""
+    positions = state.positions.clone()
+    away = positions[atom] - positions[towards]
+    positions[atom] = positions[towards] + distance * away / away.norm()
+    return replace(state, positions=positions)
+
+
+def test_nothing_trips_in_a_good_state(tmp_path):
+    guards, state, told = watched(tmp_path)
+    guards.check_step(state, state)
+    guards.check_frame(state, 90.0, 0.0)
+    assert told == [] and list(tmp_path.iterdir()) == []
+
+
+def test_atoms_too_close_are_named_with_their_distance(tmp_path):
+    guards, state, _ = watched(tmp_path)
+    with pytest.raises(RunError, match=r"at step 8 atom 4 \(Ar\) and atom 7 \(Ar\) are 0\.900 Å apart"):
+        guards.check_frame(shifted(state, 7, 4, 0.9), 90.0)
+    guards.check_frame(shifted(state, 7, 4, 1.2), 90.0)  # argon has a covalent radius of 1.06 Å
+    across = replace(state, positions=state.positions + torch.tensor([10.6, 0.0, -21.2]))  # whole cells away
+    guards.check_frame(across, 90.0)
+    with pytest.raises(RunError, match=r"are 0\.900 Å apart"):
+        positions = shifted(state, 7, 4, 0.9).positions.clone()
+        positions[7, 0] += 10.6
+        guards.check_frame(replace(state, positions=positions), 90.0)
+
+
+def test_large_forces_name_the_atom_and_its_neighbour(tmp_path):
+    guards, state, _ = watched(tmp_path)
+    state = shifted(state, 7, 4, 0.9)
+    forces = state.forces.clone()
+    forces[7, 2] = -2000.0
+    with pytest.raises(RunError, match=r"step 8 the force on atom 7 .*-2000.*nearest to it atom 4 \(Ar\) at 0\.900 Å"):
+        guards.check_step(replace(state, forces=forces), state)
+    watched(tmp_path, "force=stop:3000")[0].check_step(replace(state, forces=forces), state)
+    with pytest.raises(RunError, match="exceeds 1500"):
+        watched(tmp_path, "force=stop:1500")[0].check_step(replace(state, forces=forces), state)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_stop_whatever_is_configured(tmp_path, value):
+    guards, state, _ = watched(tmp_path, ",".join(f"{name}=off" for name in GUARDS))
+    forces = state.forces.clone()
+    forces[3, 1] = value
+    with pytest.raises(RunError, match=r"atom 3 \(Ar\) is not finite"):
+        guards.check_step(replace(state, forces=forces), state)
+    with pytest.raises(RunError, match="energy is not finite"):
+        guards.check_step(replace(state, energy=value * state.energy), state)
+
+
+def test_a_jump_of_the_energy(tmp_path):
+    guards, state, _ = watched(tmp_path)
+    guards.check_step(replace(state, energy=state.energy - 15.0), state)
+    with pytest.raises(RunError, match=r"changed by -16 eV in one step, more than 15\.66 eV"):
+        guards.check_step(replace(state, energy=state.energy - 16.0), state)
+    hot, _, _ = watched(tmp_path, temperature_K=600.0)
+    hot.check_step(replace(state, energy=state.energy - 16.0), state)
+
+
+def test_a_temperature_spike(tmp_path):
+    guards, state, _ = watched(tmp_path)
+    with pytest.raises(RunError, match=r"is 1\.01e\+04 K, above 10000 K; the fastest atom is atom \d+ \(Ar\)"):
+        guards.check_frame(state, 10_100.0)
+    with pytest.raises(RunError, match="above 400 K"):
+        watched(tmp_path, "temperature=stop:400")[0].check_frame(state, 401.0)
+    watched(tmp_path, temperature_K=1000.0)[0].check_frame(state, 19_000.0)
+
+
+def test_a_collapsed_or_exploded_box(tmp_path):
+    guards, state, _ = watched(tmp_path)
+    for scale, seen in ((0.65, True), (0.75, False), (1.4, False), (1.5, True)):
+        moved = replace(state, cell=scale * state.cell)
+        if seen:
+            with pytest.raises(RunError, match=r"the volume is .* times that of the start"):
+                guards.check_step(moved, state)
+        else:
+            guards.check_step(moved, state)
+
+
+def test_drift_is_warned_of_once_until_it_is_over(tmp_path):
+    guards, state, told = watched(tmp_path)
+    for drift in (0.1, 1.0, 1.1, 0.0, -1.0, -1.0):  # 32 atoms: the limit is 0.64 eV
+        guards.check_frame(state, 90.0, drift)
+    assert len(told) == 2 and told[0].startswith("warning: at step 8 the conserved energy has drifted by 1 eV")
+    with pytest.raises(RunError, match="drifted"):
+        watched(tmp_path, "drift=stop:0.001")[0].check_frame(state, 90.0, 0.04)
+
+
+def test_a_disk_nearly_full(tmp_path, monkeypatch):
+    guards, state, _ = watched(tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=99e6))
+    with pytest.raises(RunError, match="has 99 MB left, less than 100 MB"):
+        guards.check_frame(state, 90.0)
+    watched(tmp_path, "disk=stop:50")[0].check_frame(state, 90.0)
+
+
+def test_saving_keeps_the_structure_and_goes_on(tmp_path):
+    guards, state, told = watched(tmp_path, "distance=save")
+    state = shifted(state, 7, 4, 0.9)
+    guards.check_frame(state, 90.0)
+    guards.check_frame(replace(state, step=12), 90.0)
+    saved = read(tmp_path / "guard_distance_8.xyz")
+    assert saved.get_distance(4, 7, mic=True) == pytest.approx(0.9)
+    assert np.allclose(saved.get_velocities(), state.velocities.numpy(), atol=1e-6)
+    assert np.allclose(saved.get_forces(), state.forces.numpy(), atol=1e-6)
+    assert len(told) == 1 and "guard_distance_8.xyz" in told[0]
+    assert [p.name for p in tmp_path.iterdir()] == ["guard_distance_8.xyz"]
+
+
+def test_off_does_not_look(tmp_path):
+    guards, state, told = watched(tmp_path, "distance=off,force=off")
+    state = shifted(state, 7, 4, 0.9)
+    guards.check_frame(state, 90.0)
+    guards.check_step(replace(state, forces=3000 * torch.ones_like(state.forces)), state)
+    assert told == []
+
+
+# in a run
+
+
+class Falling(Pairs):
+    """An atom is pulled into another from some call on: a hole in the energy, as bad models have them."""
+
+    calls = 0
+
+    def __call__(self, positions, **keywords):
+        found = super().__call__(positions, **keywords)
+        self.calls += 1
+        if self.calls > 5:
+            away = positions[7] - positions[4]
+            found.forces[7] -= 40.0 * away / away.norm()
+            found.forces[4] += 40.0 * away / away.norm()
+        return found
+
+
+def test_a_run_that_falls_into_a_hole_keeps_its_last_good_frame(tmp_path):
+    good, folder = RunFolder(tmp_path / "good"), RunFolder(tmp_path / "run")
+    settings = replace(SETTINGS, steps=200, guards="distance=stop:1.2,jump=off,force=off")
+    run(pairs_job(), replace(settings, steps=20), good)
+    atoms = argon()
+    with pytest.raises(RunError, match=r"at step \d+ atom 4 .* and atom 7 .* are .* Å apart.*is kept") as error:
+        run(job(atoms, Falling(Systems.from_atoms(atoms))), settings, folder)
+    step = int(str(error.value).split()[2])
+    assert Restart.read(folder.restart).state.step == step - 1
+    frames = Restart.read(folder.restart).frames
+    assert frames == step // 4  # the frames before the one that was refused
+    assert len(folder.log.read_text().splitlines()) == frames + 1
+    same = min(frames, 2)
+    assert folder.log.read_text().splitlines()[: same + 1] == good.log.read_text().splitlines()[: same + 1]
+
+
+def test_drift_in_nve_is_watched_and_a_resumed_run_warns_alike(tmp_path):
+    said: list[str] = []
+    settings = replace(SETTINGS, ensemble="nve", guards="drift=warn:1e-9", timestep_fs=10.0)
+    run(pairs_job(), settings, RunFolder(tmp_path / "long"), say=said.append)
+    assert sum("drifted" in line for line in said) >= 1
+    again: list[str] = []
+    run(pairs_job(), replace(settings, steps=12), RunFolder(tmp_path / "short"), say=lambda text: None)
+    run(pairs_job(), settings, RunFolder(tmp_path / "short"), resume=True, say=again.append)
+    assert any("drifted" in line for line in again)
+    quiet: list[str] = []
+    run(pairs_job(), replace(settings, guards="", ensemble="nvt"), RunFolder(tmp_path / "nvt"), say=quiet.append)
+    assert quiet == []
+
+
+def test_guards_may_change_on_resume(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    run(pairs_job(), replace(SETTINGS, steps=12), folder)
+    run(pairs_job(), replace(SETTINGS, guards="distance=warn"), folder, resume=True)
+    assert folder.read_record()["settings"]["guards"] == "distance=warn"
+
+
+# how they are given
+
+
+def test_rules_are_read():
+    rules = guard_rules("drift=stop:0.005, distance=warn")
+    assert rules["drift"] == ("stop", 0.005) and rules["distance"] == ("warn", None)
+    assert rules["force"] == ("stop", None)
+
+
+@pytest.mark.parametrize("text", ["drift", "nose=stop", "drift=maybe", "drift=stop:0", "drift=stop:x", "disk=stop:inf"])
+def test_rules_that_cannot_be(text):
+    with pytest.raises(InputError, match="--guard"):
+        Settings(guards=text)
