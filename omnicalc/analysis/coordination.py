@@ -30,7 +30,8 @@ from omnicalc.errors import InputError
 IONS = ("Li", "Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba", "Zn", "Fe", "Mn", "Cu", "Co", "Ni", "F", "Cl", "Br", "I")
 DEFAULT_TOLERANCE_PS = 0.5
 MAX_LAG = 5000  # frames
-_BIN, _SEARCH_FRAMES = 0.02, 500
+_BIN = 0.02  # Å
+_SEARCH_FRAMES, _SEARCH_PAIRS = (50, 500), 5e7  # frames for the minimum of g(r): fewer where one has many pairs
 
 
 def coordination_numbers(source, pairs: list[str] | None = None, *, top=None, progress=None, **settings) -> Result:
@@ -259,9 +260,10 @@ def _default(labels: Labels) -> list[str]:
 
 
 def _minimum(sampling: Sampling, name: str, a: np.ndarray, b: np.ndarray, molecules) -> float:
-    """First minimum of g(r), Å, over up to 500 evenly spaced frames."""
+    """First minimum of g(r), Å, over 500 evenly spaced frames, or fewer that hold enough pairs."""
     sampling.need_cells("the first minimum of g(r), which is the default cutoff (or give --cutoff),")
-    stride = -(-len(sampling) // _SEARCH_FRAMES)
+    enough = int(np.clip(_SEARCH_PAIRS / (len(a) * len(b)), *_SEARCH_FRAMES))
+    stride = -(-len(sampling) // enough)
     indices = sampling.frames[::stride]
     limit = min(
         float(volume_and_heights(f.box)[1].min()) / 2 if f.box is not None else 0.0

@@ -74,8 +74,8 @@ def plan_msd(
     line, by default the last four fifths of the lags. ``viscosity`` in mPa s and ``temperature`` in K are for the
     size correction. ``keep_com`` leaves the motion of the whole system in.
     """
-    dt = sampling.need_time("a diffusion coefficient")
     sampling.need_frames(MIN_FRAMES, "a mean squared displacement")
+    dt = sampling.need_time("a diffusion coefficient")
     for name, value in (("--viscosity", viscosity), ("--temperature", temperature)):
         if value is not None and not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} {value} is not above zero; give mPa s for a viscosity and K for a temperature")

@@ -60,8 +60,8 @@ def plan_vdos(
     ``select``: only these atoms; ``resolution`` in cm^-1 (default 10, or what the length of the run allows);
     ``max_wavenumber``: end of the table; ``positions``: differences even where the file holds velocities.
     """
-    dt = sampling.need_time("a spectrum")
     sampling.need_frames(MIN_FRAMES, "a spectrum")
+    dt = sampling.need_time("a spectrum")
     if not (np.isfinite(max_wavenumber) and max_wavenumber > 0):
         raise InputError(f"--max-wavenumber {max_wavenumber} is no wavenumber; give cm^-1 above zero")
     labels = sampling.trajectory.labels
