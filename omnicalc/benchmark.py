@@ -104,6 +104,12 @@ def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Ato
     return [Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name)) for name in calls]
 
 
+def label(potential: Potential, atoms: Atoms) -> str:
+    """Weights and the kernel that runs them."""
+    kernel = potential.kernel.describe(potential, torch.from_numpy(atoms.numbers))
+    return f"{potential.name_resolved} {kernel.replace(' (as asked)', '')}"
+
+
 def call_of(potential: Potential, atoms: Atoms) -> Forces:
     """Forces by ``potential`` with its neighbour list and skin, as molecular dynamics calls it."""
     bound = potential.bind(Systems.from_atoms(atoms))

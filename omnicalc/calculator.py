@@ -13,6 +13,7 @@ from ase.data import chemical_symbols
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.kernel_choice import KernelChoice
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import list_models, load_potential
@@ -53,6 +54,7 @@ class OmniCalc(Calculator):
         charge: int | None = None,
         spin: int | None = None,
         skin: float = DEFAULT_SKIN,
+        kernel: str | None = None,
     ):
         """
         Args:
@@ -63,13 +65,18 @@ class OmniCalc(Calculator):
             charge: total charge (e) of structures that do not carry their own.
             spin: multiplicity (2S+1) of structures that do not carry their own.
             skin: margin of the neighbour list kept between calls, Å. It changes the speed, never a result.
+            kernel: "auto" (the native CPU kernel where it can run, else plain torch), "native" or "torch"; None leaves
+                a loaded potential as it is and means "auto" otherwise.
 
         Raises:
             WeightsError: unknown name, weights that are not on this machine or are damaged.
-            InputError: unknown head, device or dtype; a charge or spin that is not whole; a skin that cannot be.
+            InputError: unknown head, device, dtype or kernel; a charge or spin that is not whole; a skin that cannot
+                be.
         """
         super().__init__()
         self.potential = _potential(model, device, dtype)
+        if kernel is not None:
+            self.potential.kernel = KernelChoice(kernel)
         self._check_family()
         if head is not None and head not in self.potential.heads:
             names = ", ".join(self.potential.heads)
@@ -122,8 +129,8 @@ class OmniCalc(Calculator):
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
         self._choose_head(systems)
         systems = systems.to(self.potential.device)
-        found = self._neighbor_list.update(systems)
-        return _results(self.potential(systems, found, head=self.head, forces=forces, stress=stress))
+        found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=stress)
+        return _results(found)
 
     def _choose_head(self, systems: Systems) -> None:
         """Fix the head at the first structure; refuse later ones that it does not know."""

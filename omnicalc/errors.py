@@ -15,3 +15,11 @@ class WeightsError(OmniCalcError):
 
 class RunError(OmniCalcError):
     """A run had to stop; the message says where its last good state lies."""
+
+
+class KernelUnavailable(OmniCalcError):
+    """A fast kernel cannot run this model here; plain torch can. The message is the reason."""
+
+    def __init__(self, reason: str, *, not_built: bool = False):
+        super().__init__(reason)
+        self.not_built = not_built  # it could run here, had it been built at installation

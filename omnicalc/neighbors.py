@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.pair_search import search_pairs, translation
+from omnicalc.pair_search import canonical_order, search_pairs, translation
 
 if TYPE_CHECKING:
     from omnicalc.systems import Systems
@@ -157,6 +158,16 @@ def _dense(i: Tensor, j: Tensor, shift: Tensor, n_atoms: int, cutoff: float) -> 
     return Neighbors(index, rows, mask, cutoff)
 
 
+@dataclass(frozen=True, eq=False)
+class FlatPairs:
+    """All pairs within cutoff + skin of some positions, target by target: numpy arrays for the native kernel."""
+
+    row: np.ndarray  # (N + 1,) int64: the pairs of target i are row[i] .. row[i + 1] - 1
+    source: np.ndarray  # (E,) int32
+    reverse: np.ndarray  # (E,) int32: where the same two atoms stand with target and source exchanged
+    offset: np.ndarray  # (E, 3) float64, n @ cell, Å
+
+
 class NeighborList:
     """A list kept between calls: searched at cutoff + skin, then filtered by true distance while it may be.
 
@@ -190,9 +201,17 @@ class NeighborList:
 
     def update(self, systems: Systems) -> Neighbors:
         """Exactly the pairs within the cutoff now; :class:`InputError` for positions that are not finite."""
+        self._refresh(systems)
+        return self._built.within(systems, self.cutoff)
+
+    def pairs_with_skin(self, systems: Systems) -> FlatPairs:
+        """At least the pairs within the cutoff now, in an order that depends on the stored list; the caller filters."""
+        self._refresh(systems)
+        return self._built.flat_pairs
+
+    def _refresh(self, systems: Systems) -> None:
         if self._built is None or not self._built.serves(systems, self.skin):
             self.rebuild_at(systems)
-        return self._built.within(systems, self.cutoff)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,6 +253,17 @@ class _Built:
             padding=(len(i) + atoms)[:, None],
             slots=torch.arange(int(count.max()) if copy.n_atoms else 0, device=i.device),
         )
+
+    @cached_property
+    def flat_pairs(self) -> FlatPairs:
+        n_pairs = self.target.shape[1]
+        i, j = self.target[0].numpy(), self.source[0].numpy()
+        shift = self.shift[:n_pairs].numpy().T.astype(np.int64)
+        reverse = np.empty(n_pairs, dtype=np.int32)
+        # the reversed pairs are the same pairs, |d| being the same to the last bit: sorted, they stand in this order
+        reverse[canonical_order(j, i, -shift, len(self.row) - 1)] = np.arange(n_pairs, dtype=np.int32)
+        offset = np.ascontiguousarray(self.translation[:n_pairs].numpy())
+        return FlatPairs(self.row.numpy(), j.astype(np.int32), reverse, offset)
 
     def serves(self, systems: Systems, skin: float) -> bool:
         """Whether every pair now within the cutoff is among those found."""

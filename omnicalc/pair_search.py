@@ -50,7 +50,7 @@ def search_pairs(
         near &= n[axis] == 0
     keep = np.flatnonzero(near)
     i, j, n = i.take(keep), j.take(keep), n.take(keep, axis=1)
-    order = _canonical_order(i, j, n, len(positions))
+    order = canonical_order(i, j, n, len(positions))
     return i.take(order), j.take(order), n.take(order, axis=1).T.astype(np.float64)
 
 
@@ -131,7 +131,7 @@ def _search_radius(box: np.ndarray, radius: float) -> float:
         radius *= 2.0
 
 
-def _canonical_order(i: np.ndarray, j: np.ndarray, n: np.ndarray, n_atoms: int) -> np.ndarray:
+def canonical_order(i: np.ndarray, j: np.ndarray, n: np.ndarray, n_atoms: int) -> np.ndarray:
     """The order (E,) of pairs by (i, j, n_a, n_b, n_c); ``n`` (3, E)."""
     if not i.size:
         return np.zeros(0, dtype=np.int64)

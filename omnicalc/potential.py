@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError
+from omnicalc.kernel_choice import KernelChoice, NativeBinding
 from omnicalc.models import build_model
 from omnicalc.models.graph import Graph
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
@@ -74,6 +75,7 @@ class Potential(nn.Module):
         self.name_resolved = "unnamed"
         self.sha256: str | None = None
         self.card: Card | None = None
+        self.kernel = KernelChoice()
 
     @classmethod
     def from_card(cls, card: "Card", tensors: dict[str, Tensor]) -> "Potential":
@@ -176,15 +178,29 @@ class Potential(nn.Module):
         edges = vectors.to(self.dtype, copy=True).requires_grad_(need_gradient)
         with torch.set_grad_enabled(need_gradient or create_graph):
             output = self.model(Graph.build(systems, neighbors, edges, index))
-            reference = self._reference.to(self.device)[index[systems.system], systems.numbers]
-            energies = output.energies.double() + reference
+            energies = output.energies.double() + self.reference_energies(systems, index)
             energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
             gradient = _edge_gradient(energy, edges, create_graph).double() if need_gradient else None
         found = None
         if forces:
             found = forces_from_edges(gradient, neighbors.index) if self.conservative else output.forces.double()
-        result = Prediction(energy, energies, found, _stress(vectors, gradient, systems) if stress else None)
+        virial = torch.einsum("nka,nkb->nab", vectors, gradient) if stress else None
+        result = Prediction(energy, energies, found, stress_of(virial, systems) if stress else None)
         return result if create_graph else _detached(result)
+
+    def reference_energies(self, systems: Systems, head: Tensor) -> Tensor:
+        """(N,) float64, eV: energies of free atoms at the level of theory of each structure's head, (S,) indices."""
+        return self._reference.to(self.device)[head[systems.system], systems.numbers]
+
+    def predict(
+        self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
+    ) -> Prediction:
+        """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
+        native = self.kernel.native(self, systems.numbers)
+        if native is None:
+            return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
+        binding = NativeBinding(self, native, systems, self._head_index(head, systems))
+        return binding(systems, neighbor_list, forces=forces, stress=stress)
 
     def _head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
         if isinstance(head, Tensor):
@@ -207,10 +223,15 @@ class BoundPotential:
         self.systems = systems.to(potential.device)
         self.head = head
         self.neighbor_list = NeighborList(potential.cutoff, skin)
+        native = potential.kernel.native(potential, systems.numbers)
+        index = potential._head_index(head, self.systems)
+        self._native = None if native is None else NativeBinding(potential, native, self.systems, index)
 
     def __call__(self, positions: Tensor, *, stress: bool = False) -> Prediction:
         """Energy, forces and, on request, stress at ``positions`` (N, 3) float64, Å."""
         systems = self.systems.with_positions(positions)
+        if self._native is not None:
+            return self._native(systems, self.neighbor_list, forces=True, stress=stress)
         return self.potential(systems, self.neighbor_list.update(systems), head=self.head, stress=stress)
 
 
@@ -232,9 +253,10 @@ def _edge_gradient(energy: Tensor, edges: Tensor, create_graph: bool) -> Tensor:
     return torch.zeros_like(edges) if found is None else found
 
 
-def _stress(vectors: Tensor, gradient: Tensor, systems: Systems) -> Tensor:
-    """(1/V) dE/d(strain) with d_ij -> d_ij (1 + strain): sum of d_ij (x) dE/d(d_ij); NaN for cells without volume."""
-    virial = torch.einsum("nka,nkb->nab", vectors, gradient)
+def stress_of(virial: Tensor, systems: Systems) -> Tensor:
+    """(1/V) dE/d(strain) with d_ij -> d_ij (1 + strain), from the sums of d_ij (x) dE/d(d_ij) over each atom's edges,
+    (N, 3, 3); NaN for cells without volume.
+    """
     virial = virial.new_zeros(systems.cell.shape).index_add(0, systems.system, virial)
     volume = torch.linalg.det(systems.cell).abs()
     volume = torch.where(volume > 0, volume, torch.nan)

@@ -116,23 +116,28 @@ def load_potential(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "float32",
+    kernel: str = "auto",
 ) -> Potential:
     """The potential of a name or weights folder, ready to predict: in evaluation mode, its parameters fixed.
 
     ``device`` "auto" is a CUDA device if there is one, else the CPU; ``dtype`` is "float32" or "float64", or
-    the torch dtype. The result carries ``name_resolved`` (name, tag and version, or the folder, that load
+    the torch dtype; ``kernel`` "auto" is the native CPU kernel where it can run, else plain torch; "native" and "torch"
+    insist. The result carries ``name_resolved`` (name, tag and version, or the folder, that load
     these very weights again), ``sha256`` and ``card``.
 
     Raises:
         WeightsError: unknown name, weights that are not here, a damaged file, tensors that do not fit.
-        InputError: a device or dtype that there is not.
+        InputError: a device, dtype or kernel that there is not.
     """
-    device, dtype = choose_device(device), choose_dtype(dtype)
+    from omnicalc.kernel_choice import KernelChoice
+
+    device, dtype, kernel = choose_device(device), choose_dtype(dtype), KernelChoice(kernel)
     folder, card = resolve(name)
     potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
     potential.name_resolved = str(folder.resolve()) if _is_path(name) else card.full_name
     potential.sha256 = card.sha256
     potential.card = card
+    potential.kernel = kernel
     return potential.eval().requires_grad_(False)
 
 

@@ -15,8 +15,10 @@ DEFAULT_BOX = Path("examples/water.xyz")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Timed calls per size.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--against", type=click.Choice(["mace"]), multiple=True, help="A peer to time in the same run.")
-def command(models, structure, sizes, rounds, threads, device, against):
+@click.option("--kernel", default="auto", show_default=True, help="auto, native or torch.")
+@click.option("--against", type=click.Choice(["torch", "mace"]), multiple=True,
+              help="Peers to time in the same run: these weights on plain torch; MACE, random weights.")  # fmt: skip
+def command(models, structure, sizes, rounds, threads, device, kernel, against):
     """Time MODELS (default: ubio-s3) in float32; the error is against the same weights in float64."""
     from omnicalc.errors import InputError
     from omnicalc.registry import load_potential
@@ -42,16 +44,18 @@ def command(models, structure, sizes, rounds, threads, device, against):
     if threads is not None:
         torch.set_num_threads(threads)
     names = models or ("ubio-s3",)
-    fast = {n: load_potential(n, device=device) for n in names}
+    kernels = [kernel] + (["torch"] if "torch" in against else [])
+    fast = {(n, k): load_potential(n, device=device, kernel=k) for n in names for k in kernels}
     exact = {n: load_potential(n, device="cpu", dtype="float64") for n in names}
     click.echo(f"{torch.get_num_threads()} threads, torch {torch.__version__}, float32, timestep 0.5 fs")
     click.echo(
-        f"{'model':24} {'atoms':>6} {'ms/step':>8} {'steps/s':>8} {'ns/day':>7} {'ratio':>6}  max force error, eV/Å"
+        f"{'model':34} {'atoms':>6} {'ms/step':>8} {'steps/s':>8} {'ns/day':>7} {'ratio':>6}  max force error, eV/Å"
     )
     for size in numbers:
         atoms = benchmark.water_box(box, size)
-        calls = {fast[n].name_resolved: benchmark.call_of(fast[n], atoms) for n in names}
-        references = {fast[n].name_resolved: benchmark.float64_reference(exact[n], atoms) for n in names}
+        labels = {key: benchmark.label(potential, atoms) for key, potential in fast.items()}
+        calls = {labels[key]: benchmark.call_of(potential, atoms) for key, potential in fast.items()}
+        references = {labels[n, k]: benchmark.float64_reference(exact[n], atoms) for n, k in fast}
         if "mace" in against:
             calls |= {name: benchmark.mace_call(irreps, atoms) for name, irreps in benchmark.MACE_SIZES.items()}
         rows = benchmark.time_all(calls, references, atoms, rounds)
@@ -59,6 +63,6 @@ def command(models, structure, sizes, rounds, threads, device, against):
             error = "" if row.force_error is None else f"{row.force_error:.1e}"
             ratio = row.milliseconds / rows[0].milliseconds
             click.echo(
-                f"{row.name:24} {row.atoms:6} {row.milliseconds:8.1f} {row.steps_per_s:8.1f} "
+                f"{row.name:34} {row.atoms:6} {row.milliseconds:8.1f} {row.steps_per_s:8.1f} "
                 f"{row.ns_per_day():7.2f} {ratio:6.2f}  {error}"
             )

@@ -31,8 +31,8 @@ class Ramp(click.ParamType):
 
     def convert(self, value, param, ctx):
         try:
-            first, _, last = value.partition(":")
-            return float(first), (float(last) if _ else None)
+            first, colon, last = value.partition(":")
+            return float(first), (float(last) if colon else None)
         except ValueError:
             self.fail(f"'{value}' is no number and no two with a colon, such as 300 or 300:600", param, ctx)
 
@@ -156,6 +156,7 @@ class Ramp(click.ParamType):
     "--dtype",
     help="float32 or float64 for the model; positions and velocities are always float64. [default: float32]",
 )
+@click.option("--kernel", help="auto, native or torch: what computes forces on a CPU. [default: auto]")
 @click.option(
     "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
 )
@@ -235,7 +236,9 @@ def _run(
     from omnicalc.md.run import run
     from omnicalc.registry import load_potential
 
-    potential = load_potential(wanted["model"], device=wanted["device"], dtype=wanted["dtype"])
+    potential = load_potential(
+        wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"]
+    )
     job = build_job(
         atoms,
         potential,
@@ -271,7 +274,7 @@ def _wanted(given: dict, stored: dict | None) -> dict:
     """Options that choose model and structure: as given, else as the run to be resumed had them, else the
     defaults.
     """
-    defaults = {"model": _DEFAULT_MODEL, "device": "auto", "dtype": "float32"}
+    defaults = {"model": _DEFAULT_MODEL, "device": "auto", "dtype": "float32", "kernel": "auto"}
     if stored is not None:
         model = stored["model"]
         defaults = {
@@ -280,8 +283,10 @@ def _wanted(given: dict, stored: dict | None) -> dict:
             "dtype": model["dtype"],
             "skin": model["skin"],
         }
+        # a run on plain torch stays on it; another goes on with the fastest kernel of this machine
+        defaults["kernel"] = "auto" if model.get("kernel", "torch").startswith("native") else "torch"
         defaults |= {"device": model["device"], **stored["structure"]["read_options"]}
-    names = ("model", "head", "device", "dtype", "skin", "cell", "no_pbc", "charge", "spin")
+    names = ("model", "head", "device", "dtype", "kernel", "skin", "cell", "no_pbc", "charge", "spin")
     return {
         name: defaults.get(name) if given[name] is None or given[name] is False else given[name]
         for name in names
@@ -339,6 +344,7 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
         "head": f"{model['head']} ({reason})",
         "device": f"{model['device']}, {model['dtype']} (positions and velocities float64), "
         f"{model['threads']} threads",
+        "kernel": model["kernel"],
         "structure": f"{structure['file']}: {structure['atoms']} atoms, {structure['formula']}, "
         f"periodic along {periodic}, charge {structure['charge']:+d}, spin {structure['spin']}",
         "velocities": velocities,

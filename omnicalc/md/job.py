@@ -60,6 +60,7 @@ def build_job(
 
     skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
+    kernel = potential.kernel.describe(potential, systems.numbers)
     bound = potential.bind(systems, head=head, skin=skin)
     total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
     structure = {
@@ -82,6 +83,7 @@ def build_job(
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
         "skin": skin,
+        "kernel": kernel,
         "threads": torch.get_num_threads(),
     }
     return Job(atoms, bound, structure, model)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from omnicalc.neighbors import neighbors
+from omnicalc.neighbors import NeighborList, neighbors
 from omnicalc.potential import Potential, Prediction
 from omnicalc.systems import Systems
 
@@ -43,15 +43,23 @@ class Evaluate:
         return self.potential(systems, found, head=self.head, forces=forces, stress=stress)
 
 
+class EvaluateKernel(Evaluate):
+    """The same by the kernel that the potential was told to use, from a neighbour list with a skin."""
+
+    def __call__(self, systems: Systems, *, forces: bool = True, stress: bool = False) -> Prediction:
+        found = NeighborList(self.potential.cutoff, skin=0.5)
+        return self.potential.predict(systems, found, head=self.head, forces=forces, stress=stress)
+
+
 class Wrong(Evaluate):
     """A right potential with one mistake made on purpose."""
 
     def __init__(self, evaluate: Evaluate, mistake):
         super().__init__(evaluate.potential, evaluate.head)
-        self.mistake = mistake
+        self.right, self.mistake = evaluate, mistake
 
     def __call__(self, systems, *, forces=True, stress=False):
-        return self.mistake(systems, super().__call__(systems, forces=forces, stress=stress))
+        return self.mistake(systems, self.right(systems, forces=forces, stress=stress))
 
 
 def add_energy(term):

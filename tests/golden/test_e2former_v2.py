@@ -1,6 +1,7 @@
 """E2Former-V2 against the released model: every case of ``<golden-dir>/e2former_v2``, in float64 and float32."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,12 @@ from ase import Atoms
 from safetensors.torch import load_file
 
 from omnicalc.errors import WeightsError
+from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models.e2former import from_published
 from omnicalc.models.e2former.angular import coupling
+from omnicalc.models.e2former.native import unsupported
 from omnicalc.models.graph import Graph
-from omnicalc.neighbors import neighbors
+from omnicalc.neighbors import NeighborList, neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
@@ -66,6 +69,22 @@ def test_energy_and_forces(case, dtype, energy_tolerance, force_tolerance):
     assert abs(result.energy.item() - golden.wanted["energy"]) < energy_tolerance
     assert np.abs(result.forces.numpy() - golden.wanted["forces"]).max() < force_tolerance
     assert np.abs(result.energies.numpy() - golden.wanted["atom_energy"]).max() < energy_tolerance
+
+
+def test_native_kernel(case):
+    """Energy and forces by the native CPU kernel, of cases that it takes once a cap that cuts nothing is dropped."""
+    golden = Case(case)
+    potential = golden.potential(torch.float32).requires_grad_(False)
+    config, most = potential.model.config, np.bincount(golden.wanted["edge_i"], minlength=1).max()
+    if config.max_neighbors is not None and most < config.max_neighbors:
+        potential.model.config = replace(config, max_neighbors=None)
+    if unsupported(potential.model.config):
+        pytest.skip(f"the native kernel does not support {unsupported(potential.model.config)}")
+    potential.kernel = KernelChoice("native")
+    found = NeighborList(potential.cutoff)
+    result = potential.predict(golden.systems, found, head=golden.config["head_name"])
+    assert abs(result.energy.item() - golden.wanted["energy"]) < 2e-5
+    assert np.abs(result.forces.numpy() - golden.wanted["forces"]).max() < 1e-4
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -133,8 +152,6 @@ def test_a_wrong_constant_is_noticed(case):
     golden = Case(case)
     if not len(golden.wanted["edge_i"]):
         pytest.skip("no edges, so no envelope")
-    from dataclasses import replace
-
     potential = golden.potential(torch.float64)
     potential.model.config = replace(potential.model.config, envelope="poly5")
     assert abs(golden.predict(potential).energy.item() - golden.wanted["energy"]) > 1e-9

@@ -226,6 +226,15 @@ class E2Former(nn.Module):
     def conservative(self) -> bool:
         return self.config.forces == "gradient"
 
+    def native(self, numbers: list[int]):
+        """This network, with its present weights, on the native CPU kernel, for these atomic numbers at least.
+
+        Raises :class:`KernelUnavailable` with the reason when there is none for it here.
+        """
+        from omnicalc.models.e2former.native import NativeModel
+
+        return NativeModel(self, list(self.config.elements or numbers))
+
     def forward(self, graph: Graph) -> ModelOutput:
         x = self.features(graph)
         head = graph.head[graph.system]

@@ -1,0 +1,26 @@
+"""Compiles the native CPU kernels while the package is installed. Without a compiler the package is pure Python."""
+
+import importlib.util
+import os
+import sysconfig
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+KERNELS = Path("omnicalc/kernels/native")
+
+
+class NativeKernels(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict) -> None:
+        if os.environ.get("OMNICALC_NO_NATIVE"):
+            self.app.display_warning("OMNICALC_NO_NATIVE is set: the native CPU kernel is left out")
+            return
+        spec = importlib.util.spec_from_file_location("build", Path(self.root) / KERNELS / "build.py")
+        build = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(build)
+        libraries = build.build(self.app.display_warning)
+        if libraries:
+            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{platform}"  # the libraries know nothing of Python
+            build_data["pure_python"] = False
+            build_data["artifacts"] += [f"{KERNELS}/{path.name}" for path in libraries]

@@ -1,0 +1,76 @@
+"""Compiles the native kernels: one shared library per instruction set, with whatever C++ compiler there is.
+
+Runs when the package is installed (hatch_build.py), and by hand after a change to the sources:
+``python omnicalc/kernels/native/build.py``.
+The libraries know nothing of Python or torch, so one build serves every version of both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
+FLAGS += ["-fno-math-errno", "-ffp-contract=fast"]  # square roots and fused multiply-adds without a detour
+FLAGS += ["-Wno-psabi"]  # vectors cross no border of a library
+SETS = {"portable": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    SETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
+
+
+def source_hash() -> str:
+    """Changes with every source file, so that libraries built from others are noticed."""
+    digest = hashlib.sha256()
+    for path in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.hpp")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def compiler() -> list[str] | None:
+    """The command of the C++ compiler: $CXX, or the first of c++, g++ and clang++ on the path."""
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    commands = [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]
+    return next((command for command in commands if shutil.which(command[0])), None)
+
+
+def library(name: str) -> Path:
+    """Where the library of an instruction set lies once it is built."""
+    return HERE / f"e2former-{name}.so"
+
+
+def build(say=print) -> list[Path]:
+    """Compile all libraries and return those that worked; none without a compiler, or on a system it does not suit."""
+    cxx = compiler()
+    if cxx is None or sys.platform == "win32":
+        say("no C++ compiler found: the native CPU kernel is left out, and plain torch will do its work")
+        return []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        done = list(pool.map(lambda name: _compile(cxx, name, say), SETS))
+    return [path for path in done if path is not None]
+
+
+def _compile(cxx: list[str], name: str, say) -> Path | None:
+    path, temporary = library(name), HERE / f".e2former-{name}.so"
+    static = ["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else []
+    stamp = f'-DOMNICALC_SOURCE="{source_hash()}"'
+    command = [*cxx, *FLAGS, *SETS[name], stamp, str(HERE / "e2former.cpp"), "-o", str(temporary), *static]
+    found = subprocess.run(command, capture_output=True, text=True)
+    if found.returncode:
+        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
+        say(f"the native CPU kernel for {name} was not built ({cxx[0]}: {last})")
+        return None
+    temporary.replace(path)
+    return path
+
+
+if __name__ == "__main__":
+    for path in build():
+        print(path)

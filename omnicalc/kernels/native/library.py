@@ -1,0 +1,157 @@
+"""The native library of this processor, called through plain pointers."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import threading
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.ctypeslib import ndpointer
+
+from omnicalc.errors import InputError, KernelUnavailable
+from omnicalc.kernels.native.build import SETS, library, source_hash
+
+INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
+
+_MESSAGE = 200
+
+
+def _array(kind: type, dims: int):
+    return ndpointer(dtype=kind, ndim=dims, flags="C_CONTIGUOUS")
+
+
+def instruction_set() -> str:
+    """The best instruction set that this processor has and that was built.
+
+    Raises:
+        KernelUnavailable: nothing was built.
+        InputError: $OMNICALC_NATIVE asks for a set that cannot be used.
+    """
+    usable = [name for name in _supported() if library(name).exists()]
+    wanted = os.environ.get(INSTRUCTIONS)
+    if wanted and wanted not in usable:
+        raise InputError(
+            f"{INSTRUCTIONS}={wanted} given; this machine and installation can use: {', '.join(usable) or 'none'}"
+        )
+    if not usable:
+        raise KernelUnavailable(
+            "the native CPU kernel was not built, because there was no C++ compiler when OmniCalc was installed; plain "
+            "torch does its work, several times slower; to have it, install a compiler (g++) and OmniCalc again",
+            not_built=True,
+        )
+    return wanted or usable[-1]
+
+
+def _supported() -> list[str]:
+    """Instruction sets of this processor that there are kernels for, the best last."""
+    flags = _cpu_flags()
+    needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}}
+    return [name for name in SETS if needs.get(name, set()) <= flags]
+
+
+def _cpu_flags() -> set[str]:
+    if platform.system() == "Darwin":
+        return set()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("flags"):
+            return set(line.split(":", 1)[1].split())
+    return set()
+
+
+@cache
+def _load(name: str) -> ctypes.CDLL:
+    lib = ctypes.CDLL(str(library(name)))
+    lib.omnicalc_source.restype = ctypes.c_char_p
+    if lib.omnicalc_source().decode() != source_hash():
+        raise KernelUnavailable(
+            "the native CPU kernel was built from other sources than those here; plain torch does its work, several "
+            "times slower; to build it again: pip install, or python omnicalc/kernels/native/build.py in a checkout",
+            not_built=True,
+        )
+    f32, f64, i32, i64 = (lambda dims, t=t: _array(t, dims) for t in (np.float32, np.float64, np.int32, np.int64))
+    text = [ctypes.c_char_p, ctypes.c_int]
+    lib.omnicalc_e2former_create.restype = ctypes.c_void_p
+    lib.omnicalc_e2former_create.argtypes = [
+        i32(1), ctypes.c_float, f32(1), ctypes.c_int64, f32(1), ctypes.c_int64, *text,
+    ]  # fmt: skip
+    lib.omnicalc_e2former_destroy.restype = None
+    lib.omnicalc_e2former_destroy.argtypes = [ctypes.c_void_p]
+    lib.omnicalc_e2former_evaluate.restype = ctypes.c_int
+    lib.omnicalc_e2former_evaluate.argtypes = [
+        ctypes.c_void_p, ctypes.c_int, ctypes.c_int32,
+        f64(2), i32(1), i32(1), i32(1), f32(2), i64(1), i32(1), i32(1), f64(2),
+        f64(1), ctypes.c_void_p, ctypes.c_void_p, *text,
+    ]  # fmt: skip
+    return lib
+
+
+class NativeE2Former:
+    """The fused kernel with one set of weights; memory for the largest system so far is kept between calls."""
+
+    def __init__(self, settings: np.ndarray, cutoff: float, weights: np.ndarray, table: np.ndarray):
+        """``settings`` int32, ``weights`` and ``table`` float32, all flat, in the order that native/model.hpp reads."""
+        self._made_from = settings, cutoff, weights, table
+        self._lock = threading.Lock()  # the memory kept between calls serves one call at a time
+        self.instructions = instruction_set()
+        self._lib = _load(self.instructions)
+        message = ctypes.create_string_buffer(_MESSAGE)
+        self._handle = self._lib.omnicalc_e2former_create(
+            settings, cutoff, weights, weights.size, table, table.size, message, _MESSAGE
+        )
+        if not self._handle:
+            raise ValueError(message.value.decode())
+
+    def __reduce__(self):
+        return NativeE2Former, self._made_from
+
+    def __del__(self):
+        if getattr(self, "_handle", None):
+            self._lib.omnicalc_e2former_destroy(self._handle)
+
+    def evaluate(
+        self,
+        positions: np.ndarray,
+        type_: np.ndarray,
+        system: np.ndarray,
+        head: np.ndarray,
+        embedding: np.ndarray,
+        row: np.ndarray,
+        source: np.ndarray,
+        reverse: np.ndarray,
+        offset: np.ndarray,
+        *,
+        forces: bool = True,
+        virial: bool = False,
+        threads: int = 1,
+    ) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+        """Per-atom energies (N,), forces (N, 3) and virials (N, 3, 3), float64; None for those not asked for.
+
+        Args:
+            positions: (N, 3) float64, Å.
+            type_: (N,) int32, row of each atom's element.
+            system: (N,) int32, structure of each atom.
+            head: (N,) int32, energy head of each atom.
+            embedding: (S, C) float32, vector of each structure that every block adds to its scalars.
+            row, source, reverse, offset: pairs as in :class:`omnicalc.neighbors.FlatPairs`.
+        """
+        n = len(positions)
+        energies = np.empty(n)
+        found = np.empty((n, 3)) if forces or virial else None
+        virials = np.empty((n, 3, 3)) if virial else None
+        message = ctypes.create_string_buffer(_MESSAGE)
+        with self._lock:
+            failed = self._lib.omnicalc_e2former_evaluate(
+                self._handle, threads, n, positions, type_, system, head, embedding, row, source, reverse, offset,
+                energies, _address(found), _address(virials), message, _MESSAGE,
+            )  # fmt: skip
+        if failed:
+            raise MemoryError(f"native kernel: {message.value.decode()}")
+        return energies, found, virials
+
+
+def _address(array: np.ndarray | None) -> int | None:
+    return None if array is None else array.ctypes.data

@@ -1,0 +1,200 @@
+// The weights of one E2Former-V2, read from a flat array of numbers and laid out for the kernels.
+//
+// Layout of features: (atom, block of channels, row, lane), rows ordered by degree, channels padded to whole blocks of
+// one vector; so a row lies at the same distance from its neighbours whatever the width. Attention heads live in lanes: channel c belongs to head c mod H, so lane g of the "head lanes" holds head g mod H, and block b
+// of channels goes with block b mod (blocks of head lanes). Replicated lanes are treated as heads of their own; their
+// gradients add up where the lanes were made, in the transposed matrices.
+#pragma once
+#include <algorithm>
+#include <numeric>
+#include <stdexcept>
+#include <string>
+
+#include "matrix.hpp"
+
+constexpr int MAX_ROWS = 9, MAX_WIDTH = 512;
+enum Weights { SOFTPLUS = 0, SIGMOID = 1, SOFTMAX = 2 };
+
+// Reads a flat array front to back.
+struct Reader {
+    const float* at;
+    int64_t left;
+    const float* take(int64_t n) {
+        if (n > left) throw std::invalid_argument("fewer weights than the settings need");
+        const float* here = at;
+        at += n, left -= n;
+        return here;
+    }
+};
+
+// Sparse linear map between rows of lanes: row to[i] is the sum of coefficient * row from over its terms.
+struct RowMap {
+    struct Term {
+        int from;
+        float coefficient;
+    };
+    std::vector<std::vector<Term>> to;
+
+    // For every block of channels; x_row and x_step are the distances between rows and between blocks of x.
+    void apply(int width, const float* x, int x_row, int x_step, float* y, int y_row, int y_step) const {
+        for (int b = 0; b < width; b += VW, x += x_step, y += y_step)
+            for (size_t r = 0; r < to.size(); ++r) {
+                vf total = vf{};
+                for (const Term& t : to[r]) total += t.coefficient * load(x + t.from * x_row);
+                store(y + r * y_row, total);
+            }
+    }
+};
+
+struct Layer {
+    int components;  // 1: plain sum over neighbours; 3: times the unit vector; 4: both
+    Buffer gamma1, beta1, gamma2, beta2;
+    std::vector<Matrix> maps;  // per degree: C -> query and key, first and second factor
+    Buffer maps_bias;
+    std::vector<Matrix> value;
+    Buffer value_bias;
+    Matrix hidden[2], lanes[2];  // query, key
+    Buffer hidden_bias[2], norm_gamma[2], norm_beta[2], lanes_bias[2];
+    std::vector<int> paths;  // per degree
+    RowMap couple, uncouple;  // moments -> coupled rows (degree, component, path), and its transpose
+    std::vector<Matrix> mix;
+    Buffer mix_bias;
+    Matrix gate;
+    Buffer gate_bias;
+    std::vector<Matrix> ffn_in, ffn_out;  // ffn_in has no degree 0
+    Buffer ffn_bias;
+};
+
+struct EnergyHead {
+    Matrix first, second;
+    Buffer bias1, bias2, last;
+    float bias3;
+};
+
+struct Model {
+    int degrees, rows, channels, width, heads, query_width, head_lanes, layers, hidden, hidden_width, elements, n_heads;
+    int intervals, envelope;
+    float cutoff;
+    Weights weights;
+    Buffer type_embedding, mask, hidden_mask, row_weight;
+    std::vector<Layer> layer;
+    Buffer gamma, beta;
+    std::vector<EnergyHead> energy;
+    Buffer radial;  // (pair, interval, block, degree, 6, lane): embedding, envelope included
+    std::vector<Buffer> gates;  // per layer (pair, interval, block of head lanes, gate or factor, 6, lane)
+
+    Model(const int32_t* settings, float cutoff_, Reader weights_, Reader table) {
+        const int32_t* s = settings;
+        degrees = *s++ + 1, channels = *s++, heads = *s++, query_width = *s++, layers = *s++, hidden = *s++;
+        elements = *s++, n_heads = *s++, intervals = *s++, envelope = *s++, weights = (Weights)*s++;
+        cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
+        if (width > MAX_WIDTH) throw std::invalid_argument("too many channels");
+        if (degrees < 2 || degrees > 3) throw std::invalid_argument("l_max must be 1 or 2");
+        head_lanes = std::min(std::lcm(heads, VW), width);
+        Reader& w = weights_;
+        const Places c = padded_places(channels);
+        type_embedding = rows_of(w, elements, c);
+        mask = Buffer(width), hidden_mask = Buffer(hidden_width), row_weight = Buffer(rows);
+        std::fill_n(mask.data, channels, 1.0f);
+        std::fill_n(hidden_mask.data, hidden, 1.0f);
+        for (int l = 0; l < degrees; ++l)
+            for (int r = l * l; r < (l + 1) * (l + 1); ++r) row_weight.data[r] = 1.0f / ((2 * l + 1) * degrees * channels);
+        for (int k = 0; k < layers; ++k) layer.push_back(read_layer(w, c, *s++));
+        gamma = rows_of(w, degrees, c), beta = rows_of(w, 1, c);
+        for (int h = 0; h < n_heads; ++h) energy.push_back(read_head(w, c));
+        if (w.left) throw std::invalid_argument("more weights than the settings need");
+        read_tables(table);
+    }
+
+    int pair(int target, int source) const { return target * elements + source; }
+
+private:
+    static Buffer rows_of(Reader& w, int n, const Places& places) {
+        const int size = std::count_if(places.begin(), places.end(), [](int p) { return p >= 0; });
+        Buffer buffer(n * places.size());
+        for (int r = 0; r < n; ++r) {
+            const float* row = w.take(size);
+            for (size_t i = 0; i < places.size(); ++i)
+                if (places[i] >= 0) buffer.data[r * places.size() + i] = row[places[i]];
+        }
+        return buffer;
+    }
+
+    static Places query_places(int heads, int query_width, int head_lanes) {  // the model orders (head, component)
+        Places places;
+        for (int d = 0; d < query_width; ++d)
+            for (int g = 0; g < head_lanes; ++g) places.push_back(g % heads * query_width + d);
+        return places;
+    }
+
+    Layer read_layer(Reader& w, const Places& c, int components) const {
+        Layer y;
+        y.components = components;
+        y.gamma1 = rows_of(w, degrees, c), y.beta1 = rows_of(w, 1, c);
+        const Places four = padded_blocks(4, hidden), h = padded_places(hidden), joined = padded_blocks(degrees, hidden);
+        for (int l = 0; l < degrees; ++l) y.maps.emplace_back(w.take(4 * hidden * channels), channels, c, four);
+        y.maps_bias = spread(w.take(4 * hidden), four);
+        for (int l = 0; l < degrees; ++l) y.value.emplace_back(w.take(channels * channels), channels, c, c);
+        y.value_bias = spread(w.take(channels), c);
+        const Places lanes = query_places(heads, query_width, head_lanes);
+        for (int side = 0; side < 2; ++side) {
+            y.hidden[side] = Matrix(w.take(hidden * degrees * hidden), degrees * hidden, joined, h);
+            y.hidden_bias[side] = rows_of(w, 1, h);
+            y.norm_gamma[side] = rows_of(w, 1, h), y.norm_beta[side] = rows_of(w, 1, h);
+            y.lanes[side] = Matrix(w.take(heads * query_width * hidden), hidden, h, lanes);
+            y.lanes_bias[side] = spread(w.take(heads * query_width), lanes);
+        }
+        int coupled = 0;
+        for (int l = 0; l < degrees; ++l) {
+            y.paths.push_back((int)*w.take(1));
+            coupled += (2 * l + 1) * y.paths[l];
+        }
+        const int moments = components * rows;
+        y.couple.to.resize(coupled), y.uncouple.to.resize(moments);
+        for (int out = 0; out < coupled; ++out) {
+            const float* row = w.take(moments);
+            for (int in = 0; in < moments; ++in)
+                if (row[in] != 0.0f) y.couple.to[out].push_back({in, row[in]}), y.uncouple.to[in].push_back({out, row[in]});
+        }
+        for (int l = 0; l < degrees; ++l) {
+            const int n = y.paths[l];
+            y.mix.emplace_back(w.take(channels * n * channels), n * channels, padded_blocks(n, channels), c);
+        }
+        y.mix_bias = rows_of(w, 1, c);
+        y.gamma2 = rows_of(w, degrees, c), y.beta2 = rows_of(w, 1, c);
+        const Places gates = padded_blocks(degrees, channels);
+        y.gate = Matrix(w.take(degrees * channels * channels), channels, c, gates);
+        y.gate_bias = spread(w.take(degrees * channels), gates);
+        for (int l = 1; l < degrees; ++l) y.ffn_in.emplace_back(w.take(channels * channels), channels, c, c);
+        for (int l = 0; l < degrees; ++l) y.ffn_out.emplace_back(w.take(channels * channels), channels, c, c);
+        y.ffn_bias = rows_of(w, 1, c);
+        return y;
+    }
+
+    EnergyHead read_head(Reader& w, const Places& c) const {
+        EnergyHead y;
+        y.first = Matrix(w.take(channels * channels), channels, c, c), y.bias1 = rows_of(w, 1, c);
+        y.second = Matrix(w.take(channels * channels), channels, c, c), y.bias2 = rows_of(w, 1, c);
+        y.last = rows_of(w, 1, c), y.bias3 = *w.take(1);
+        return y;
+    }
+
+    void read_tables(Reader& table) {
+        const size_t n = (size_t)elements * elements * intervals;
+        radial = Buffer(n * 6 * degrees * width);
+        for (int k = 0; k < layers; ++k) gates.emplace_back(n * 6 * 2 * head_lanes);
+        for (size_t i = 0; i < n; ++i)
+            for (int power = 0; power < 6; ++power) {
+                const float* from = table.take(degrees * channels + layers * 2 * heads);
+                for (int l = 0; l < degrees; ++l)
+                    for (int c = 0; c < channels; ++c)
+                        radial.data[(((i * (width / VW) + c / VW) * degrees + l) * 6 + power) * VW + c % VW] = *from++;
+                for (int k = 0; k < layers; ++k, from += 2 * heads)
+                    for (int which = 0; which < 2; ++which)
+                        for (int g = 0; g < head_lanes; ++g)
+                            gates[k].data[(((i * (head_lanes / VW) + g / VW) * 2 + which) * 6 + power) * VW + g % VW] =
+                                from[which * heads + g % heads];
+            }
+        if (table.left) throw std::invalid_argument("a larger radial table than the settings need");
+    }
+};

@@ -1,0 +1,181 @@
+"""E2Former-V2 on the native CPU kernel: which networks it takes, and how their weights reach it."""
+
+import copy
+from math import sqrt
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnicalc.errors import KernelUnavailable
+from omnicalc.kernels.native.library import NativeE2Former, instruction_set
+from omnicalc.models.e2former.attention import ZeroOrderValue
+from omnicalc.models.e2former.config import E2FormerConfig
+from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
+from omnicalc.models.e2former.model import Block, E2Former
+from omnicalc.models.e2former.radial_tables import RadialTables, build_tables, pair_functions
+from omnicalc.neighbors import FlatPairs
+from omnicalc.systems import Systems
+
+MAX_CHANNELS = 512  # of native/model.hpp
+_WEIGHTS = {"softplus": 0, "sigmoid": 1, "softmax": 2}
+_ENVELOPES = {"poly7": 7, "poly5": 5}
+
+
+def unsupported(config: E2FormerConfig) -> str | None:
+    """Why the kernel cannot run such a network, or None if it can."""
+    if config.forces != "gradient":
+        return "a direct force head"
+    if config.gate != "qk":
+        return f"the gate '{config.gate}', which depends on more than the distance"
+    if config.long_layers:
+        return "long-range blocks"
+    if config.max_neighbors is not None:
+        return "a cap on the number of neighbours"
+    if config.channels > MAX_CHANNELS:
+        return f"more than {MAX_CHANNELS} channels"
+    return None
+
+
+class NativeModel:
+    """One network with its elements, laid out for the kernel. The weights are those of the moment it is made."""
+
+    def __init__(self, model: E2Former, numbers: list[int]):
+        """``numbers``: atomic numbers it will see, each with a row of its own."""
+        reason = unsupported(model.config)
+        if reason:
+            raise KernelUnavailable(f"the native kernel does not support {reason}")
+        instruction_set()  # before the work on tables
+        exact = copy.deepcopy(model).double().requires_grad_(False)
+        self.config = model.config
+        self.numbers = list(numbers)
+        self.tables: RadialTables = build_tables(pair_functions(exact, self.numbers), model.config.cutoff)
+        table = self.tables.coefficients.astype(np.float32).ravel()
+        weights = np.concatenate([np.asarray(t, dtype=np.float32).ravel() for t in _weights(exact, self.numbers)])
+        self._kernel = NativeE2Former(self._settings(exact), model.config.cutoff, weights, table)
+        self._embedding = exact.system_embedding
+        self._row = np.full(119, -1, dtype=np.int32)
+        self._row[self.numbers] = np.arange(len(self.numbers))
+
+    @property
+    def instructions(self) -> str:
+        """The instruction set in use: portable, avx2 or avx512."""
+        return self._kernel.instructions
+
+    def knows(self, numbers: list[int]) -> bool:
+        """Whether these atomic numbers are among those it was made for."""
+        return set(numbers) <= set(self.numbers)
+
+    def prepare(self, systems: Systems, head: Tensor) -> "Prepared":
+        """What does not change while atoms move: elements, structures, heads (S,) and their embeddings."""
+        system = systems.system.numpy().astype(np.int32)
+        embedding = self._embedding(SimpleNamespace(charge=systems.charge, spin=systems.spin, head=head))
+        if embedding is None:
+            embedding = torch.zeros(systems.n_systems, self.config.channels)
+        return Prepared(
+            self._kernel,
+            self._row[systems.numbers.numpy()],
+            system,
+            head.numpy().astype(np.int32)[system],
+            np.ascontiguousarray(embedding.float().numpy()),
+        )
+
+    def _settings(self, model: E2Former) -> np.ndarray:
+        c = model.config
+        numbers = [
+            c.l_max, c.channels, c.attention_heads, c.query_width, c.layers, c.attention_heads * c.query_width // 2,
+            len(self.numbers), len(c.heads), self.tables.intervals, _ENVELOPES[c.envelope], _WEIGHTS[c.weights],
+        ]  # fmt: skip
+        return np.array(numbers + [_components(block) for block in model.blocks], dtype=np.int32)
+
+
+class Prepared:
+    """The kernel with one fixed batch of atoms."""
+
+    def __init__(
+        self, kernel: NativeE2Former, type_: np.ndarray, system: np.ndarray, head: np.ndarray, embedding: np.ndarray
+    ):
+        self._kernel, self._fixed = kernel, (type_, system, head, embedding)
+
+    def __call__(
+        self, positions: Tensor, pairs: FlatPairs, *, forces: bool, virial: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Energies (N,) without references, forces (N, 3) and virials (N, 3, 3) of the atoms, float64, eV and Å."""
+        found = self._kernel.evaluate(
+            np.ascontiguousarray(positions.numpy()),
+            *self._fixed,
+            pairs.row,
+            pairs.source,
+            pairs.reverse,
+            pairs.offset,
+            forces=forces,
+            virial=virial,
+            threads=torch.get_num_threads(),
+        )
+        energies, forces, virials = (None if x is None else torch.from_numpy(x) for x in found)
+        return energies, forces, virials
+
+
+def _components(block: Block) -> int:
+    value = block.attention.aggregate
+    if isinstance(value, ZeroOrderValue):
+        return 1
+    return value.coupling.shape[1] // (value.project.weight.shape[0]) ** 2
+
+
+def _weights(model: E2Former, numbers: list[int]):
+    """All learned numbers in the order that native/model.hpp reads, neighbouring linear maps multiplied together."""
+    config = model.config
+    if config.type_embedding:
+        yield model.type_embedding(model.element_row[torch.tensor(numbers)])
+    else:
+        yield torch.zeros(len(numbers), config.channels)
+    for block in model.blocks:
+        yield from _block(block, config)
+    yield from (model.norm_final.gamma, model.norm_final.beta)
+    for head in model.energy_heads.values():
+        for linear in (head[0], head[2], head[4]):
+            yield from (linear.weight, linear.bias)
+
+
+def _block(block: Block, config: E2FormerConfig):
+    attention, degrees = block.attention, range(config.l_max + 1)
+    yield from (block.norm_attention.gamma, block.norm_attention.beta)
+    factors = [attention.query.first, attention.query.second, attention.key.first, attention.key.second]
+    for l in degrees:
+        yield torch.cat([f.weight[l] for f in factors])
+    yield torch.cat([_bias(f) for f in factors])
+    yield attention.value.weight
+    yield _bias(attention.value)
+    for projection, scale in ((attention.query, 1 / sqrt(config.query_width)), (attention.key, 1.0)):
+        first, norm, _, last = projection.mlp
+        yield from (first.weight, first.bias, norm.weight, norm.bias, scale * last.weight, scale * last.bias)
+    yield from _mix(attention.aggregate, config)
+    yield from (block.norm_ffn.gamma, block.norm_ffn.beta)
+    ffn = block.ffn
+    yield ffn.gate.weight @ ffn.linear_in.weight[0]  # the scalars of linear_in reach nothing but the gate
+    yield ffn.gate.weight @ _bias(ffn.linear_in) + ffn.gate.bias
+    yield ffn.linear_in.weight[1:]
+    yield SILU_GAIN * ffn.linear_out.weight[:1]
+    yield SIGMOID_GAIN * ffn.linear_out.weight[1:]
+    yield _bias(ffn.linear_out)
+
+
+def _mix(value: torch.nn.Module, config: E2FormerConfig):
+    """Number of paths per degree, coupling of the moments, and the maps that follow with their bias."""
+    degrees, project = range(config.l_max + 1), value.project
+    if isinstance(value, ZeroOrderValue):
+        yield torch.ones(len(degrees))
+        yield torch.eye((config.l_max + 1) ** 2)
+        yield project.weight
+    else:
+        yield torch.tensor([float(n) for n in value.paths.values()])
+        yield value.coupling
+        for l, n in value.paths.items():
+            yield project.weight[l] @ value.mix[l].weight / sqrt(n)
+    yield _bias(project)
+
+
+def _bias(linear: SO3Linear) -> Tensor:
+    return linear.weight.new_zeros(linear.weight.shape[1]) if linear.bias is None else linear.bias

@@ -1,0 +1,270 @@
+"""The native CPU kernel: equal on every instruction set and any number of threads, and absent without harm."""
+
+import copy
+import os
+import pickle
+import threading
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+from omnicalc import OmniCalc, load_potential
+from omnicalc.errors import InputError, KernelUnavailable
+from omnicalc.kernels.native import build, library
+from omnicalc.models.e2former.native import NativeModel
+from omnicalc.models.e2former.radial_tables import build_tables, pair_functions
+from omnicalc.neighbors import NeighborList
+from omnicalc.systems import Systems
+from tests.contracts.structures import triclinic_waters, waters
+
+BUILT = [name for name in library._supported() if build.library(name).exists()]
+
+
+@pytest.fixture
+def box() -> Atoms:
+    return triclinic_waters().repeat((2, 2, 1))  # more than one tile of atoms, the last one not full
+
+
+def predict(potential, atoms: Atoms, skin: float = 0.5, **options):
+    return potential.predict(Systems.from_atoms(atoms), NeighborList(potential.cutoff, skin), head="pbe0-ts", **options)
+
+
+def native() -> torch.nn.Module:
+    return load_potential("ubio-s3", device="cpu", kernel="native")
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_every_instruction_set_agrees_with_float64(box, name, monkeypatch):
+    monkeypatch.setenv(library.INSTRUCTIONS, name)
+    potential = native()
+    fast = predict(potential, box, stress=True)
+    exact = predict(load_potential("ubio-s3", device="cpu", dtype="float64"), box, stress=True)
+    assert potential.kernel.describe(potential, torch.tensor(box.numbers)) == f"native ({name})"
+    assert (fast.energies - exact.energies).abs().max() < 2e-6
+    assert 1e-9 < (fast.forces - exact.forces).abs().max() < 2e-5
+    assert (fast.stress - exact.stress).abs().max() < 1e-6
+    shifted = box.copy()
+    shifted.positions[0, 0] += 1e-3  # the wrong variant: this much is noticed
+    assert (predict(potential, shifted).forces - exact.forces).abs().max() > 1e-3
+
+
+def test_portable_is_always_built():
+    assert "portable" in BUILT
+
+
+def test_threads_do_not_change_a_bit(box):
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            found.append(predict(native(), box, stress=True))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        for key in ("energies", "forces", "stress"):
+            assert torch.equal(getattr(found[0], key), getattr(other, key))
+
+
+def test_skin_and_history_do_not_change_what_is_found(box):
+    """The list's order depends on where it was searched, so sums may round differently, and no more."""
+    kept = NeighborList(native().cutoff, 1.0)
+    potential, systems = native(), Systems.from_atoms(box)
+    potential.predict(systems, kept, head="pbe0-ts")
+    moved = box.copy()
+    moved.rattle(0.05, seed=3)
+    again = potential.predict(Systems.from_atoms(moved), kept, head="pbe0-ts")
+    assert kept.rebuilds == 1
+    assert (again.forces - predict(potential, moved, skin=0.0).forces).abs().max() < 1e-5
+
+
+def test_reverse_pairs(box):
+    systems = Systems.from_atoms(box)
+    pairs = NeighborList(4.5, 0.7).pairs_with_skin(systems)
+    target = np.repeat(np.arange(len(box)), np.diff(pairs.row))
+    assert np.array_equal(pairs.source[pairs.reverse], target)
+    assert np.array_equal(pairs.offset[pairs.reverse], -pairs.offset)
+    assert np.array_equal(pairs.reverse[pairs.reverse], np.arange(len(target)))
+
+
+def test_momentum_is_conserved(box):
+    assert predict(native(), box).forces.sum(0).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("atoms", [Atoms("O", [[0, 0, 0]]), Atoms("OH", [[0, 0, 0], [20, 0, 0]])], ids=["one", "two"])
+def test_atoms_without_neighbours(atoms):
+    fast, exact = (predict(load_potential("ubio-s3", device="cpu", kernel=k), atoms) for k in ("native", "torch"))
+    assert (fast.energies - exact.energies).abs().max() < 1e-5
+    assert (fast.forces == 0).all()
+
+
+def test_energy_alone_is_the_same_energy(box):
+    potential = native()
+    alone = predict(potential, box, forces=False)
+    assert alone.forces is None
+    assert torch.equal(alone.energies, predict(potential, box).energies)
+
+
+def test_structures_of_one_batch_may_ask_for_different_heads(box):
+    potential = native()
+    small = waters(2, None, seed=1)
+    batch = Systems.from_atoms([small, box, small])
+    head = torch.tensor([0, 1, 1])
+    kernel = potential.kernel.native(potential, batch.numbers)
+    prepared = kernel.prepare(batch, head)
+    energies, forces, _ = prepared(
+        batch.positions, NeighborList(potential.cutoff).pairs_with_skin(batch), forces=True, virial=False
+    )
+    exact = load_potential("ubio-s3", device="cpu", kernel="torch")
+    wanted = exact(batch, NeighborList(potential.cutoff).update(batch), head=head)
+    assert (energies + exact.reference_energies(batch, head) - wanted.energies).abs().max() < 2e-5
+    assert (forces - wanted.forces).abs().max() < 3e-5
+
+
+def test_copies_and_pickles_work(box):
+    potential = native()
+    first = predict(potential, box).forces
+    assert torch.equal(predict(copy.deepcopy(potential), box).forces, first)
+    assert torch.equal(predict(pickle.loads(pickle.dumps(potential)), box).forces, first)
+
+
+def test_two_python_threads_share_one_potential(box):
+    potential, moved = native(), box.copy()
+    moved.rattle(0.1, seed=5)
+    wanted = [predict(potential, a).forces for a in (box, moved)]
+    wrong = []
+
+    def work(k, atoms):
+        for _ in range(10):
+            if not torch.equal(predict(potential, atoms).forces, wanted[k]):
+                wrong.append(k)
+
+    threads = [threading.Thread(target=work, args=item) for item in enumerate((box, moved))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_goes_on(box):
+    """Its pool has no threads any more; the caller alone must finish the work."""
+    potential, before = native(), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        wanted = predict(potential, box).forces
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            os._exit(0 if torch.equal(predict(potential, box).forces, wanted) else 1)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "library", lambda name: tmp_path / name)
+    box.calc = OmniCalc("ubio-s3", device="cpu")
+    with pytest.warns(UserWarning, match="native CPU kernel was not built.*plain torch.*g\\+\\+") as caught:
+        box.get_forces()
+        box.rattle(0.01)
+        box.get_forces()
+    assert len(caught) == 1
+    with pytest.raises(InputError, match="kernel 'native' cannot run ubio-s3:small@0.1.*not built"):
+        predict(native(), box)
+
+
+def test_libraries_of_other_sources_are_refused(monkeypatch):
+    monkeypatch.setattr(library, "source_hash", lambda: "another")
+    library._load.cache_clear()
+    with pytest.raises(KernelUnavailable, match="other sources"):
+        library._load("portable")
+    library._load.cache_clear()
+
+
+@pytest.mark.parametrize("command", ["/nowhere/c++", "false"])
+def test_a_missing_or_broken_compiler_is_said_and_harmless(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", command)
+    monkeypatch.setattr(build, "library", lambda name: tmp_path / name)
+    said = []
+    assert build.build(said.append) == []
+    assert any("compiler" in text or "not built" in text for text in said)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [({"kernel": "gpu"}, "unknown kernel 'gpu'; use one of: auto, native, torch"),
+     ({"kernel": "native", "dtype": "float64"}, "kernel 'native' cannot run .*float32 on the CPU")],
+)  # fmt: skip
+def test_a_kernel_that_cannot_be_had(box, options, message):
+    with pytest.raises(InputError, match=message):
+        box.calc = OmniCalc("ubio-s3", device="cpu", **options)
+        box.get_forces()
+
+
+def test_an_instruction_set_that_is_not_here(monkeypatch):
+    monkeypatch.setenv(library.INSTRUCTIONS, "avx1024")
+    with pytest.raises(InputError, match="OMNICALC_NATIVE=avx1024 given; .* can use: portable"):
+        library.instruction_set()
+
+
+def test_float64_and_training_stay_on_torch(box):
+    numbers = torch.tensor(box.numbers)
+    exact = load_potential("ubio-s3", device="cpu", dtype="float64")
+    assert exact.kernel.native(exact, numbers) is None
+    trained = load_potential("ubio-s3", device="cpu").requires_grad_(True)
+    assert trained.kernel.native(trained, numbers) is None
+    assert "training" in trained.kernel.describe(trained, numbers)
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [({"forces": "linear"}, "direct force head"), ({"gate": "qkdot", "radial": "per-block"}, "gate 'qkdot'"),
+     ({"max_neighbors": 20}, "cap on the number"), ({"long_layers": 1, "radial": "per-block"}, "long-range")],
+)  # fmt: skip
+def test_networks_it_does_not_know_are_named(change, reason):
+    from omnicalc.models import build_model
+
+    model = build_model("e2former", {"heads": ["a"], "elements": [1, 8], "channels": 16, **change})
+    with pytest.raises(KernelUnavailable, match=reason):
+        model.native([1, 8])
+
+
+def test_weights_that_do_not_fit_their_settings_are_refused():
+    settings = np.array([2, 32, 8, 4, 2, 16, 2, 1, 256, 7, 0, 3, 3], dtype=np.int32)
+    short = np.zeros(100, dtype=np.float32)
+    with pytest.raises(ValueError, match="fewer weights than the settings need"):
+        library.NativeE2Former(settings, 4.5, short, short)
+
+
+class TestRadialTables:
+    def functions(self):
+        return pair_functions(load_potential("ubio-s3", device="cpu", dtype="float64").model, [1, 8])
+
+    def test_error_is_measured_and_small(self):
+        tables = build_tables(self.functions(), 4.5)
+        assert tables.coefficients.shape == (4, 256, 6, 3 * 32 + 2 * 2 * 8)
+        assert 0 < tables.value_error < 5e-6
+        assert 0 < tables.slope_error < 5e-5
+
+    def test_error_falls_with_the_sixth_power_of_the_spacing(self):
+        coarse, fine = (build_tables(self.functions(), 4.5, n).value_error for n in (256, 512))
+        assert 2**5 < coarse / fine < 2**7
+
+    def test_functions_are_those_of_the_model(self, box):
+        """Tables of the wrong pair order are another potential."""
+        potential = load_potential("ubio-s3", device="cpu")
+        right = NativeModel(potential.model, [1, 8])
+        systems, head = Systems.from_atoms(box), torch.zeros(1, dtype=torch.int64)
+        pairs = NeighborList(4.5).pairs_with_skin(systems)
+        exact = predict(load_potential("ubio-s3", device="cpu", dtype="float64"), box).forces
+        run = {"forces": True, "virial": False}
+        assert (right.prepare(systems, head)(systems.positions, pairs, **run)[1] - exact).abs().max() < 2e-5
+        wrong = NativeModel(potential.model, [8, 1])
+        wrong._row = right._row
+        assert (wrong.prepare(systems, head)(systems.positions, pairs, **run)[1] - exact).abs().max() > 1e-2
