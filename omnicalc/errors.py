@@ -17,7 +17,7 @@ class RunError(OmniCalcError):
     """A run had to stop; the message says where its last good state lies."""
 
 
-class KernelUnavailable(OmniCalcError):
+class KernelError(OmniCalcError):
     """A fast kernel cannot run this model here; plain torch can. The message is the reason."""
 
     def __init__(self, reason: str, *, not_built: bool = False):

@@ -1,7 +1,7 @@
 """Which code computes a potential: the native CPU kernel where it can, else plain torch.
 
 A model offers a native kernel by a method ``native(numbers)`` that returns one for these atomic numbers, or raises
-:class:`omnicalc.errors.KernelUnavailable` with the reason.
+:class:`omnicalc.errors.KernelError` with the reason.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from omnicalc.errors import InputError, KernelUnavailable
+from omnicalc.errors import InputError, KernelError
 
 if TYPE_CHECKING:
     from omnicalc.neighbors import NeighborList
@@ -47,7 +47,7 @@ class KernelChoice:
             return None
         try:
             return self._made(potential, numbers)
-        except KernelUnavailable as reason:
+        except KernelError as reason:
             if self.wanted == "native":
                 raise InputError(f"kernel 'native' cannot run {potential.name_resolved}: {reason}") from None
             if reason.not_built and not self._warned:
@@ -61,17 +61,17 @@ class KernelChoice:
             return "torch (as asked)"
         try:
             return f"native ({self._made(potential, numbers).instructions})"
-        except KernelUnavailable as reason:
+        except KernelError as reason:
             self._warned = True
             return f"torch ({reason})"
 
     def _made(self, potential: Potential, numbers: Tensor):
         if potential.device.type != "cpu" or potential.dtype != torch.float32:
-            raise KernelUnavailable("the native kernel is for float32 on the CPU")
+            raise KernelError("the native kernel is for float32 on the CPU")
         if any(p.requires_grad for p in potential.model.parameters()):
-            raise KernelUnavailable("weights in training need plain torch")
+            raise KernelError("weights in training need plain torch")
         if not hasattr(potential.model, "native"):
-            raise KernelUnavailable("this family has no native kernel")
+            raise KernelError("this family has no native kernel")
         present = sorted(set(numbers.tolist()))
         if self._native is None or not self._native.knows(present):
             self._native = potential.model.native(present)

@@ -12,7 +12,7 @@ import torch
 from ase import Atoms
 
 from omnicalc import OmniCalc, load_potential
-from omnicalc.errors import InputError, KernelUnavailable
+from omnicalc.errors import InputError, KernelError
 from omnicalc.kernels.native import build, library
 from omnicalc.models.e2former.native import NativeModel
 from omnicalc.models.e2former.radial_tables import build_tables, pair_functions
@@ -181,7 +181,7 @@ def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypat
 def test_libraries_of_other_sources_are_refused(monkeypatch):
     monkeypatch.setattr(library, "source_hash", lambda: "another")
     library._load.cache_clear()
-    with pytest.raises(KernelUnavailable, match="other sources"):
+    with pytest.raises(KernelError, match="other sources"):
         library._load("portable")
     library._load.cache_clear()
 
@@ -231,7 +231,7 @@ def test_networks_it_does_not_know_are_named(change, reason):
     from omnicalc.models import build_model
 
     model = build_model("e2former", {"heads": ["a"], "elements": [1, 8], "channels": 16, **change})
-    with pytest.raises(KernelUnavailable, match=reason):
+    with pytest.raises(KernelError, match=reason):
         model.native([1, 8])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.ctypeslib import ndpointer
 
-from omnicalc.errors import InputError, KernelUnavailable
+from omnicalc.errors import InputError, KernelError
 from omnicalc.kernels.native.build import SETS, library, source_hash
 
 INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
@@ -28,7 +28,7 @@ def instruction_set() -> str:
     """The best instruction set that this processor has and that was built.
 
     Raises:
-        KernelUnavailable: nothing was built.
+        KernelError: nothing was built.
         InputError: $OMNICALC_NATIVE asks for a set that cannot be used.
     """
     usable = [name for name in _supported() if library(name).exists()]
@@ -38,7 +38,7 @@ def instruction_set() -> str:
             f"{INSTRUCTIONS}={wanted} given; this machine and installation can use: {', '.join(usable) or 'none'}"
         )
     if not usable:
-        raise KernelUnavailable(
+        raise KernelError(
             "the native CPU kernel was not built, because there was no C++ compiler when OmniCalc was installed; plain "
             "torch does its work, several times slower; to have it, install a compiler (g++) and OmniCalc again",
             not_built=True,
@@ -67,7 +67,7 @@ def _load(name: str) -> ctypes.CDLL:
     lib = ctypes.CDLL(str(library(name)))
     lib.omnicalc_source.restype = ctypes.c_char_p
     if lib.omnicalc_source().decode() != source_hash():
-        raise KernelUnavailable(
+        raise KernelError(
             "the native CPU kernel was built from other sources than those here; plain torch does its work, several "
             "times slower; to build it again: pip install, or python omnicalc/kernels/native/build.py in a checkout",
             not_built=True,

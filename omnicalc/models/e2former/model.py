@@ -229,7 +229,7 @@ class E2Former(nn.Module):
     def native(self, numbers: list[int]):
         """This network, with its present weights, on the native CPU kernel, for these atomic numbers at least.
 
-        Raises :class:`KernelUnavailable` with the reason when there is none for it here.
+        Raises :class:`KernelError` with the reason when there is none for it here.
         """
         from omnicalc.models.e2former.native import NativeModel
 

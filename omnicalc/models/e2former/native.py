@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnicalc.errors import KernelUnavailable
+from omnicalc.errors import KernelError
 from omnicalc.kernels.native.library import NativeE2Former, instruction_set
 from omnicalc.models.e2former.attention import ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
@@ -45,7 +45,7 @@ class NativeModel:
         """``numbers``: atomic numbers it will see, each with a row of its own."""
         reason = unsupported(model.config)
         if reason:
-            raise KernelUnavailable(f"the native kernel does not support {reason}")
+            raise KernelError(f"the native kernel does not support {reason}")
         instruction_set()  # before the work on tables
         exact = copy.deepcopy(model).double().requires_grad_(False)
         self.config = model.config
