@@ -123,6 +123,11 @@ class Ramp(click.ParamType):
     help="Atoms held where they start by springs in eV/Å^2, as in '0-11:5;Na:0.5'.",
 )
 @click.option(
+    "--save",
+    help="What else to keep with every frame, with commas: forces, velocities (in frames.xyz, extended XYZ), extxyz "
+    "(energies alone), xtc (traj.xtc).",
+)
+@click.option(
     "--guard",
     "guards",
     multiple=True,

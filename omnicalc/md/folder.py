@@ -11,6 +11,7 @@ from pathlib import Path
 from omnicalc.errors import InputError
 from omnicalc.files import made_folder, not_writable
 from omnicalc.md.files import replace_file
+from omnicalc.md.saving import FILES
 
 RECORD_FORMAT = 2  # of run.json and of the restart files beside it
 
@@ -29,6 +30,8 @@ class RunFolder:
         "energy.png",
         "temperature.png",
     )
+
+    OTHERS = ("cell.png", *FILES.values())  # of runs that ask for them
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -110,7 +113,7 @@ class RunFolder:
             raise InputError(f"{why}; give another folder with --out")
 
     def _check_foreign(self) -> None:
-        there = [name for name in self.NAMES if (self.path / name).exists()]
+        there = [name for name in (*self.NAMES, *self.OTHERS) if (self.path / name).exists()]
         if there:
             raise InputError(
                 f"{self.path} holds {', '.join(there)} but no run.json, so it is no run to go on with; "

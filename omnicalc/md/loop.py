@@ -13,6 +13,7 @@ from omnicalc.md import observables, plots, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import AppendFile
 from omnicalc.md.folder import RunFolder
+from omnicalc.md.frames import Frames
 from omnicalc.md.progress import Silent, Speed
 from omnicalc.md.restart import Restart
 from omnicalc.md.state import State
@@ -77,7 +78,7 @@ class Loop:
             if state.step % settings.interval == 0:
                 self._record(state)
             # only now: a state whose frame or line could not be written is not the last good one
-            self.state, self.log_bytes = state, self.log.size
+            self.state, self.log_bytes, self.sizes = state, self.log.size, self.frames.sizes
             if state.step % settings.restart_interval == 0:
                 self._save()
             progress.update(state.step, self.temperature_K, self.total_eV)
@@ -95,6 +96,8 @@ class Loop:
             frames=self.last.frames if self.last else 0,
         )
         stack.callback(self.trajectory.close)
+        sizes = self.last.sizes if self.last else {}
+        self.frames = Frames(folder.path, atoms, settings, sizes, stack)
         self.log = stack.enter_context(AppendFile(folder.log, self.last.log_bytes if self.last else 0))
         self.timing = stack.enter_context(AppendFile(folder.timing, _whole_lines(folder)))
         if self.timing.size == 0:
@@ -104,7 +107,7 @@ class Loop:
             self._record(self.state)
         else:
             self.start_eV = _first_total(folder)
-        self.log_bytes = self.log.size
+        self.log_bytes, self.sizes = self.log.size, self.frames.sizes
         if self.last is None:
             self._save(timing=False)
 
@@ -124,6 +127,7 @@ class Loop:
         if self.moving_cell:
             self.box = standard_box(state.cell.cpu().numpy(), self.job.atoms.pbc)
         self.trajectory.append(state.positions.cpu().numpy(), self.box)
+        self.frames.append(state, self.box)
         time_fs = state.step * self.settings.timestep_fs
         line = f"{state.step},{time_fs:.12g},{potential:.8f},{kinetic:.8f},{total:.8f},{kelvin:.4f}"
         if self.dynamics.has_conserved:
@@ -144,13 +148,14 @@ class Loop:
         if self.saved_step == self.state.step:
             return
         self.trajectory.sync()
+        self.frames.sync()
         self.log.sync()
         bound = self.job.bound
         neighbor_list = getattr(bound, "neighbor_list", None)
         reference = None if neighbor_list is None else neighbor_list.reference
         cell = None if reference is None else bound.systems.cell[0]  # a list is always searched in this one
         frames = self.state.step // self.settings.interval + 1
-        restart.save(self.folder.restart, Restart(self.state, frames, self.log_bytes, reference, cell))
+        restart.save(self.folder.restart, Restart(self.state, frames, self.log_bytes, reference, cell, self.sizes))
         self.saved_step = self.state.step
         if timing:
             step, now = self.state.step, datetime.now(UTC).isoformat(timespec="seconds")

@@ -7,8 +7,8 @@ import os
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from omnicalc.md.files import replace_file
 from omnicalc.md.state import State
 
 _FORMAT = 2
+_BYTES = "bytes_"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class Restart:
         torch.Tensor | None
     )  # (N, 3), Å, positions at which the neighbour list was searched; None: the potential has none
     reference_cell: torch.Tensor | None = None  # (3, 3), Å, the cell in which it was
+    sizes: Mapping[str, int] = field(default_factory=dict)  # bytes of further files, see omnicalc.md.frames
 
     def to_bytes(self) -> bytes:
         """A zip of plain arrays (npz without pickle), each with a checksum."""
@@ -44,6 +46,7 @@ class Restart:
         for name in ("reference", "reference_cell"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name).cpu().numpy()
+        arrays |= {f"{_BYTES}{name}": np.array(size) for name, size in self.sizes.items()}
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         return buffer.getvalue()
@@ -61,7 +64,8 @@ class Restart:
                 for name in ("reference", "reference_cell")
             )
             state = State.from_arrays(arrays, device)
-            return cls(state, int(arrays["frames"]), int(arrays["log_bytes"]), reference, cell)
+            sizes = {name.removeprefix(_BYTES): int(arrays[name]) for name in arrays if name.startswith(_BYTES)}
+            return cls(state, int(arrays["frames"]), int(arrays["log_bytes"]), reference, cell, sizes)
         except (
             OSError,
             EOFError,

@@ -111,8 +111,8 @@ def _go_on(
         say("note: another number of threads than before; sums may round differently, so not the same bytes")
     if old["model"].get("kernel") != job.model.get("kernel"):
         say(
-            f"note: forces by another kernel than before ({old['model'].get('kernel')}); they round differently, so not "
-            "the same bytes"
+            f"note: forces by another kernel than before ({old['model'].get('kernel')}); they round differently, "
+            "so not the same bytes"
         )
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 from omnicalc.errors import InputError
 from omnicalc.md.guard_settings import guard_rules
+from omnicalc.md.saving import formats
 
 ENSEMBLES = ("nvt", "nve", "npt")
 THERMOSTATS = ("langevin", "bussi", "nhc")
@@ -57,6 +58,7 @@ class Settings:
     fix: str = ""  # atoms that stay where they are; see omnicalc.md.selection
     restraints: str = ""  # atoms held by springs; see omnicalc.md.restraints
     guards: str = ""  # what guards do, where not the usual; see omnicalc.md.guard_settings
+    save: str = ""  # what else is kept with every frame; see omnicalc.md.frames
     interval: int = 20  # steps between frames and between lines of log.csv
     restart_interval: int = 1000  # steps between restart files
     seed: int = 0
@@ -77,6 +79,7 @@ class Settings:
                 f"the hydrogen mass is {self.hydrogen_mass} amu; a number from 1 to 10 is needed, such as 3 (--hmr)"
             )
         guard_rules(self.guards)
+        formats(self.save)
         if self.is_ramp and self.ramp_steps is None:
             object.__setattr__(self, "ramp_steps", self.steps)
 

@@ -51,7 +51,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
         "pressure_end_bar": 500.0,
         "barostat_interval": 2,
     },
-    "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2"},
+    "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc"},
 }
 MEDIUM = LONG | {"steps": 30}
 SHORT = LONG | {"steps": 6, "interval": 2, "restart_interval": 3}
@@ -98,7 +98,7 @@ def reference(runner, tmp_path_factory):
     """Bytes of the undisturbed run of given settings, and how long it took."""
     known = {}
 
-    def get(**settings) -> tuple[tuple[bytes, bytes], float]:
+    def get(**settings) -> tuple[tuple[bytes, ...], float]:
         key = json.dumps(settings)
         if key not in known:
             out = tmp_path_factory.mktemp("reference") / "run"
@@ -110,8 +110,9 @@ def reference(runner, tmp_path_factory):
     return get
 
 
-def result_of(out: Path) -> tuple[bytes, bytes]:
-    return (out / "traj.dcd").read_bytes(), (out / "log.csv").read_bytes()
+def result_of(out: Path) -> tuple[bytes, ...]:
+    files = (out / name for name in ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc"))
+    return tuple(file.read_bytes() for file in files if file.exists())
 
 
 def killed_until_done(

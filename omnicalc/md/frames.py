@@ -1,0 +1,94 @@
+"""More files with every frame: extended XYZ with forces and velocities, and XTC. Whole frames appended, cut back on
+resume.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from omnicalc.md.files import AppendFile
+from omnicalc.md.saving import FILES, formats, words
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from omnicalc.md.box import Box
+    from omnicalc.md.settings import Settings
+    from omnicalc.md.state import State
+
+_XTC_PRECISION = 1000.0  # steps per nm, as GROMACS has it: 0.01 Å
+
+
+class Frames:
+    """Appends a frame to each of the files that the settings ask for."""
+
+    def __init__(self, folder: Path, atoms: Atoms, settings: Settings, sizes: Mapping[str, int], stack: ExitStack):
+        """``sizes``: bytes to keep of each file, by key of FILES; none for a new run."""
+        self.atoms, self.settings = atoms.copy(), settings
+        self.atoms.set_constraint()
+        self.words = words(settings.save)
+        makers: dict[str, Callable[[State, Box | None], bytes]] = {"extxyz": self._extxyz, "xtc": self._xtc}
+        self._files = {
+            name: (stack.enter_context(AppendFile(folder / FILES[name], sizes.get(name, 0))), makers[name])
+            for name in formats(settings.save)
+        }
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file, by key of FILES."""
+        return {name: file.size for name, (file, _) in self._files.items()}
+
+    def append(self, state: State, box: Box | None) -> None:
+        """Add a frame; ``box`` as for the DCD file. Raises :class:`omnicalc.errors.RunError` when it does not fit."""
+        for file, make in self._files.values():
+            file.append(make(state, box))
+
+    def sync(self) -> None:
+        """Wait until all frames are on the disk."""
+        for file, _ in self._files.values():
+            file.sync()
+
+    def _extxyz(self, state: State, box: Box | None) -> bytes:
+        """The frame in the run's own orientation, with energy, and as asked forces (eV/Å) and momenta (ASE's unit)."""
+        from ase.calculators.singlepoint import SinglePointCalculator
+        from ase.io import write
+
+        frame = self.atoms
+        frame.positions[:] = state.positions.cpu().numpy()
+        frame.cell[:] = state.cell.cpu().numpy()
+        frame.info = {"step": state.step, "time_fs": state.step * self.settings.timestep_fs}
+        if "velocities" in self.words:
+            frame.set_masses(state.masses.cpu().numpy())
+            frame.set_velocities(state.velocities.cpu().numpy())
+        elif frame.has("momenta"):
+            del frame.arrays["momenta"]
+        results = {"energy": float(state.energy.sum())}
+        if "forces" in self.words:
+            results["forces"] = state.forces.cpu().numpy()
+        frame.calc = SinglePointCalculator(frame, **results)
+        text = io.StringIO()
+        write(text, frame, format="extxyz", write_results=True)
+        return text.getvalue().encode()
+
+    def _xtc(self, state: State, box: Box | None) -> bytes:
+        """One frame as the library writes it; frames of an XTC file stand for themselves."""
+        from MDAnalysis.lib.formats.libmdaxdr import XTCFile
+        from MDAnalysis.lib.mdamath import triclinic_vectors
+
+        positions = state.positions.cpu().numpy()
+        vectors = np.zeros((3, 3), dtype=np.float32)
+        if box is not None:
+            positions, vectors = box.orient(positions), triclinic_vectors(box.dimensions)
+        time_ps = 1e-3 * self.settings.timestep_fs * state.step
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "frame.xtc"
+            with XTCFile(str(path), "w") as file:
+                file.write((0.1 * positions).astype(np.float32), 0.1 * vectors, state.step, time_ps, _XTC_PRECISION)
+            return path.read_bytes()

@@ -1,0 +1,94 @@
+"""Further files of a run: what is in them, that they are cut back and go on exactly, and that bad words are refused."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from ase.io import read
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.md.folder import RunFolder
+from omnicalc.md.restart import Restart
+from omnicalc.md.run import run
+from omnicalc.md.saving import formats
+from omnicalc.md.settings import Settings
+from omnicalc.systems import Systems
+
+from .toy import Failing, Pairs, argon, job, pairs_job
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:MDAnalysis")
+SETTINGS = Settings(
+    steps=24, timestep_fs=4.0, temperature_K=90.0, interval=4, restart_interval=6, seed=11, ensemble="npt",
+    barostat_interval=3, coupling="anisotropic", save="forces,velocities,xtc",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch):
+    for name in ("draw", "draw_cell"):
+        monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
+
+
+def bytes_of(folder: RunFolder) -> dict[str, bytes]:
+    return {name: (folder.path / name).read_bytes() for name in ("traj.dcd", "traj.xtc", "frames.xyz", "log.csv")}
+
+
+def test_what_is_in_them(tmp_path):
+    mda = pytest.importorskip("MDAnalysis")
+    run(pairs_job(), SETTINGS, folder := RunFolder(tmp_path / "run"))
+    state, frames = Restart.read(folder.restart).state, read(folder.path / "frames.xyz", ":")
+    assert [frame.info["step"] for frame in frames] == [0, 4, 8, 12, 16, 20, 24]
+    last = frames[-1]
+    assert last.positions == pytest.approx(state.positions.numpy(), abs=1e-7)
+    assert last.get_velocities() == pytest.approx(state.velocities.numpy(), abs=1e-7)
+    assert last.get_forces() == pytest.approx(state.forces.numpy(), abs=1e-7)
+    assert last.get_potential_energy() == pytest.approx(float(state.energy), abs=1e-7)
+    assert last.cell.array == pytest.approx(state.cell.numpy(), abs=1e-7) and last.pbc.all()
+    dcd, xtc = (mda.Universe(str(folder.topology), str(folder.path / f"traj.{kind}")) for kind in ("dcd", "xtc"))
+    assert len(dcd.trajectory) == len(xtc.trajectory) == 7
+    for a, b in zip(dcd.trajectory, xtc.trajectory, strict=True):
+        assert a.positions == pytest.approx(b.positions, abs=0.0051)
+        assert a.dimensions == pytest.approx(b.dimensions, abs=2e-3)
+        assert b.time == pytest.approx(0.016 * b.frame, abs=1e-6)
+
+
+@pytest.mark.parametrize("first", [5, 12])
+def test_they_go_on_as_if_never_stopped(tmp_path, first):
+    long, short = RunFolder(tmp_path / "long"), RunFolder(tmp_path / "short")
+    run(pairs_job(), SETTINGS, long)
+    run(pairs_job(), replace(SETTINGS, steps=first), short)
+    for name in ("frames.xyz", "traj.xtc"):  # torn: a frame that the restart file does not know
+        with (short.path / name).open("ab") as file:
+            file.write(b"32\nLattice=")
+    run(pairs_job(), SETTINGS, short, resume=True)
+    assert bytes_of(short) == bytes_of(long)
+
+
+def test_a_refused_step_leaves_no_frame(tmp_path):
+    atoms = argon()
+    settings = replace(SETTINGS, ensemble="nvt", save="forces")
+    with pytest.raises(RunError, match="step 8"):
+        run(job(atoms, Failing(Pairs(Systems.from_atoms(atoms)), 8)), settings, folder := RunFolder(tmp_path / "run"))
+    frames = read(folder.path / "frames.xyz", ":")
+    assert len(frames) == 2 and not frames[0].has("momenta")
+
+
+def test_a_file_that_is_gone_is_told(tmp_path):
+    run(pairs_job(), SETTINGS, folder := RunFolder(tmp_path / "run"))
+    (folder.path / "frames.xyz").unlink()
+    with pytest.raises(RunError, match=r"frames\.xyz"):
+        run(pairs_job(), replace(SETTINGS, steps=40), folder, resume=True)
+
+
+def test_files_of_others_are_never_touched(tmp_path):
+    (tmp_path / "frames.xyz").write_text("precious")
+    with pytest.raises(InputError, match=r"frames\.xyz.*--out"):
+        run(pairs_job(), SETTINGS, RunFolder(tmp_path))
+    assert (tmp_path / "frames.xyz").read_text() == "precious"
+
+
+def test_words():
+    assert formats("") == [] and formats("forces") == ["extxyz"] and formats("xtc, velocities") == ["extxyz", "xtc"]
+    with pytest.raises(InputError, match="'charges' cannot be saved.*--save"):
+        Settings(save="forces,charges")
+    assert np.array_equal(formats("extxyz"), ["extxyz"])
