@@ -20,7 +20,7 @@ import numpy as np
 from omnicalc.analysis.blocks import block_mean
 from omnicalc.analysis.coordination import lag_frames, tolerance_frames
 from omnicalc.analysis.labels import Labels, holds
-from omnicalc.analysis.near import check_reach
+from omnicalc.analysis.near import NearPairs
 from omnicalc.analysis.pair_tally import PairTally
 from omnicalc.analysis.plots import band, finish
 from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
@@ -257,16 +257,14 @@ class _Criterion:
     def __init__(self, hydrogens, donors, acceptors, distance: float, angle: float, donor_acceptor: bool):
         self.hydrogens, self.donors, self.acceptors = hydrogens, donors, acceptors  # hydrogens (n,), donors (n,)
         self.distance, self.angle, self.donor_acceptor = distance, angle, donor_acceptor
+        self._near = NearPairs(donors if donor_acceptor else hydrogens, acceptors, distance)
 
     def __call__(self, frame: Frame):
         """Rows of hydrogens and of acceptors (n,), their distance (Å) and angle (degrees)."""
-        from MDAnalysis.lib.distances import calc_angles, calc_bonds, capped_distance
+        from MDAnalysis.lib.distances import calc_angles, calc_bonds
 
-        check_reach(frame, self.distance)
         x = frame.positions
-        near_to = self.donors if self.donor_acceptor else self.hydrogens
-        near, distance = capped_distance(x[near_to], x[self.acceptors], max_cutoff=self.distance, box=frame.box)
-        h, a = near.T.astype(np.int64)
+        h, a, distance = self._near(frame)
         keep = (self.donors[h] != self.acceptors[a]) & (distance < self.distance)
         h, a, distance = h[keep], a[keep], distance[keep]
         ends = x[self.donors[h]], x[self.hydrogens[h]], x[self.acceptors[a]]

@@ -1,4 +1,9 @@
-"""Pairs of atoms within a cutoff, minimum image in any triclinic box."""
+"""Pairs of atoms within a cutoff, minimum image in any triclinic box; searched for anew only when atoms have moved.
+
+A search within cutoff + skin finds all that can come within the cutoff while no atom moves by more than half the skin
+(Verlet, Phys. Rev. 159, 98 (1967)). Frames close in time share a search; where the first reuse already fails (frames
+far apart, or a box that changes), every frame has its own, without a skin.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,10 @@ from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.errors import InputError
 
+SKIN = 0.8  # Å
+_SAME_BOX = 1e-6  # relative
+_ROUNDING = 1e-3  # Å, of coordinates in single precision
+
 
 class NearPairs:
     """All pairs (an atom of a, another of b) up to ``cutoff`` Å; ``molecules`` (N,) leaves out pairs inside one."""
@@ -16,23 +25,65 @@ class NearPairs:
         self.a, self.b, self.cutoff = a, b, float(cutoff)
         self._molecules = None if molecules is None else (molecules[a], molecules[b])
         self._overlap = bool(np.isin(a, b).any())
+        self._moving = np.union1d(a, b)
+        self._skin, self._uses = SKIN, 0
+        self._then: np.ndarray | None = None  # positions of the moving atoms at the last search
+        self._box: np.ndarray | None = None
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions in a and in b of each pair (n,), and distances (n,) Å. Raises InputError for a small box."""
-        from MDAnalysis.lib.distances import capped_distance
+        """Positions in a and in b of each pair (n,) int64, and distances (n,) Å. Raises InputError for a small box."""
+        from MDAnalysis.lib.distances import calc_bonds
 
         check_reach(frame, self.cutoff)
-        near, distances = capped_distance(
-            frame.positions[self.a], frame.positions[self.b], max_cutoff=self.cutoff, box=frame.box
-        )
-        i, j = near.T
+        if self._usable(frame):
+            self._uses += 1
+        else:
+            self._search(frame)
+        x = frame.positions
+        distances = calc_bonds(x[self.a[self._i]], x[self.b[self._j]], box=frame.box) if len(self._i) else np.empty(0)
+        near = distances <= self.cutoff
+        return self._i[near], self._j[near], distances[near]
+
+    def _usable(self, frame: Frame) -> bool:
+        if self._then is None or not self._skin or (self._box is None) != (frame.box is None):
+            return False
+        if frame.box is not None and not np.allclose(frame.box, self._box, rtol=_SAME_BOX, atol=0):
+            return False
+        moved = frame.positions[self._moving] - self._then
+        if frame.box is not None:
+            moved = _nearest_image(moved, frame.box)
+        return float((moved**2).sum(axis=1).max()) < (self._skin / 2 - _ROUNDING) ** 2
+
+    def _search(self, frame: Frame) -> None:
+        from MDAnalysis.lib.distances import capped_distance
+
+        if self._then is not None and self._uses == 0:
+            self._skin = 0.0
+        if frame.box is not None:  # a reach beyond half the box would miss images
+            room = float(volume_and_heights(frame.box)[1].min()) / 2 - self.cutoff
+            self._skin = self._skin if room > self._skin else 0.0
+        self._uses, self._box = 0, None if frame.box is None else frame.box.copy()
+        x = frame.positions
+        self._then = x[self._moving].copy()
+        reach = self.cutoff + self._skin
+        pairs = capped_distance(x[self.a], x[self.b], max_cutoff=reach, box=frame.box, return_distances=False)
+        i, j = pairs.T.astype(np.int64)
         if self._molecules is not None:
             keep = self._molecules[0][i] != self._molecules[1][j]
+            i, j = i[keep], j[keep]
         elif self._overlap:
             keep = self.a[i] != self.b[j]
-        else:
-            return i, j, distances
-        return i[keep], j[keep], distances[keep]
+            i, j = i[keep], j[keep]
+        self._i, self._j = i, j
+
+
+def _nearest_image(vectors: np.ndarray, box: np.ndarray) -> np.ndarray:
+    if (box[3:] == 90.0).all():
+        lengths = box[:3].astype(vectors.dtype)
+        return vectors - lengths * np.round(vectors / lengths)
+    from MDAnalysis.lib.distances import minimize_vectors
+
+    return minimize_vectors(vectors, box)
 
 
 def check_reach(frame: Frame, cutoff: float) -> None:
