@@ -1,0 +1,59 @@
+"""Every kernel compiles for sm_80 and sm_90 without spilling registers, at the sizes that matter. Needs no GPU."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+from omnicalc.kernels import triton_attention  # noqa: E402
+
+SCRIPT = Path(__file__).with_name("compile_ahead.py")
+CONFIGS = {
+    "small": "32:8:4:2:softplus:False",  # the bundled weights ubio-s3:small
+    "fast": "32:8:4:1:softplus:True",  # the recipe of the fast weights
+    "24m": "256:128:8:2:softmax:False",  # the published configuration of 24 million parameters
+}
+CAPABILITIES = (80, 90)
+TOO_LARGE = f"90:{CONFIGS['24m']}:128:forward"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict[str, list[dict]]:
+    """Registers and spills of the kernels of each config, from one process apart: kernels are interpreted in this one."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    configs = [f"{capability}:{config}" for capability in CAPABILITIES for config in CONFIGS.values()]
+    command = [sys.executable, SCRIPT, *configs, TOO_LARGE]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    return {config: [k for k in kernels if k["config"] == config] for config in (*configs, TOO_LARGE)}
+
+
+def public_kernels() -> set[str]:
+    """Functions with a decorator and without a leading underscore."""
+    body = ast.parse(Path(triton_attention.__file__).read_text()).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef)]
+    return {f.name for f in functions if f.decorator_list and not f.name.startswith("_")}
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_no_kernel_spills(found, capability, config):
+    kernels = found[f"{capability}:{config}"]
+    assert {kernel["kernel"] for kernel in kernels} == public_kernels()
+    assert {kernel["kernel"] for kernel in kernels if kernel["tangent"]} == public_kernels() - {"forward"}
+    for kernel in kernels:
+        assert kernel["stored"] == kernel["loaded"] == 0, kernel
+        assert 16 < kernel["registers"] <= 255, kernel
+
+
+def test_a_tile_too_large_is_seen_to_spill(found):
+    (kernel,) = found[TOO_LARGE]
+    assert kernel["stored"] > 0 and kernel["loaded"] > 0

@@ -1,0 +1,98 @@
+"""A whole E2Former on the fused attention equals itself on torch operations: energy, forces, stress, training."""
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+
+pytest.importorskip("triton")
+
+from omnicalc.kernels.fused_attention import fused_attention  # noqa: E402
+from omnicalc.models import build_model  # noqa: E402
+from omnicalc.models.e2former import attention  # noqa: E402
+from omnicalc.models.e2former.attention import Attention  # noqa: E402
+from omnicalc.neighbors import neighbors  # noqa: E402
+from omnicalc.potential import Head, Potential  # noqa: E402
+from omnicalc.systems import Systems  # noqa: E402
+from omnicalc.training.step import Frame, Step  # noqa: E402
+from tests.contracts.structures import waters  # noqa: E402
+from tests.kernels.attention_case import DEVICE  # noqa: E402
+
+SMALL = {"channels": 4, "attention_heads": 2, "query_width": 4, "value_multiplicity": 2, "cutoff": 2.6, "n_basis": 4}
+CONFIGS = {
+    "softmax, both orders, l_max 2": {"weights": "softmax", "values": ["both"], "layers": 1},
+    "softplus, two blocks, l_max 1": {"l_max": 1, "values": ["first-order", "zero-order"], "layers": 2},
+}
+
+
+@pytest.fixture(params=CONFIGS.values(), ids=CONFIGS)
+def potential(request):
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = build_model("e2former", {"heads": ["a"], "elements": [1, 8], **SMALL, **request.param})
+        for parameter in model.parameters():  # the usual ones make all scores nearly equal
+            torch.nn.init.normal_(parameter, std=0.7)
+    return Potential(model.double().to(DEVICE), [Head("a", {1: 0.0, 8: 0.0})])
+
+
+def water_and_a_far_atom() -> Systems:
+    """Two waters, in a box so short along x that molecules meet their images, and an oxygen that nothing is near."""
+    box = waters(2, None) + Atoms("O", positions=[[0, 20, 0]])
+    box.set_cell([4.5, 40.0, 40.0])
+    box.pbc = True
+    return Systems.from_atoms(box).to(DEVICE)
+
+
+def predicted(potential, fused: bool, monkeypatch):
+    monkeypatch.setattr(Attention, "fused", fused)
+    systems = water_and_a_far_atom()
+    result = potential(systems, neighbors(systems, potential.cutoff), head="a", stress=True)
+    return [x.detach().cpu().numpy() for x in (result.energies, result.forces, result.stress)]
+
+
+def trained(potential, fused: bool, monkeypatch):
+    monkeypatch.setattr(Attention, "fused", fused)
+    systems = water_and_a_far_atom()
+    found = neighbors(systems, potential.cutoff)
+    n = len(systems.numbers)
+    positions = systems.positions.double()
+    frame = Frame(
+        numbers=systems.numbers,
+        head=systems.numbers.new_zeros(1),
+        index=found.index,
+        mask=found.mask,
+        vectors=found.vectors(positions, systems.cell, systems.system).double(),
+        weight=positions.new_ones(n),
+        energy=positions.new_tensor(1.0),
+        forces=torch.zeros_like(positions),
+    )
+    parameters = dict(potential.model.named_parameters())
+    force, energy, gradients = Step(potential.model)(parameters, frame, positions.new_tensor(0.5))
+    return [x.detach().cpu().numpy() for x in (force, energy, *gradients.values())]
+
+
+@pytest.mark.parametrize("quantities", [predicted, trained])
+def test_equals_torch(potential, quantities, monkeypatch):
+    pairs = zip(quantities(potential, True, monkeypatch), quantities(potential, False, monkeypatch), strict=True)
+    for fused, plain in pairs:
+        assert np.abs(plain).max() < 1e3
+        np.testing.assert_allclose(fused, plain, rtol=1e-10, atol=1e-11)
+
+
+def test_only_the_switch_turns_the_kernels_on(potential, monkeypatch):
+    """On a CPU; and so the comparison above has two sides."""
+    calls = []
+    monkeypatch.setattr(attention, "fused_attention", lambda *inputs: calls.append(1) or fused_attention(*inputs))
+    for choice in (False, None, True):
+        predicted(potential, choice, monkeypatch)
+        expected = choice or (choice is None and DEVICE == "cuda")
+        assert len(calls) == (len(potential.model.blocks) if expected else 0)
+        calls.clear()
+
+
+def test_a_wrong_kernel_shows_in_the_forces(potential, monkeypatch):
+    right = predicted(potential, False, monkeypatch)
+    monkeypatch.setattr(attention, "fused_attention", lambda q, *rest: fused_attention(q.detach(), *rest))
+    wrong = predicted(potential, True, monkeypatch)
+    np.testing.assert_allclose(wrong[0], right[0], rtol=1e-10, atol=1e-11)
+    assert np.abs(wrong[1] - right[1]).max() > 1e-6
