@@ -17,7 +17,8 @@ import re
 
 import numpy as np
 
-from omnicalc.analysis.blocks import block_mean
+from omnicalc.analysis.blocks import block_mean, jackknife_error, leave_one_out
+from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.coordination import lag_frames, tolerance_frames
 from omnicalc.analysis.labels import Labels, holds
 from omnicalc.analysis.near import NearPairs
@@ -34,6 +35,7 @@ ELECTRONEGATIVE = "N,O,F"
 DISTANCE, ANGLE = 2.5, 120.0  # Å, degrees
 MAX_LAG = 2000  # frames
 BULK = 50  # molecules of one kind: from here on its bonds with itself are counted, not listed pair by pair
+_LONGEST_BOND = 1.3  # Å, D-H
 _FOLLOWED = 6  # kinds of bonds whose lifetimes are found
 _MAX_ROWS = 1000
 
@@ -121,7 +123,8 @@ class HydrogenBonds:
                 self._counts[k] = np.zeros(len(self.sampling))
                 if len(self._lives) < _FOLLOWED:
                     size = (len(self.sampling), self.sampling.n_blocks, self.lag)
-                    self._lives[k] = Survival(*size, self.tolerance), Intermittent(*size)
+                    n_keys = len(self.criterion.hydrogens) * len(self.criterion.acceptors)
+                    self._lives[k] = Survival(*size, self.tolerance), Intermittent(*size, n_keys)
         for k, counts in self._counts.items():
             mine = kind == k
             counts[position] = mine.sum()
@@ -200,8 +203,6 @@ class HydrogenBonds:
         occupancy = frames.sum(axis=0) / len(self.sampling)
         error = np.full(len(keys), np.nan)
         if self.sampling.n_blocks and len(keys):
-            from omnicalc.analysis.blocks import jackknife_error, leave_one_out
-
             error = jackknife_error(leave_one_out(frames.astype(float), per_block))
         names = [self.labels.atom(k) for k in range(n)] if len(keys) else []
         donors, acceptors = keys[order] // n, keys[order] % n
@@ -252,19 +253,28 @@ class HydrogenBonds:
 
 
 class _Criterion:
-    """Which hydrogens, donors and acceptors there are, and when they make a bond."""
+    """Which hydrogens, donors and acceptors there are, and when they make a bond.
+
+    Pairs of donors and acceptors are searched for, also where H...A counts: they move more slowly than hydrogens, so
+    that a search serves more frames. While no D-H is longer than 1.3 Å, none is missed within 1.3 Å more.
+    """
 
     def __init__(self, hydrogens, donors, acceptors, distance: float, angle: float, donor_acceptor: bool):
         self.hydrogens, self.donors, self.acceptors = hydrogens, donors, acceptors  # hydrogens (n,), donors (n,)
         self.distance, self.angle, self.donor_acceptor = distance, angle, donor_acceptor
-        self._near = NearPairs(donors if donor_acceptor else hydrogens, acceptors, distance)
+        self._heavy, of_heavy = np.unique(donors, return_inverse=True)
+        self._by_donor = np.argsort(of_heavy, kind="stable")  # rows of hydrogens, donor by donor
+        self._n_of = np.bincount(of_heavy)
+        self._first_of = np.cumsum(self._n_of) - self._n_of
+        self._near = NearPairs(self._heavy, acceptors, distance if donor_acceptor else distance + _LONGEST_BOND)
+        self._near_hydrogens = NearPairs(hydrogens, acceptors, distance)
 
     def __call__(self, frame: Frame):
         """Rows of hydrogens and of acceptors (n,), their distance (Å) and angle (degrees)."""
         from MDAnalysis.lib.distances import calc_angles, calc_bonds
 
         x = frame.positions
-        h, a, distance = self._near(frame)
+        h, a, distance = self._candidates(frame)
         keep = (self.donors[h] != self.acceptors[a]) & (distance < self.distance)
         h, a, distance = h[keep], a[keep], distance[keep]
         ends = x[self.donors[h]], x[self.hydrogens[h]], x[self.acceptors[a]]
@@ -273,6 +283,25 @@ class _Criterion:
         if self.donor_acceptor:
             distance = calc_bonds(ends[1], ends[2], box=frame.box) if len(h) else distance
         return h[keep], a[keep], distance[keep], angle[keep]
+
+    def _candidates(self, frame: Frame):
+        """Rows of hydrogens and acceptors that may be bonded, and the distance that the criterion asks for."""
+        from MDAnalysis.lib.distances import calc_bonds
+
+        x = frame.positions
+        if not self.donor_acceptor:
+            far = calc_bonds(x[self.donors], x[self.hydrogens], box=frame.box).max() > _LONGEST_BOND
+            small = frame.box is not None and 2 * self._near.cutoff > volume_and_heights(frame.box)[1].min()
+            if far or small:
+                return self._near_hydrogens(frame)
+        u, a, distance = self._near(frame)
+        each = self._n_of[u]
+        within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+        h, a = self._by_donor[np.repeat(self._first_of[u], each) + within], np.repeat(a, each)
+        if self.donor_acceptor:
+            return h, a, np.repeat(distance, each)
+        ends = x[self.hydrogens[h]], x[self.acceptors[a]]
+        return h, a, calc_bonds(*ends, box=frame.box) if len(h) else np.empty(0)
 
 
 class _Site:

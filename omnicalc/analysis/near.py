@@ -14,18 +14,25 @@ from omnicalc.analysis.trajectory import Frame
 from omnicalc.errors import InputError
 
 SKIN = 0.8  # Å
+_FEW = 20_000  # pairs that are quickly all looked at
 _SAME_BOX = 1e-6  # relative
 _ROUNDING = 1e-3  # Å, of coordinates in single precision
 
 
 class NearPairs:
-    """All pairs (an atom of a, another of b) up to ``cutoff`` Å; ``molecules`` (N,) leaves out pairs inside one."""
+    """All pairs (an atom of a, another of b) up to ``cutoff`` Å; no atom may be twice in a or in b.
+
+    ``molecules`` (N,) leaves out pairs inside one.
+    """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, cutoff: float, molecules: np.ndarray | None = None):
         self.a, self.b, self.cutoff = a, b, float(cutoff)
         self._molecules = None if molecules is None else (molecules[a], molecules[b])
         self._overlap = bool(np.isin(a, b).any())
         self._moving = np.union1d(a, b)
+        self._row = [np.full(len(self._moving), -1) for _ in "ab"]  # place in a and in b of each moving atom
+        for row, atoms in zip(self._row, (a, b), strict=True):
+            row[np.searchsorted(self._moving, atoms)] = np.arange(len(atoms))
         self._skin, self._uses = SKIN, 0
         self._then: np.ndarray | None = None  # positions of the moving atoms at the last search
         self._box: np.ndarray | None = None
@@ -54,20 +61,30 @@ class NearPairs:
             moved = _nearest_image(moved, frame.box)
         return float((moved**2).sum(axis=1).max()) < (self._skin / 2 - _ROUNDING) ** 2
 
-    def _search(self, frame: Frame) -> None:
-        from MDAnalysis.lib.distances import capped_distance
+    def _within(self, frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray]:
+        """All pairs up to ``reach`` Å, an atom with itself perhaps among them."""
+        from MDAnalysis.lib.distances import capped_distance, self_capped_distance
 
+        x = frame.positions
+        if len(self.a) * len(self.b) <= _FEW:
+            sets = x[self.a], x[self.b]
+            return capped_distance(*sets, max_cutoff=reach, box=frame.box, return_distances=False).T.astype(np.int64)
+        # the library searches one set several times faster than two
+        near = self_capped_distance(x[self._moving], max_cutoff=reach, box=frame.box, return_distances=False)
+        p, q = np.concatenate([near, near[:, ::-1]]).T
+        i, j = self._row[0][p], self._row[1][q]
+        both = (i >= 0) & (j >= 0)
+        return i[both], j[both]
+
+    def _search(self, frame: Frame) -> None:
         if self._then is not None and self._uses == 0:
             self._skin = 0.0
         if frame.box is not None:  # a reach beyond half the box would miss images
             room = float(volume_and_heights(frame.box)[1].min()) / 2 - self.cutoff
             self._skin = self._skin if room > self._skin else 0.0
         self._uses, self._box = 0, None if frame.box is None else frame.box.copy()
-        x = frame.positions
-        self._then = x[self._moving].copy()
-        reach = self.cutoff + self._skin
-        pairs = capped_distance(x[self.a], x[self.b], max_cutoff=reach, box=frame.box, return_distances=False)
-        i, j = pairs.T.astype(np.int64)
+        self._then = frame.positions[self._moving].copy()
+        i, j = self._within(frame, self.cutoff + self._skin)
         if self._molecules is not None:
             keep = self._molecules[0][i] != self._molecules[1][j]
             i, j = i[keep], j[keep]

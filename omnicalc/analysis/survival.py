@@ -26,6 +26,7 @@ from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, jackknife_error, leav
 DECAYED = np.exp(-1.0)  # a correlation that stays above this gives no integral
 _GONE = 0.02  # below this, nothing is added behind the last lag
 _ORIGINS = 20  # live time origins of the intermittent correlation
+_TABLE = 20_000_000  # keys, a byte each
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,11 @@ class Survival:
 
 
 class Intermittent:
-    """Intermittent correlation of pairs, from evenly spaced time origins."""
+    """Intermittent correlation of pairs, from evenly spaced time origins; all keys are below ``n_keys``."""
 
-    def __init__(self, n_frames: int, n_blocks: int, max_lag: int):
+    def __init__(self, n_frames: int, n_blocks: int, max_lag: int, n_keys: int):
         self.n_frames, self.n_blocks = n_frames, n_blocks
+        self._now = np.zeros(n_keys, dtype=bool) if n_keys <= _TABLE else None  # who is present, to look up fast
         self.max_lag = max(1, min(max_lag, n_frames - 1))
         self.spacing = max(1, self.max_lag // _ORIGINS)
         self._together = np.zeros((max(n_blocks, 1), self.max_lag + 1))
@@ -142,10 +144,15 @@ class Intermittent:
         if position % self.spacing == 0:
             self._origins.append((position, keys))
         self._origins = [(start, then) for start, then in self._origins if position - start <= self.max_lag]
+        if self._now is not None:
+            self._now[keys] = True
         for start, then in self._origins:
             block = block_of(start, self.n_frames, self.n_blocks)
-            self._together[block, position - start] += _shared(then, keys)
+            shared = _shared(then, keys) if self._now is None else int(np.count_nonzero(self._now[then]))
+            self._together[block, position - start] += shared
             self._before[block, position - start] += len(then)
+        if self._now is not None:
+            self._now[keys] = False
 
     def decay(self) -> Decay:
         return decay_of(np.arange(self.max_lag + 1), self._together, self._before, self.n_blocks)

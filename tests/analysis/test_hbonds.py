@@ -42,6 +42,17 @@ def test_the_criterion_is_that_of_the_report(write_traj):
     assert one_frame_bonds(write_traj, dimer(1.9, 170), distance=3.0, donor_acceptor=True) == 1
 
 
+def test_small_boxes_and_broken_molecules_are_searched_by_hydrogens(write_traj):
+    """Half the box is below 2.5 + 1.3 Å; and a proton halfway to its acceptor is beyond 1.3 Å from its donor."""
+    positions = dimer(1.9, 170) + 2.0
+    assert one_frame_bonds(write_traj, positions, (7.0, 7.0, 7.0, *SQUARE)) == 1
+    torn = positions.copy()
+    torn[1, 0] += 0.5
+    path = write_traj(["O", "H", "H"] * 2, [positions, torn], (20.0, 20.0, 20.0, *SQUARE), name="torn.dcd")
+    assert hydrogen_bonds(path).tables["series"]["bonds_H2O_to_H2O"].tolist() == [1, 1]
+    assert hydrogen_bonds(path, distance=1.5).tables["series"]["bonds_H2O_to_H2O"].tolist() == [0, 1]
+
+
 def test_bonds_across_a_triclinic_boundary(write_traj):
     positions = dimer(1.9, 165) + 6.0
     cell = matrix(MILD)

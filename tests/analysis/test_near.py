@@ -31,9 +31,11 @@ def by_brute_force(frame, a, b, cutoff):
     return set(zip(i.tolist(), j.tolist(), strict=True))
 
 
+@pytest.mark.parametrize("few", [0, 20_000])
 @pytest.mark.parametrize("box", [CUBE, TRICLINIC])
 @pytest.mark.parametrize(("step", "scale", "shared"), [(0.02, 0.0, True), (0.6, 0.0, False), (0.02, 0.01, False)])
-def test_every_pair_is_found_in_every_frame(box, step, scale, shared, monkeypatch):
+def test_every_pair_is_found_in_every_frame(box, step, scale, shared, few, monkeypatch):
+    monkeypatch.setattr(near, "_FEW", few)
     a, b = np.arange(0, 40), np.arange(20, 120)
     pairs = NearPairs(a, b, 3.0)
     searches = []
