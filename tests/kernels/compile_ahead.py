@@ -1,7 +1,8 @@
 """Compiles the fused attention for GPUs that need not be there, and reads what ptxas says about each kernel.
 
-``python compile_ahead.py CONFIG ...`` with CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO[:HEADS_PER_TILE:KERNEL]
-prints one JSON line per kernel. To be run apart from tests in the interpreter, where kernels cannot be compiled.
+``python compile_ahead.py CONFIG ...`` prints one JSON line per kernel, with
+CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO[:HEADS_PER_TILE:KERNEL].
+To be run apart from tests in the interpreter, where kernels cannot be compiled.
 """
 
 import json

@@ -25,7 +25,7 @@ TOO_LARGE = f"90:{CONFIGS['24m']}:128:forward"
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory) -> dict[str, list[dict]]:
-    """Registers and spills of the kernels of each config, from one process apart: kernels are interpreted in this one."""
+    """Registers and spills of each config's kernels, from a process apart: in this one they are interpreted."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
     environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
     configs = [f"{capability}:{config}" for capability in CAPABILITIES for config in CONFIGS.values()]
