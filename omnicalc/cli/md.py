@@ -11,15 +11,25 @@ import click
 from omnicalc.cli.options import Folder
 from omnicalc.errors import InputError
 from omnicalc.md.guard_settings import ACTIONS, GUARDS
-from omnicalc.md.settings import Settings
+from omnicalc.md.settings import Settings, option
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
+_OF_BATH = ("thermostat", "thermostat_time_fs")
+_OF_BAROSTAT = (
+    "pressure",
+    "barostat",
+    "coupling",
+    "barostat_time_fs",
+    "compressibility_per_bar",
+    "barostat_interval",
+)
 _DEFAULT_MODEL = "ubio-s3"
 _INTEGRATORS = {
     "nve": "velocity Verlet, centre of mass at rest",
     "langevin": "Langevin dynamics, BAOAB",
     "bussi": "stochastic velocity rescaling",
     "nhc": "Nosé-Hoover chain",
+    "qtb": "quantum thermal bath",
 }
 _BAROSTATS = {"rescale": "stochastic cell rescaling", "mc": "Monte-Carlo barostat"}
 
@@ -61,14 +71,15 @@ class Ramp(click.ParamType):
 @click.option("--ensemble", help=f"nvt, npt (with a barostat) or nve (without a bath). [default: {Settings.ensemble}]")
 @click.option(
     "--thermostat",
-    help="langevin (BAOAB), bussi (stochastic velocity rescaling) or nhc (Nosé-Hoover chain). "
+    help="langevin (BAOAB), bussi (stochastic velocity rescaling), nhc (Nosé-Hoover chain) or qtb (quantum thermal "
+    "bath: zero-point energy of vibrations). "
     f"[default: {Settings.thermostat}]",
 )
 @click.option(
     "--friction",
     "friction_per_fs",
     type=float,
-    help=f"Langevin friction in 1/fs. [default: {Settings.friction_per_fs}]",
+    help=f"Friction of langevin and qtb in 1/fs. [default: {Settings.friction_per_fs}]",
 )
 @click.option(
     "--thermostat-time",
@@ -209,7 +220,21 @@ def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]
     drawn = "seed" not in values
     if drawn:
         values["seed"] = secrets.randbelow(2**31)
-    return Settings(**values), drawn
+    settings = Settings(**values)
+    _check_of_use(given, settings)
+    return settings, drawn
+
+
+def _check_of_use(given: dict, settings: Settings) -> None:
+    """Refuse an option that was typed but that the ensemble has no use for: another ensemble was meant."""
+    wrong = [] if settings.has_bath else [(name, "nvt") for name in _OF_BATH if given[name] is not None]
+    if settings.ensemble != "npt":
+        wrong += [(name, "npt") for name in _OF_BAROSTAT if given[name] is not None]
+    if wrong:
+        name, ensemble = wrong[0]
+        raise InputError(
+            f"{option(name)} has no say in {settings.ensemble}; add --ensemble {ensemble}, or leave {option(name)} out"
+        )
 
 
 def _given_settings(given: dict) -> dict:
@@ -217,14 +242,14 @@ def _given_settings(given: dict) -> dict:
     values = {name: given[name] for name in _SETTINGS if given.get(name) is not None and name != "guards"}
     if given["guards"]:
         values["guards"] = ",".join(given["guards"])
-    for option, first, last in (
+    for typed, first, last in (
         ("temperature", "temperature_K", "temperature_end_K"),
         ("pressure", "pressure_bar", "pressure_end_bar"),
     ):
-        if given[option] is not None:
-            values[first] = given[option][0]
-            if given[option][1] is not None:
-                values[last] = given[option][1]
+        if given[typed] is not None:
+            values[first] = given[typed][0]
+            if given[typed][1] is not None:
+                values[last] = given[typed][1]
     return values
 
 
@@ -364,6 +389,12 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
     for name, text in lines.items():
         if text:
             click.echo(f"{name:<10} {text}")
+    if settings.has_bath and settings.thermostat == "qtb":
+        click.echo(
+            "note: in a quantum thermal bath the logged temperature holds zero-point energy, and some of that leaks "
+            "from fast vibrations into slow ones; less of it with a larger --friction, so compare two",
+            err=True,
+        )
     if settings.ensemble == "npt" and not model.get("stress_trained", False):
         click.echo(
             f"note: {model['name']} was not trained on stresses; its pressure follows from energies and forces alone, "
@@ -386,7 +417,7 @@ def _bath(settings: Settings) -> str:
     if settings.temperature_end_K is not None:
         kelvin = f"{settings.temperature_K:g} to {settings.temperature_end_K:g} K in {settings.ramp_steps} steps"
     pace = f"time {settings.thermostat_time_fs:g} fs"
-    if settings.thermostat == "langevin":
+    if settings.thermostat in ("langevin", "qtb"):
         pace = f"friction {settings.friction_per_fs:g} 1/fs"
     return f"{_INTEGRATORS[settings.thermostat]}, {kelvin}, {pace}"
 

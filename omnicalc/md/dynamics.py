@@ -20,6 +20,7 @@ from omnicalc.md.masses import masses_of
 from omnicalc.md.molecules import Molecules, molecules_of
 from omnicalc.md.monte_carlo import MonteCarlo, start_widths, trial_volume
 from omnicalc.md.nose_hoover import chain_energy, nose_hoover, start_chain
+from omnicalc.md.quantum import QuantumBath, quantum
 from omnicalc.md.restraints import restraints
 from omnicalc.md.selection import select
 from omnicalc.md.state import degrees_of_freedom
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from omnicalc.md.settings import Settings
     from omnicalc.md.state import State
 
-INTEGRATORS = {"nve": velocity_verlet, "langevin": baoab, "bussi": bussi, "nhc": nose_hoover}
+INTEGRATORS = {"nve": velocity_verlet, "langevin": baoab, "bussi": bussi, "nhc": nose_hoover, "qtb": quantum}
 
 
 class Dynamics:
@@ -85,13 +86,17 @@ class Dynamics:
             )
         return state
 
-    def start(self, positions: Tensor, cell: Tensor) -> dict[str, Tensor]:
-        """Energy, forces and stress of the first state, and the variables of thermostat and barostat."""
+    def start(self, positions: Tensor, cell: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Energy, forces and stress of the first state, and the variables of thermostat and barostat; advances
+        ``generator`` where those are random.
+        """
         settings, npt = self.settings, self.settings.ensemble == "npt"
         energy, forces, stress = self.forces(positions, cell, True) if npt else self.forces(positions)
         found = {"energy": energy, "forces": forces, "stress": stress}
         if settings.has_bath and settings.thermostat == "nhc":
             found["bath"] = start_chain(positions)
+        if self._integration.quantum is not None:
+            found["bath"] = self._integration.quantum.start(len(positions), generator)
         if self._monte_carlo is not None:
             found["barostat"] = start_widths(abs(float(torch.linalg.det(cell))), settings.coupling, positions)
         return found
@@ -140,8 +145,16 @@ class Dynamics:
             mobile=mobile,
             rescaling=rescaling if rescale else None,
             moving_cell=npt,
+            quantum=self._quantum_bath(),
             stress_at=stress_at if npt else lambda step: False,
         )
+
+    def _quantum_bath(self) -> QuantumBath | None:
+        settings = self.settings
+        if not settings.has_bath or settings.thermostat != "qtb":
+            return None
+        friction = settings.friction_per_fs / units.fs
+        return QuantumBath.prepare(settings.temperature_K, friction, settings.timestep_fs * units.fs, self.masses)
 
     def _prepared_monte_carlo(self) -> MonteCarlo | None:
         if self.molecules is None:

@@ -45,7 +45,7 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
         com_removed=dynamics.com_removed,
         taken=dynamics.taken,
         cell=cell,
-        **dynamics.start(positions, cell),
+        **dynamics.start(positions, cell, generator),
     )
     guards.check_step(state)
     kinetic = kinetic_energy(state)

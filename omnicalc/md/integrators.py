@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from ase import units
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from omnicalc.md.cell_rescaling import CellRescaling, strained
 from omnicalc.md.state import State
+
+if TYPE_CHECKING:
+    from omnicalc.md.quantum import QuantumBath
 
 ForcesFn = Callable[..., tuple]
 
@@ -34,6 +38,7 @@ class Integration:
     mobile: Tensor | None = None  # (N, 1) float64, 0 for fixed atoms, which get no noise, else 1; None: all move
     rescaling: CellRescaling | None = None  # stochastic cell rescaling; None: not that barostat
     moving_cell: bool = False  # whether any barostat acts, so that every force call needs the cell
+    quantum: QuantumBath | None = None  # noise of the quantum thermal bath
     stress_at: Callable[[int], bool] = lambda step: False  # whether the state after this step needs its stress
 
     @classmethod

@@ -10,13 +10,15 @@ from omnicalc.md.guard_settings import guard_rules
 from omnicalc.md.saving import formats
 
 ENSEMBLES = ("nvt", "nve", "npt")
-THERMOSTATS = ("langevin", "bussi", "nhc")
+THERMOSTATS = ("langevin", "bussi", "nhc", "qtb")
 BAROSTATS = ("rescale", "mc")
 COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count
 MAX_TIMESTEP_FS = 100.0  # ten times what the heaviest atoms follow; beyond it a unit was mistaken
 MAX_TEMPERATURE_K = 1e6
+MIN_QUANTUM_K = 10.0  # the filter of the noise gets longer as it gets colder
+MAX_QUANTUM_TIMESTEP_FS = 2.0
 MAX_PRESSURE_BAR = 1e8  # the inside of a gas giant; beyond it a unit was mistaken
 _KINDS = {
     "int": int,
@@ -44,7 +46,7 @@ class Settings:
     temperature_end_K: float | None = None  # noqa: N815 - of the bath after ramp_steps; None: it stays
     ensemble: str = "nvt"
     thermostat: str = "langevin"  # not used by nve
-    friction_per_fs: float = 0.01  # of the Langevin bath, 1/fs
+    friction_per_fs: float = 0.01  # of the Langevin and the quantum bath, 1/fs
     thermostat_time_fs: float = 100.0  # relaxation time of bussi and nhc
     barostat: str = "rescale"  # of npt, as all that follows down to barostat_interval
     coupling: str = "isotropic"
@@ -146,6 +148,11 @@ class Settings:
                     f"the temperature is {kelvin} K; "
                     f"a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
                 )
+            if self.has_bath and self.thermostat == "qtb" and kelvin is not None and kelvin < MIN_QUANTUM_K:
+                raise InputError(
+                    f"the temperature is {kelvin} K; the quantum bath needs at least {MIN_QUANTUM_K:g} K "
+                    "(--temperature)"
+                )
             if self.has_bath and self.thermostat in ("bussi", "nhc") and kelvin == 0:
                 raise InputError(
                     f"the temperature is 0 K, which {self.thermostat} cannot keep: it scales velocities; "
@@ -156,7 +163,8 @@ class Settings:
                 "a temperature ramp needs a heat bath, which nve has not; use --ensemble nvt, "
                 "or give one temperature (--temperature)"
             )
-        langevin = self.has_bath and self.thermostat == "langevin"
+        self._check_quantum()
+        langevin = self.has_bath and self.thermostat in ("langevin", "qtb")
         if not 0 <= self.friction_per_fs < math.inf or (langevin and self.friction_per_fs == 0):
             raise InputError(
                 f"the friction is {self.friction_per_fs} 1/fs; a positive number is needed, "
@@ -166,6 +174,22 @@ class Settings:
             raise InputError(
                 f"the thermostat time is {self.thermostat_time_fs} fs; a number not below the time step is "
                 "needed, such as 100 (--thermostat-time)"
+            )
+
+    def _check_quantum(self) -> None:
+        if not self.has_bath or self.thermostat != "qtb":
+            return
+        if self.ensemble == "npt":
+            raise InputError(
+                "the barostats sample volumes of the classical ensemble, the quantum bath does not; use "
+                "--ensemble nvt with --thermostat qtb, or another thermostat"
+            )
+        if self.temperature_end_K is not None:
+            raise InputError("the noise of the quantum bath is made for one temperature; give one (--temperature)")
+        if self.timestep_fs > MAX_QUANTUM_TIMESTEP_FS:
+            raise InputError(
+                f"the time step is {self.timestep_fs} fs; the quantum bath needs at most {MAX_QUANTUM_TIMESTEP_FS:g} "
+                "fs, as its noise goes up to 6000 1/cm (--timestep)"
             )
 
     def _check_barostat(self) -> None:

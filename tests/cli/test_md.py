@@ -135,6 +135,12 @@ def test_a_ramp_goes_on_where_it_was(argon_file, tmp_path):
     assert result_of(tmp_path / "short") == result_of(tmp_path / "long")
 
 
+def test_a_quantum_bath_says_what_it_is(argon_file):
+    said = omnicalc("md", argon_file, *QUICK, "--timestep", "2", "--thermostat", "qtb", "--friction", "0.02")
+    assert "nvt: quantum thermal bath, 90 K, friction 0.02 1/fs; 96 degrees of freedom" in said
+    assert "leaks from fast vibrations into slow ones" in said
+
+
 def test_guards_are_configured(argon_file, tmp_path):
     with pytest.raises(OmniCalcError, match=r"temperature is .* above 50 K.*guard temperature"):
         CliRunner().invoke(
@@ -155,7 +161,7 @@ NPT = ["--ensemble", "npt"]
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        (["--thermostat", "nose"], "known: langevin, bussi, nhc"),
+        (["--thermostat", "nose"], "known: langevin, bussi, nhc, qtb"),
         (["--thermostat", "bussi", "--temperature", "0"], "--thermostat langevin"),
         (["--thermostat-time", "0.1"], "--thermostat-time"),
         (["--temperature", "300:"], None),
@@ -164,6 +170,9 @@ NPT = ["--ensemble", "npt"]
         (["--temperature", "300:400", "--ensemble", "nve"], "needs a heat bath"),
         (["--ramp-steps", "5"], "--temperature 300:600"),
         (["--pressure", "1:5"], "--ensemble npt"),
+        (["--pressure", "1"], "--pressure has no say in nvt; add --ensemble npt"),
+        (["--coupling", "anisotropic"], "--coupling has no say in nvt"),
+        (["--ensemble", "nve", "--thermostat", "bussi"], "--thermostat has no say in nve; add --ensemble nvt"),
         ([*NPT, "--pressure", "1e9"], "--pressure"),
         ([*NPT, "--barostat", "parrinello"], "known: rescale, mc"),
         ([*NPT, "--coupling", "cubic"], "known: isotropic, semi-isotropic, anisotropic"),
@@ -172,6 +181,8 @@ NPT = ["--ensemble", "npt"]
         ([*NPT, "--barostat-interval", "0"], "--barostat-interval"),
         ([*NPT, "--fix", "0"], "leave out --fix"),
         ([*NPT, "--no-pbc"], "periodic along nowhere"),
+        ([*NPT, "--thermostat", "qtb"], "--ensemble nvt"),
+        (["--thermostat", "qtb", "--timestep", "3"], "--timestep"),
         (["--fix", "99"], "--fix"),
         (["--fix", "Ar"], "all 32 atoms are fixed"),
         (["--restrain", "0-3"], "--restrain"),

@@ -66,6 +66,7 @@ def started(settings: Settings, atoms: Atoms | None = None):
 ENSEMBLES = {
     "bussi": replace(SETTINGS, thermostat="bussi"),
     "nhc": replace(SETTINGS, thermostat="nhc"),
+    "qtb": replace(SETTINGS, thermostat="qtb", timestep_fs=1.0, fix="3"),
     "rescale": replace(NPT, thermostat="bussi", coupling="anisotropic"),
     "mc": replace(NPT, barostat="mc"),
     "ramps": replace(NPT, temperature_end_K=200.0, pressure_end_bar=2000.0, ramp_steps=24),

@@ -30,6 +30,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
     "langevin": {"ensemble": "nvt"},
     "bussi": {"thermostat": "bussi"},
     "nhc": {"thermostat": "nhc"},
+    "qtb": {"thermostat": "qtb", "timestep_fs": 1.0, "temperature_K": 300.0},
     "rescale": {"ensemble": "npt", "pressure_bar": 100.0, "barostat_interval": 2},
     "rescale-anisotropic": {
         "ensemble": "npt",
