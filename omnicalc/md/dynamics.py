@@ -47,8 +47,7 @@ class Dynamics:
         springs = restraints(atoms, settings.restraints, device)
         self.com_removed = settings.keeps_momentum and not springs and not len(self.fixed)
         self.taken = 3 * len(self.fixed)
-        if self.degrees_of_freedom < 1:
-            raise InputError(f"all {len(atoms)} atoms are fixed, so nothing can move; fix fewer (--fix)")
+        self._check_freedom()
         index = torch.tensor(self.fixed, device=device) if len(self.fixed) else None
         self.forces = Forces(job.bound, springs, index)
         self.molecules: Molecules | None = None
@@ -179,6 +178,19 @@ class Dynamics:
         if monte_carlo is not None:
             monte_carlo = replace(monte_carlo, pressure=pressure)
         return replace(self._integration, temperature_K=kelvin, rescaling=rescaling), monte_carlo
+
+    def _check_freedom(self) -> None:
+        if self.degrees_of_freedom > 0:
+            return
+        if len(self.fixed):
+            raise InputError(
+                f"all {len(self.job.atoms)} atoms are fixed, so nothing can move; fix fewer (--fix)"
+            )
+        if self.settings.has_bath:
+            raise InputError(
+                f"one atom whose centre of mass is at rest has no velocity for {self.settings.thermostat} to scale; "
+                "use --thermostat langevin"
+            )
 
     def _check_npt(self) -> None:
         atoms, model, settings = self.job.atoms, self.job.model, self.settings

@@ -203,7 +203,7 @@ class Settings:
                 f"a pressure ramp needs a barostat, which {self.ensemble} has not; use --ensemble npt, "
                 "or leave --pressure out"
             )
-        if self.ensemble == "npt" and self.temperature_K == 0:
+        if self.ensemble == "npt" and 0 in (self.temperature_K, self.temperature_end_K):
             raise InputError("npt at 0 K would not move the cell; a positive --temperature is needed")
         move_fs = self.timestep_fs * self.barostat_interval
         if not 2.0 * move_fs <= self.barostat_time_fs < math.inf and self.ensemble == "npt":

@@ -226,6 +226,14 @@ def test_degrees_of_freedom(given, freedom, rests):
     assert dynamics.com_removed == rests
 
 
+def test_one_atom():
+    atom = Atoms("Ar", [[1.0, 2.0, 3.0]], cell=[12.0] * 3, pbc=True)
+    assert started(SETTINGS, atom)[1].degrees_of_freedom == 3
+    assert started(replace(SETTINGS, ensemble="nve"), atom)[1].degrees_of_freedom == 0
+    with pytest.raises(InputError, match="one atom .*--thermostat langevin"):
+        started(replace(SETTINGS, thermostat="bussi"), atom)
+
+
 # fixed atoms and springs
 
 

@@ -36,10 +36,45 @@ def test_unusual_but_fine(fine):
     Settings(**fine)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ensemble": "npt", "temperature_K": 0.0},
+        {"ensemble": "npt", "temperature_end_K": 0.0},
+        {"ensemble": "npt", "barostat_time_fs": 19.0},
+        {"ensemble": "npt", "pressure_bar": math.nan},
+        {"thermostat": "bussi", "temperature_end_K": 0.0},
+        {"thermostat": "nhc", "thermostat_time_fs": 0.1},
+        {"ensemble": "nve", "temperature_end_K": 400.0},
+        {"pressure_end_bar": 5.0},
+        {"ramp_steps": 10},
+        {"temperature_end_K": 400.0, "ramp_steps": 0},
+        {"hydrogen_mass": 0.5},
+        {"compressibility_per_bar": -1.0},
+        {"fix": 3},
+    ],
+)
+def test_ensembles_that_cannot_be(wrong):
+    with pytest.raises(InputError, match=r"\(?--|positive"):
+        Settings(**wrong)
+
+
+def test_a_ramp_takes_the_run_unless_told():
+    assert Settings(steps=50, temperature_end_K=400.0).ramp_steps == 50
+    assert Settings(steps=50, temperature_end_K=400.0, ramp_steps=20).at(10)[0] == 350.0
+    assert Settings(steps=50).at(10) == (300.0, 1.0)
+
+
 def test_options():
     assert [option(n) for n in ("timestep_fs", "temperature_K", "friction_per_fs", "restart_interval")] == [
         "--timestep",
         "--temperature",
         "--friction",
         "--restart-interval",
+    ]
+    assert [option(n) for n in ("pressure_end_bar", "compressibility_per_bar", "hydrogen_mass", "guards")] == [
+        "--pressure",
+        "--compressibility",
+        "--hmr",
+        "--guard",
     ]
