@@ -93,7 +93,7 @@ class Coordination:
             quantities += shell.quantities(self.fixed, notes)
         frames = np.array(self.sampling.frames)
         dt = self.sampling.dt_ps
-        series = {"frame": frames} | ({"time_ps": np.arange(len(frames)) * dt} if dt else {})
+        series = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
         series |= {f"n_{s.label}": s.series for s in self.shells}
         most = max(len(s.counts) for s in self.shells)
         distribution = {"n": np.arange(most)}
@@ -120,7 +120,7 @@ class Coordination:
         dt = self.sampling.dt_ps
         left, middle, right = figure.subplots(1, 3)
         figure.set_size_inches(11.5, 3.9)
-        time = np.arange(len(self.sampling)) * (dt or 1)
+        time = self.sampling.times
         width = 0.8 / len(self.shells)
         for k, shell in enumerate(self.shells):
             label = f"{shell.name}, r < {shell.near.cutoff:.2f} Å"

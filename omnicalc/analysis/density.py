@@ -61,7 +61,7 @@ class Density:
     def result(self) -> Result:
         rho = self.mass / self.volumes * _TO_G_CM3
         frames, dt = np.array(self.sampling.frames), self.sampling.dt_ps
-        series = {"frame": frames} | ({"time_ps": np.arange(len(frames)) * dt} if dt else {})
+        series = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
         series |= {"density_g_cm3": rho, "volume_angstrom3": self.volumes}
         series |= {f"{name}": self.boxes[:, k] for k, name in enumerate(("a", "b", "c", "alpha", "beta", "gamma"))}
         fixed = np.ptp(self.volumes) <= 1e-6 * self.volumes[0]
@@ -83,7 +83,7 @@ class Density:
         axis = figure.subplots()
         dt = self.sampling.dt_ps
         rho = self.mass / self.volumes * _TO_G_CM3
-        axis.plot(np.arange(len(rho)) * (dt or 1), rho, color=OURS, linewidth=0.9)
+        axis.plot(self.sampling.times, rho, color=OURS, linewidth=0.9)
         axis.axhline(rho.mean(), color=OURS, linestyle="--", linewidth=0.9, label=f"mean {rho.mean():.4f} g/cm³")
         if is_water_like(composition(self.sampling.trajectory.elements)):
             axis.axhline(WATER_298, color=MEASURED, linestyle=":", linewidth=1.0, label="water, measured, 298 K")

@@ -142,7 +142,7 @@ class Geometry:
 
     def _measures(self) -> dict[str, np.ndarray]:
         frames, dt = np.array(self.sampling.frames), self.sampling.dt_ps
-        table = {"frame": frames} | ({"time_ps": np.arange(len(frames)) * dt} if dt else {})
+        table = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
         for atoms, values in zip(self.followed, self.series, strict=True):
             table[self._measure_name(atoms).replace(" ", "_")] = values
         return table

@@ -110,7 +110,7 @@ class HydrogenBonds:
         pairs = donor[listed] * n + acceptor[listed]
         self._tally.add(self.sampling.block(position), pairs, distance[listed], angle[listed])
         for site in self.sites:
-            site.add(position, frame, donor, acceptor)
+            site.add(position, frame, self.criterion.hydrogens[h], acceptor)
 
     def _add_kinds(self, position: int, h, a, donor, acceptor) -> None:
         n = len(self.kinds)
@@ -186,7 +186,7 @@ class HydrogenBonds:
 
     def _series(self) -> dict[str, np.ndarray]:
         frames, dt = np.array(self.sampling.frames), self.sampling.dt_ps
-        series = {"frame": frames} | ({"time_ps": np.arange(len(frames)) * dt} if dt else {})
+        series = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
         series |= {f"bonds_{self._name(k).replace(' ', '_')}": counts for k, counts in self._counts.items()}
         for k, site in enumerate(self.sites):
             series[f"site{k}_bonded"] = site.bonded.astype(int)
@@ -232,7 +232,7 @@ class HydrogenBonds:
         panels = 3 if self.sites else 2
         figure.set_size_inches(4.3 * panels, 4.0)
         left, right, *rest = figure.subplots(1, panels)
-        time = np.arange(len(self.sampling)) * (dt or 1)
+        time = self.sampling.times
         for k, (kind, counts) in enumerate(self._counts.items()):
             left.plot(time, counts, linewidth=0.8, color=f"C{k % 10}", label=self._name(kind))
             if kind in self._lives:
@@ -307,8 +307,8 @@ class _Criterion:
 class _Site:
     """One donor group and one acceptor group, followed by name."""
 
-    def __init__(self, text: str, donors: np.ndarray, hydrogens: np.ndarray, acceptors: np.ndarray):
-        self.text, self.donors, self.hydrogens, self.acceptors = text, donors, hydrogens, acceptors
+    def __init__(self, text: str, hydrogens: np.ndarray, acceptors: np.ndarray):
+        self.text, self.hydrogens, self.acceptors = text, hydrogens, acceptors
 
     def start(self, sampling: Sampling, tolerance: int, lag: int) -> None:
         self.sampling = sampling
@@ -316,12 +316,13 @@ class _Site:
         self.distances = np.zeros(len(sampling))
         self.survival = Survival(len(sampling), sampling.n_blocks, lag, tolerance)
 
-    def add(self, position: int, frame: Frame, donor: np.ndarray, acceptor: np.ndarray) -> None:
+    def add(self, position: int, frame: Frame, hydrogen: np.ndarray, acceptor: np.ndarray) -> None:
+        """Bonds of a frame as atoms (n,)."""
         from MDAnalysis.lib.distances import distance_array
 
         x = frame.positions
         self.distances[position] = distance_array(x[self.hydrogens], x[self.acceptors], box=frame.box).min()
-        self.bonded[position] = (np.isin(donor, self.donors) & np.isin(acceptor, self.acceptors)).any()
+        self.bonded[position] = (np.isin(hydrogen, self.hydrogens) & np.isin(acceptor, self.acceptors)).any()
         self.survival.add(position, np.zeros(int(self.bonded[position]), dtype=np.int64))
 
     def quantities(self) -> list[Quantity]:
@@ -390,7 +391,7 @@ def _acceptors(labels: Labels, acceptors: str, usual: bool) -> np.ndarray:
 
 
 def _site(labels: Labels, text: str, criterion: _Criterion) -> _Site:
-    """``VAL9-NH->SAR7-CO``, or a selection on either side of the arrow."""
+    """``VAL9-NH->SAR7-CO``, or a selection on either side of the arrow; of donors, or of hydrogens themselves."""
     sides = [side.strip() for side in text.split("->")]
     if len(sides) != 2 or not all(sides):
         raise InputError(
@@ -398,13 +399,13 @@ def _site(labels: Labels, text: str, criterion: _Criterion) -> _Site:
             f"arrow between them: 'index 28->index 23'"
         )
     donors, acceptors = (labels.select(_as_selection(side), f"--site {text!r}:") for side in sides)
-    rows = np.isin(criterion.donors, donors)
+    rows = np.isin(criterion.donors, donors) | np.isin(criterion.hydrogens, donors)
     if not rows.any():
         raise InputError(f"--site {text!r}: {sides[0]} has no hydrogen on a donor atom")
     accepting = acceptors[np.isin(acceptors, criterion.acceptors)]
     if not len(accepting):
         raise InputError(f"--site {text!r}: {sides[1]} is no acceptor (see --acceptors)")
-    return _Site(text, np.unique(criterion.donors[rows]), criterion.hydrogens[rows], accepting)
+    return _Site(text, criterion.hydrogens[rows], accepting)
 
 
 def _as_selection(side: str) -> str:

@@ -65,6 +65,17 @@ class Labels:
         """Atom indices of a selection, sorted; see :func:`select`."""
         return select(self, text, option)
 
+    def doubts(self) -> list[str]:
+        """A note where the names cannot be right: hydrogens that nothing is bonded to."""
+        hydrogens = np.flatnonzero(self.elements == "H")
+        alone = len(hydrogens) - int(np.isin(hydrogens, self.bonds).sum())
+        if not alone or len(hydrogens) == len(self.elements):
+            return []
+        return [
+            f"{alone} of {len(hydrogens)} hydrogens have no bonded neighbour in the first frame: is the topology "
+            f"that of this trajectory, in the same order (--top FILE)?"
+        ]
+
     @cached_property
     def bonded_to(self) -> list[np.ndarray]:
         """Indices of the atoms bonded to each atom."""

@@ -172,7 +172,7 @@ class MetalSites:
     def result(self) -> Result:
         self.survival.finish()
         frames, dt = np.array(self.sampling.frames), self.sampling.dt_ps
-        series = {"frame": frames} | ({"time_ps": np.arange(len(frames)) * dt} if dt else {})
+        series = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
         series |= {f"n_{kind}": self.counts[:, k] for k, kind in enumerate(_KINDS)}
         series |= {"inner_sphere_P": self.inner, "outer_sphere_P": self.outer} if self._outer else {}
         distances = {"r_angstrom": self.distances[0].centres}
@@ -244,7 +244,7 @@ class MetalSites:
         notes = [f"the first {_MAX_EVENTS} of {len(events)} exchanges are listed"] if len(events) > _MAX_EVENTS else []
         events = events[:_MAX_EVENTS]
         table = {"frame": [self.sampling.frames[k] for k, _, _ in events]}
-        table |= {"time_ps": [k * dt for k, _, _ in events]} if dt else {}
+        table |= {"time_ps": [self.sampling.times[k] for k, _, _ in events]} if dt else {}
         table["ion"] = [self.labels.atom(self.ions[key // n]) for _, key, _ in events]
         table["ligand"] = [self.labels.atom(self.ligands[key % n]) for _, key, _ in events]
         return table | {"event": [what for _, _, what in events]}, notes
@@ -264,7 +264,7 @@ class MetalSites:
             middle.axvline(angle, color="0.75", linewidth=0.8, linestyle=":", zorder=0)
         finish(middle, "angle (degrees)", "density (1/degree)", legend=True)
         dt = self.sampling.dt_ps
-        time = np.arange(len(self.sampling)) * (dt or 1)
+        time = self.sampling.times
         for k, kind in enumerate(_KINDS):
             if self.counts[:, k].any():
                 right.plot(time, self.counts[:, k], color=f"C{k}", linewidth=0.9, label=kind)

@@ -203,7 +203,7 @@ def make_result(verb, sampling: Sampling, settings, quantities, tables, notes, d
         {**sampling_settings(sampling), **settings},
         quantities,
         tables,
-        [*sampling.notes(), *notes],
+        [*sampling.notes(), *trajectory.labels.doubts(), *notes],
         draw,
     )
 

@@ -36,6 +36,12 @@ class Sampling:
         """Block of every used frame (F,)."""
         return block_of(np.arange(len(self.frames)), len(self.frames), self.n_blocks)
 
+    @property
+    def times(self) -> np.ndarray:
+        """Time of every used frame (F,), ps from the first frame of the file; its number where dt is not known."""
+        frames = np.array(self.frames)
+        return frames if self.dt_ps is None else frames * (self.dt_ps / self.frames.step)
+
     def need_time(self, what: str) -> float:
         """The time between used frames, ps; InputError naming ``what`` needs it."""
         if self.dt_ps is None:

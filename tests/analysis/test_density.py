@@ -7,7 +7,7 @@ from omnicalc.errors import InputError
 from .conftest import waters
 
 
-def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj):
+def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj, tmp_path):
     rng = np.random.default_rng(0)
     elements, positions = waters(4, 12.4, rng)
     scales = 1.0 + 0.02 * rng.normal(size=40)
@@ -20,6 +20,8 @@ def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj):
     assert found.value == pytest.approx(rho.mean(), rel=1e-5)
     assert found.value != pytest.approx(64 * 18.015 / 0.602214076 / volumes.mean(), rel=1e-4), "not mass / mean volume"
     assert found.stderr == pytest.approx(rho.std() / np.sqrt(40), rel=0.6)
+    late = densities(tmp_path / "traj.dcd", start=10, step=3, dt_ps=0.5).tables["series"]
+    assert late["time_ps"].tolist() == pytest.approx((np.arange(10, 40, 3) * 0.5).tolist())
     assert result["measured density of water"].value == 0.99705
 
 

@@ -141,7 +141,10 @@ def write_peptide(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("site", ["VAL9-NH->SAR7-CO", "index 0->index 4", "resname VAL and name N -> name O"])
+SITES = ["VAL9-NH->SAR7-CO", "index 0->index 4", "VAL9-H->SAR7-O", "resname VAL and name N -> name O"]
+
+
+@pytest.mark.parametrize("site", SITES)
 def test_named_site_has_its_occupancy_and_lifetime(tmp_path, site):
     result = hydrogen_bonds(write_peptide(tmp_path), sites=[site])
     assert result[f"occupancy {site}"].value == pytest.approx(0.75)

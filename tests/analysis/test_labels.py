@@ -1,0 +1,94 @@
+import warnings
+
+import numpy as np
+import pytest
+
+from omnicalc.analysis.sources import as_trajectory
+from omnicalc.errors import InputError
+
+from .conftest import waters
+
+CUBE = (12.0, 12.0, 12.0, 90.0, 90.0, 90.0)
+
+
+def brine(write_traj, **kwargs):
+    elements, positions = waters(3, 12.0, np.random.default_rng(0))
+    elements, positions = ["Na", *elements[3:]], np.concatenate([positions[:1], positions[3:]])
+    return write_traj(elements, [positions] * 2, CUBE, **kwargs)
+
+
+def test_names_come_from_molecules_where_the_file_has_none(tmp_path):
+    from ase import Atoms
+    from ase.io import write
+
+    elements, positions = waters(2, 8.0, np.random.default_rng(0))
+    atoms = Atoms(["Na", *elements], positions=[[50.0, 0, 0], *positions])
+    write(tmp_path / "a.xyz", atoms)
+    labels = as_trajectory(tmp_path / "a.xyz").labels
+    assert labels.resnames[:5].tolist() == ["NA", "HOH", "HOH", "HOH", "HOH"]
+    assert labels.names[:4].tolist() == ["Na1", "O", "H1", "H2"]
+    assert labels.kinds[[0, 1, 2]].tolist() == ["Na", "H2O", "H2O"]
+    assert len(set(labels.resids[1:4])) == 1 and labels.resids[4] != labels.resids[1]
+    assert labels.bonds_from == "distances" and len(labels.bonds) == 16
+    assert labels.atom(0) == "NA1:Na1#0"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("O", 26), ("na", 1), ("Na,O", 27), ("element H", 52), ("index 0 to 3", 4), ("not element H and not index 0", 26)],
+)
+def test_selections(write_traj, text, count):
+    assert len(as_trajectory(brine(write_traj)).labels.select(text, "--select")) == count
+
+
+def test_selection_by_distance_sees_the_first_frame(write_traj):
+    labels = as_trajectory(brine(write_traj)).labels
+    near = labels.select("element O and around 4.6 index 0", "--select")
+    x = labels.positions
+    away = x - x[0]
+    away -= 12.0 * np.round(away / 12.0)
+    expected = (labels.elements == "O") & (np.linalg.norm(away, axis=1) <= 4.6)
+    assert near.tolist() == np.flatnonzero(expected).tolist() and len(near) > 0
+
+
+def test_what_cannot_be_selected_says_what_there_is(write_traj):
+    labels = as_trajectory(brine(write_traj)).labels
+    with pytest.raises(InputError, match=r"--select 'K' selects no atom; there are the elements Na \(1\), O \(26\), H"):
+        labels.select("K", "--select")
+    with pytest.raises(InputError, match="neither an element nor a selection"):
+        labels.select("resname and", "--select")
+
+
+def test_bonds_of_the_topology_come_before_distances(write_traj):
+    import MDAnalysis
+
+    path = brine(write_traj)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(path.with_name("topology.pdb")), str(path))
+        universe.add_TopologyAttr("bonds", [(0, 1)])
+    labels = as_trajectory(universe).labels
+    assert labels.bonds_from == "topology" and labels.bonds.tolist() == [[0, 1]]
+    assert labels.molecules[0] == labels.molecules[1]
+    assert "hydrogens have no bonded neighbour" in labels.doubts()[0]
+    assert as_trajectory(path).labels.doubts() == []
+
+
+def test_sources_are_the_same_trajectory(write_traj):
+    import MDAnalysis
+
+    path = brine(write_traj)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(path.with_name("topology.pdb")), str(path))
+    by_file, by_folder, by_universe = (as_trajectory(s) for s in (path, path.parent, universe))
+    assert as_trajectory(by_file) is by_file
+    for other in (by_folder, by_universe):
+        assert other.elements.tolist() == by_file.elements.tolist() and other.n_frames == 2
+        assert other.dt_ps == by_file.dt_ps
+        a, b = (next(t.frames(range(1))) for t in (other, by_file))
+        assert np.array_equal(a.positions, b.positions) and np.array_equal(a.box, b.box)
+    with pytest.raises(InputError, match="int is nothing to analyse"):
+        as_trajectory(7)
+    with pytest.raises(InputError, match="does not exist"):
+        as_trajectory(path.parent / "none")
