@@ -96,9 +96,7 @@ def _check(tensors: dict[str, Tensor], form: Form) -> None:
 class _Moments(Function):
     @staticmethod
     def forward(ctx, q, k, v, gate, factor, step, unit, edges, form):
-        stored = [q, *_stored((k, v), form), gate, factor, step, unit]
-        call = _Call(stored, edges, form)
-        out, top, total = call.forward()
+        out, top, total = Launches([q, k, v, gate, factor, step, unit], edges, form).forward()
         ctx.save_for_backward(q, k, v, gate, factor, step, unit, top, total)
         ctx.edges, ctx.form = edges, form
         return out
@@ -114,34 +112,32 @@ class _Gradients(Function):
 
     @staticmethod
     def forward(ctx, grad, q, k, v, gate, factor, step, unit, top, total, edges, form):
-        stored = [q, *_stored((k, v), form), gate, factor, step, unit]
         ctx.save_for_backward(grad, q, k, v, gate, factor, step, unit, top, total)
         ctx.edges, ctx.form = edges, form
-        gradients, _ = _Call(stored, edges, form).backward(grad, top, total)
+        inputs = [q, k, v, gate, factor, step, unit]
+        gradients, _ = Launches(inputs, edges, form).backward(grad, top, total)
         return gradients
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *direction):
-        grad, q, k, v, gate, factor, step, unit, top, total = ctx.saved_tensors
-        call = _Call([q, *_stored((k, v), ctx.form), gate, factor, step, unit], ctx.edges, ctx.form)
+        grad, *inputs, top, total = ctx.saved_tensors
+        launches = Launches(inputs, ctx.edges, ctx.form)
         direction = [t.contiguous() for t in direction]
-        gradients, weights = call.backward(grad, top, total, direction)
-        return call.tangent_moments(direction, *weights), *gradients, None, None, None, None
+        gradients, weights = launches.backward(grad, top, total, direction)
+        return launches.tangent_moments(direction, *weights), *gradients, None, None, None, None
 
 
-def _stored(tensors, form: Form):
-    return tensors if form.storage is None else tuple(t.to(form.storage) for t in tensors)
-
-
-class _Call:
-    """One set of inputs, and the launches on it."""
+class Launches:
+    """The kernels on one set of the seven inputs, contiguous; keys and values are stored as the form says."""
 
     def __init__(self, inputs: list[Tensor], edges: EdgeLists, form: Form):
         from omnicalc.kernels import triton_attention
 
         self.kernels = triton_attention
-        self.inputs, self.edges, self.form = inputs, edges, form
+        q, k, v, *rest = inputs
+        self.inputs = [q, k, v, *rest] if form.storage is None else [q, k.to(form.storage), v.to(form.storage), *rest]
+        self.edges, self.form = edges, form
         self.n, self.heads, d = inputs[0].shape
         self.shape = inputs[2].shape
         self.k = edges.source.shape[1]
@@ -153,7 +149,7 @@ class _Call:
         out = self._new(self.n, self.form.width, *self.shape[1:])
         top, total = self._new(self.n, self.heads), self._new(self.n, self.heads)
         edges = (self.edges.source, self.edges.count)
-        self._launch("forward", *self.inputs, *edges, out, top, total, self.k)
+        self.launch("forward", *self.inputs, *edges, out, top, total, self.k)
         return out, top, total
 
     def backward(self, grad: Tensor, top: Tensor, total: Tensor, direction: list[Tensor] | None = None):
@@ -168,11 +164,11 @@ class _Call:
         alpha_t, pull_t = (torch.empty_like(gate), torch.empty_like(gate)) if tangent else (None, None)
         direction = direction if tangent else [None] * 7
         edges, out = (self.edges.source, self.edges.count), (d_q, d_gate, d_factor, d_step, d_unit)
-        self._launch(
+        self.launch(
             "backward_target", *self.inputs, *edges, top, total, grad, *direction, *out, alpha, alpha_t, pull, pull_t,
             self.n, self.k, TANGENT=tangent,
         )  # fmt: skip
-        self._launch(
+        self.launch(
             "backward_source", q, unit, grad, alpha, pull, direction[0], direction[6], alpha_t, pull_t,
             self.edges.pointer, self.edges.edge, d_k, d_v, self.k, TANGENT=tangent,
         )  # fmt: skip
@@ -184,13 +180,13 @@ class _Call:
         edges = (self.edges.source, self.edges.count)
         v, unit = self.inputs[2], self.inputs[6]
         arguments = (v, unit, alpha, direction[2], direction[6], alpha_t, *edges, out, self.k)
-        self._launch("tangent_moments", *arguments)
+        self.launch("tangent_moments", *arguments)
         return out
 
     def _new(self, *shape) -> Tensor:
         return self.inputs[0].new_empty(shape)
 
-    def _launch(self, name: str, *arguments, **constants) -> None:
+    def launch(self, name: str, *arguments, **constants) -> None:
         kernel, tile = getattr(self.kernels, name), self.tile
         constants |= self.sizes | {"BK": tile.edges, "BH": tile.heads}
         wanted = {key: value for key, value in constants.items() if key in kernel.arg_names}

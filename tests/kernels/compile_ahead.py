@@ -1,7 +1,7 @@
 """Compiles the fused attention for GPUs that need not be there, and reads what ptxas says about each kernel.
 
 ``python compile_ahead.py CONFIG ...`` prints one JSON line per kernel, with
-CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO[:HEADS_PER_TILE:KERNEL].
+CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO:STORAGE[:HEADS_PER_TILE:KERNEL].
 To be run apart from tests in the interpreter, where kernels cannot be compiled.
 """
 
@@ -29,8 +29,8 @@ KERNELS = {  # every kernel, with and without its tangent form
 WHOLE = {"N": "i32", "K": "i32"} | dict.fromkeys(("source", "count", "pointer", "edge"), "*i64")
 
 
-def compiled(name: str, capability: int, constants: dict, warps: int, tangent: bool):
-    """The kernel for float32, with the specialisation that a launch on 16-byte aligned tensors makes."""
+def compiled(name: str, capability: int, constants: dict, warps: int, tangent: bool, storage: str):
+    """The kernel for float32, keys and values in ``storage``, specialised as by tensors that are 16-byte aligned."""
     kernel = getattr(triton_attention, name)
     signature, values, aligned = {}, {}, {}
     for position, parameter in enumerate(kernel.params):
@@ -40,7 +40,7 @@ def compiled(name: str, capability: int, constants: dict, warps: int, tangent: b
         elif key.endswith("_t") and not tangent:
             signature[key], values[position,] = "constexpr", None
         else:
-            signature[key] = WHOLE.get(key, "*fp32")
+            signature[key] = f"*{storage}" if key in ("k", "v") else WHOLE.get(key, "*fp32")
             if signature[key].startswith("*"):
                 aligned[position,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, aligned)
@@ -64,7 +64,9 @@ def resources(ptx: str) -> dict[str, int]:
     return {key: int(re.search(pattern, said)[1]) for key, pattern in found.items()}
 
 
-def compile_config(config: str, capability, channels, heads, d, l_max, kind, zero, per_tile=None, only=None) -> None:
+def compile_config(
+    config: str, capability, channels, heads, d, l_max, kind, zero, storage, per_tile=None, only=None
+) -> None:
     channels, heads, d = int(channels), int(heads), int(d)
     rows = (int(l_max) + 1) ** 2 * channels // heads
     block = tile(heads, d, rows, torch.float32) if per_tile is None else Tile(1, int(per_tile), 1)
@@ -73,7 +75,7 @@ def compile_config(config: str, capability, channels, heads, d, l_max, kind, zer
     chosen = KERNELS if only is None else {only: KERNELS[only]}
     for name, forms in chosen.items():
         for tangent in forms:
-            built = compiled(name, int(capability), constants | {"TANGENT": tangent}, block.warps, tangent)
+            built = compiled(name, int(capability), constants | {"TANGENT": tangent}, block.warps, tangent, storage)
             print(json.dumps({"config": config, "kernel": name, "tangent": tangent, **resources(built.asm["ptx"])}))
 
 

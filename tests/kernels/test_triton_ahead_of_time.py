@@ -15,9 +15,10 @@ from omnicalc.kernels import triton_attention  # noqa: E402
 
 SCRIPT = Path(__file__).with_name("compile_ahead.py")
 CONFIGS = {
-    "small": "32:8:4:2:softplus:False",  # the bundled weights ubio-s3:small
-    "fast": "32:8:4:1:softplus:True",  # the recipe of the fast weights
-    "24m": "256:128:8:2:softmax:False",  # the published configuration of 24 million parameters
+    "small": "32:8:4:2:softplus:False:fp32",  # the bundled weights ubio-s3:small
+    "fast": "32:8:4:1:softplus:True:fp32",  # the recipe of the fast weights
+    "24m": "256:128:8:2:softmax:False:fp32",  # the published configuration of 24 million parameters
+    "24m, keys and values in half precision": "256:128:8:2:softmax:False:bf16",
 }
 CAPABILITIES = (80, 90)
 TOO_LARGE = f"90:{CONFIGS['24m']}:128:forward"
