@@ -109,9 +109,10 @@ def labels_of(atoms, elements, bonds, came_from: str, positions, box) -> Labels:
     """Labels from an MDAnalysis AtomGroup, or without one (``atoms`` None) from the molecules alone."""
     if atoms is not None and hasattr(atoms, "names") and hasattr(atoms, "resnames"):
         names, resnames = (np.asarray(x, dtype=str) for x in (atoms.names, atoms.resnames))
-        resids = np.asarray(atoms.resids, dtype=np.int64)
-        chains = getattr(atoms, "chainIDs", None)
-        segments = np.asarray(atoms.segids if chains is None or not any(chains) else chains, dtype=str)
+        resids = np.asarray(getattr(atoms, "resids", atoms.resindices + 1), dtype=np.int64)
+        given = (getattr(atoms, name, None) for name in ("chainIDs", "segids"))
+        segments = next((np.asarray(s, dtype=str) for s in given if s is not None and any(s)), None)
+        segments = np.full(len(elements), "A") if segments is None else segments
     else:
         names, resnames, resids = _from_molecules(elements, molecules_of(bonds, len(elements)))
         segments = np.full(len(elements), "A")

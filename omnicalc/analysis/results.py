@@ -86,7 +86,9 @@ class ResultFolder:
 
 
 def fingerprint(path: Path) -> dict:
-    """Name, size in bytes and, up to 1 GiB, sha256 of a file."""
+    """Name, size in bytes and, up to 1 GiB, sha256 of a file; the name alone of what is in memory only."""
+    if not path.is_file():
+        return {"name": path.name, "bytes": None, "sha256": None}
     size = path.stat().st_size
     digest = sha256_of(path) if size <= _HASH_UP_TO else None
     return {"name": path.name, "bytes": size, "sha256": digest}

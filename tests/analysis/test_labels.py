@@ -74,6 +74,32 @@ def test_bonds_of_the_topology_come_before_distances(write_traj):
     assert as_trajectory(path).labels.doubts() == []
 
 
+def test_a_universe_in_memory_is_enough():
+    import json
+
+    import MDAnalysis
+    from MDAnalysis.coordinates.memory import MemoryReader
+
+    from omnicalc.analysis import coordination_numbers, radial_distributions
+
+    rng = np.random.default_rng(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe.empty(40, n_residues=40, atom_resindex=np.arange(40), trajectory=True)
+        for name in ("elements", "names", "resnames"):
+            universe.add_TopologyAttr(name, ["Ar"] * 40)
+        positions = 12.0 * rng.random((12, 40, 3)).astype(np.float32)
+        universe.load_new(positions, format=MemoryReader, dimensions=np.tile(CUBE, (12, 1)))
+    labels = as_trajectory(universe).labels
+    assert labels.resids.tolist() == list(range(1, 41)) and set(labels.segments) == {"A"}
+    rdf = radial_distributions(universe)
+    assert json.loads(rdf.to_json())["trajectory"]["frames"] == 12 and rdf.plot().axes
+    result = coordination_numbers(universe, ["Ar-Ar"], cutoff=4.0)
+    ideal = 39 * 4 / 3 * np.pi * 4.0**3 / 12.0**3
+    assert result["n(Ar around Ar)"].value == pytest.approx(ideal, rel=0.1)
+    assert json.loads(result.to_json())["sources"] == []
+
+
 def test_sources_are_the_same_trajectory(write_traj):
     import MDAnalysis
 
