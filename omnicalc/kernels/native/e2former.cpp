@@ -19,6 +19,7 @@ namespace {
 
 constexpr int TILE = 16;  // atoms whose node features are worked on together
 constexpr float SOFTMAX_EPS = 1e-3f;
+constexpr int ORDER = SPLINE_DEGREE + 1;  // control points that one length lies among
 
 struct Input {
     int n_atoms;
@@ -50,8 +51,8 @@ struct Store {
     Buffer last, dx, dquery, moments[2];  // moments: dE/d(moment), one buffer for even and one for odd layers
     Buffer radius, unit, gradient;  // per edge: r; u and 1/r; dE/du and dE/dr, in the end dE/dd
     Buffer shared[2];  // per edge: alpha and ds * gate, for the source pass; for even and odd layers
-    Buffer place;  // where in its spline interval the length lies, 0 to 1
-    std::vector<int> count, source, reverse, slot, interval;
+    Buffer weights;  // per edge: of the six control points that its length lies among, for values and for slopes by r
+    std::vector<int> count, source, reverse, slot, point;
 };
 
 // One evaluation. DEGREES is l_max + 1.
@@ -131,9 +132,9 @@ private:
         }
         st.last.reserve(n * RC), st.dx.reserve(n * RC), st.dquery.reserve(n * QL);
         for (auto& moments : st.moments) moments.reserve(n * 4 * RC);
-        st.radius.reserve(edges), st.place.reserve(edges), st.unit.reserve(4 * edges), st.gradient.reserve(4 * edges);
+        st.radius.reserve(edges), st.weights.reserve(2 * ORDER * edges), st.unit.reserve(4 * edges), st.gradient.reserve(4 * edges);
         for (auto& shared : st.shared) shared.reserve(edges * 2 * HL);
-        for (auto* v : {&st.source, &st.reverse, &st.slot, &st.interval})
+        for (auto* v : {&st.source, &st.reverse, &st.slot, &st.point})
             if (v->size() < edges) v->resize(edges);
         if (st.count.size() < n) st.count.resize(n);
         size_t widest = 1;
@@ -169,7 +170,8 @@ private:
             const float t = (float)r * per_length;
             const int interval = std::min((int)t, m.intervals - 1);
             st.slot[e] = at, st.source[at] = j, st.reverse[at] = in.reverse[e], st.radius.data[at] = r;
-            st.interval[at] = m.pair(in.type[i], in.type[j]) * m.intervals + interval, st.place.data[at] = t - interval;
+            st.point[at] = m.pair(in.type[i], in.type[j]) * m.points + interval;
+            spline_weights(t - interval, per_length, st.weights + 2 * ORDER * at);
             for (int a = 0; a < 3; ++a) st.unit.data[4 * at + a] = d[a] * inverse;
             st.unit.data[4 * at + 3] = inverse;
             store_4(st.gradient + 4 * at, f4{});
@@ -188,15 +190,33 @@ private:
         store_4(st.gradient + 4 * edge, inverse * turn + (turn[3] - along * inverse) * u);
     }
 
-    static vf spline(const float* c, float x) {
-        vf v = load(c + 5 * VW);
-        for (int k = 4; k >= 0; --k) v = v * x + load(c + k * VW);
+    // Weights of the control points at place x, 0 to 1, of an interval: uniform B-splines by the recursion of Cox and
+    // de Boor. The slopes are differences of the weights one degree lower, here by r.
+    static void spline_weights(float x, float per_length, float* w) {
+        float* slope = w + ORDER;
+        w[0] = 1;
+        for (int degree = 1; degree <= SPLINE_DEGREE; ++degree) {
+            if (degree == SPLINE_DEGREE)
+                for (int j = 0; j <= degree; ++j)
+                    slope[j] = ((j ? w[j - 1] : 0.0f) - (j < degree ? w[j] : 0.0f)) * per_length;
+            for (int j = degree; j >= 0; --j) {
+                const float lower = j ? (x + degree - j) * w[j - 1] : 0.0f, upper = j < degree ? (1 - x + j) * w[j] : 0.0f;
+                w[j] = (lower + upper) / degree;
+            }
+        }
+    }
+
+    static vf spline(const float* c, int step, const float* w) {
+        vf v = w[0] * load(c);
+        for (int j = 1; j < ORDER; ++j) v += w[j] * load(c + j * step);
         return v;
     }
-    static vf spline(const float* c, float x, vf& slope) {  // slope by the place in the interval
-        vf v = load(c + 5 * VW), d = v;
-        v = v * x + load(c + 4 * VW);
-        for (int k = 3; k >= 0; --k) d = d * x + v, v = v * x + load(c + k * VW);
+    static vf spline(const float* c, int step, const float* w, vf& slope) {
+        vf v = w[0] * load(c), d = w[ORDER] * load(c);
+        for (int j = 1; j < ORDER; ++j) {
+            const vf point = load(c + j * step);
+            v += w[j] * point, d += w[ORDER + j] * point;
+        }
         slope = d;
         return v;
     }
@@ -231,13 +251,14 @@ private:
         for (int e = 0; e < n; ++e) harmonics(st.unit + 4 * (start + e), s.harmonics + e * R);
         const float* token = m.type_embedding + (size_t)in.type[i] * C;
         float* x = st.layer[0].x + (size_t)i * RC;
+        const int step = DEGREES * C;
         for (int b = 0; b < C; b += VW) {
             vf acc[R] = {};
             acc[0] = load(token + b);
             for (int e = 0; e < n; ++e) {
-                const float *c = radial(start + e, b), *y = s.harmonics + e * R, t = st.place.data[start + e];
+                const float *c = radial(start + e, b), *y = s.harmonics + e * R, *w = st.weights + 2 * ORDER * (start + e);
                 for (int l = 0; l < DEGREES; ++l) {
-                    const vf f = spline(c + l * 6 * VW, t);
+                    const vf f = spline(c + l * VW, step, w);
                     for (int r = l * l; r < (l + 1) * (l + 1); ++r) acc[r] += y[r] * f;
                 }
             }
@@ -245,15 +266,15 @@ private:
         }
     }
 
-    const float* radial(int64_t edge, int b) const { return m.radial + ((size_t)st.interval[edge] * C + b) * DEGREES * 6; }
+    const float* radial(int64_t edge, int b) const { return m.radial + ((size_t)st.point[edge] * C + b) * DEGREES; }
 
     // Adds what comes through the initial features to dE/du and dE/dr, and turns them into dE/dd. With z_l = sum_m Y_lm dx_lm, the length takes R'_l z_l and the
     // direction R_l dz_l/du.
     void embed_backward(int i) {
         const float* dx = st.dx + (size_t)i * RC;
-        const float per_length = m.intervals / m.cutoff;
+        const int step = DEGREES * C;
         for (int64_t e = in.row[i], end = e + st.count[i]; e < end; ++e) {
-            const float *u = st.unit + 4 * e, t = st.place.data[e];
+            const float *u = st.unit + 4 * e, *w = st.weights + 2 * ORDER * e;
             float y[R];
             harmonics(u, y);
             vf length = vf{}, turn[3] = {vf{}, vf{}, vf{}};
@@ -262,7 +283,7 @@ private:
                 vf f[DEGREES];
                 for (int l = 0; l < DEGREES; ++l) {
                     vf slope, z = vf{};
-                    f[l] = spline(c + l * 6 * VW, t, slope);
+                    f[l] = spline(c + l * VW, step, w, slope);
                     for (int r = l * l; r < (l + 1) * (l + 1); ++r) z += y[r] * load(g + r * VW);
                     length += slope * z;
                 }
@@ -276,7 +297,7 @@ private:
                 }
             }
             float* to = st.gradient + 4 * e;
-            store_4(to, load_4(to) + sums(turn[0], turn[1], turn[2], length * per_length));
+            store_4(to, load_4(to) + sums(turn[0], turn[1], turn[2], length));
             finish_gradient(e);
         }
     }
@@ -608,23 +629,23 @@ private:
     template <bool SLOPES>
     void score(int k, int i, Scratch& s) const {
         const float *query = st.layer[k].lanes[0] + (size_t)i * QL, *keys = st.layer[k].lanes[1].data, *table = m.gates[k].data;
-        const float per_length = m.intervals / m.cutoff;
         const int64_t start = in.row[i];
         const int n = st.count[i];
         for (int e = 0; e < n; ++e) {
-            const float *key = keys + (size_t)st.source[start + e] * QL, t = st.place.data[start + e];
-            const float* c = table + (size_t)st.interval[start + e] * 6 * 2 * HL;
-            for (int g = 0; g < HL; g += VW, c += 2 * 6 * VW) {
+            const float *key = keys + (size_t)st.source[start + e] * QL, *w = st.weights + 2 * ORDER * (start + e);
+            const float* c = table + (size_t)st.point[start + e] * 2 * HL;
+            for (int g = 0; g < HL; g += VW, c += 2 * VW) {
                 const int to = e * HL + g;
                 vf qk = vf{};
                 for (int d = g; d < QL; d += HL) qk += load(query + d) * load(key + d);
                 store(s.qk + to, qk);
                 if constexpr (SLOPES) {
                     vf dgate, dfactor;
-                    store(s.gate + to, spline(c, t, dgate)), store(s.factor + to, spline(c + 6 * VW, t, dfactor));
-                    store(s.dgate + to, dgate * per_length), store(s.dfactor + to, dfactor * per_length);
+                    store(s.gate + to, spline(c, 2 * HL, w, dgate));
+                    store(s.factor + to, spline(c + VW, 2 * HL, w, dfactor));
+                    store(s.dgate + to, dgate), store(s.dfactor + to, dfactor);
                 } else {
-                    store(s.gate + to, spline(c, t)), store(s.factor + to, spline(c + 6 * VW, t));
+                    store(s.gate + to, spline(c, 2 * HL, w)), store(s.factor + to, spline(c + VW, 2 * HL, w));
                 }
             }
         }

@@ -12,7 +12,8 @@
 
 #include "matrix.hpp"
 
-constexpr int MAX_ROWS = 9, MAX_WIDTH = 512;
+constexpr int MAX_WIDTH = 512;
+constexpr int SPLINE_DEGREE = 5;
 enum Weights { SOFTPLUS = 0, SIGMOID = 1, SOFTMAX = 2 };
 
 // Reads a flat array front to back.
@@ -80,14 +81,16 @@ struct Model {
     std::vector<Layer> layer;
     Buffer gamma, beta;
     std::vector<EnergyHead> energy;
-    Buffer radial;  // (pair, interval, block, degree, 6, lane): embedding, envelope included
-    std::vector<Buffer> gates;  // per layer (pair, interval, block of head lanes, gate or factor, 6, lane)
+    // Control points of uniform B-splines, so that neighbouring intervals share all but one of their rows.
+    int points;  // per element pair
+    Buffer radial;  // (pair, point, block, degree, lane): embedding, envelope included
+    std::vector<Buffer> gates;  // per layer (pair, point, block of head lanes, gate or factor, lane)
 
     Model(const int32_t* settings, float cutoff_, Reader weights_, Reader table) {
         const int32_t* s = settings;
         degrees = *s++ + 1, channels = *s++, heads = *s++, query_width = *s++, layers = *s++, hidden = *s++;
         elements = *s++, n_heads = *s++, intervals = *s++, envelope = *s++, weights = (Weights)*s++;
-        cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
+        points = intervals + SPLINE_DEGREE, cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
         if (width > MAX_WIDTH) throw std::invalid_argument("too many channels");
         if (degrees < 2 || degrees > 3) throw std::invalid_argument("l_max must be 1 or 2");
         head_lanes = std::min(std::lcm(heads, VW), width);
@@ -180,21 +183,19 @@ private:
     }
 
     void read_tables(Reader& table) {
-        const size_t n = (size_t)elements * elements * intervals;
-        radial = Buffer(n * 6 * degrees * width);
-        for (int k = 0; k < layers; ++k) gates.emplace_back(n * 6 * 2 * head_lanes);
-        for (size_t i = 0; i < n; ++i)
-            for (int power = 0; power < 6; ++power) {
-                const float* from = table.take(degrees * channels + layers * 2 * heads);
-                for (int l = 0; l < degrees; ++l)
-                    for (int c = 0; c < channels; ++c)
-                        radial.data[(((i * (width / VW) + c / VW) * degrees + l) * 6 + power) * VW + c % VW] = *from++;
-                for (int k = 0; k < layers; ++k, from += 2 * heads)
-                    for (int which = 0; which < 2; ++which)
-                        for (int g = 0; g < head_lanes; ++g)
-                            gates[k].data[(((i * (head_lanes / VW) + g / VW) * 2 + which) * 6 + power) * VW + g % VW] =
-                                from[which * heads + g % heads];
-            }
+        const size_t n = (size_t)elements * elements * points;
+        radial = Buffer(n * degrees * width);
+        for (int k = 0; k < layers; ++k) gates.emplace_back(n * 2 * head_lanes);
+        for (size_t i = 0; i < n; ++i) {
+            const float* from = table.take(degrees * channels + layers * 2 * heads);
+            for (int l = 0; l < degrees; ++l)
+                for (int c = 0; c < channels; ++c)
+                    radial.data[((i * (width / VW) + c / VW) * degrees + l) * VW + c % VW] = *from++;
+            for (int k = 0; k < layers; ++k, from += 2 * heads)
+                for (int which = 0; which < 2; ++which)
+                    for (int g = 0; g < head_lanes; ++g)
+                        gates[k].data[((i * (head_lanes / VW) + g / VW) * 2 + which) * VW + g % VW] = from[which * heads + g % heads];
+        }
         if (table.left) throw std::invalid_argument("a larger radial table than the settings need");
     }
 };

@@ -51,7 +51,7 @@ class NativeModel:
         self.config = model.config
         self.numbers = list(numbers)
         self.tables: RadialTables = build_tables(pair_functions(exact, self.numbers), model.config.cutoff)
-        table = self.tables.coefficients.astype(np.float32).ravel()
+        table = self.tables.points.astype(np.float32).ravel()
         weights = np.concatenate([np.asarray(t, dtype=np.float32).ravel() for t in _weights(exact, self.numbers)])
         self._kernel = NativeE2Former(self._settings(exact), model.config.cutoff, weights, table)
         self._embedding = exact.system_embedding

@@ -1,12 +1,12 @@
 """Splines in place of the radial networks: at inference all they produce depends on (r, Z_i, Z_j) alone.
 
-Every output is interpolated by a spline of degree five (four times differentiable) on a uniform grid of distances from
-0 to the cutoff. Its error falls with the sixth power of the spacing, that of its slope with the fifth.
+Every output becomes a spline of degree five (four times differentiable) on a uniform grid of distances from 0 to the
+cutoff, fitted to the network by least squares. Its error falls with the sixth power of the spacing, that of its slope
+with the fifth. It is stored by its control points, one per interval and five more: the coefficients of uniform B-splines.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import factorial
 
 import numpy as np
 import torch
@@ -15,7 +15,10 @@ from torch import Tensor
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import envelope
 
-INTERVALS = 256  # slopes to about 2e-5 of the steepest for a Bessel basis of 10 and a cutoff of 4.5 Å
+DEGREE = 5
+INTERVALS = 256  # slopes to about 1e-5 of the steepest for a Bessel basis of 10 and a cutoff of 4.5 Å
+_PER_INTERVAL = 3  # distances that the fit looks at
+_STEP = 1e-4  # Å, of the differences that give the exact slopes
 _FIRST = 1e-5  # Å; the networks are evaluated here in place of 0, where sin(r) / r is not defined
 
 Function = Callable[[Tensor], Tensor]  # distances (M,) -> outputs (M, F)
@@ -25,37 +28,34 @@ Function = Callable[[Tensor], Tensor]  # distances (M,) -> outputs (M, F)
 class RadialTables:
     """Splines of all element pairs, and how far they are from the networks."""
 
-    coefficients: np.ndarray  # (pairs, intervals, 6, F) float64, by powers of the position 0..1 within an interval
+    points: np.ndarray  # (pairs, intervals + 5, F) float64, control points
     cutoff: float  # Å
-    value_error: float  # largest error half way between grid points, relative to the largest value of the same output
-    slope_error: float  # the same of slopes, against a spline on half the spacing, whose own error is 32 times smaller
+    value_error: float  # largest error between the distances of the fit, relative to the largest value of the output
+    slope_error: float  # the same of slopes
 
     @property
     def intervals(self) -> int:
-        return self.coefficients.shape[1]
+        return self.points.shape[1] - DEGREE
 
 
 def build_tables(functions: list[Function], cutoff: float, intervals: int = INTERVALS) -> RadialTables:
     """Splines of one function per element pair, with their measured errors."""
-    from scipy.interpolate import make_interp_spline
+    from scipy.interpolate import make_lsq_spline
 
-    r = np.linspace(0, cutoff, 2 * intervals + 1)
-    safe = torch.from_numpy(np.maximum(r, _FIRST))
-    h = cutoff / intervals
-    coefficients, errors = [], np.zeros(2)
-    for f in functions:
-        value = f(safe).numpy()
-        spline, finer = make_interp_spline(r[::2], value[::2], k=5), make_interp_spline(r, value, k=5)
-        left = r[:-1:2]
-        coefficients.append(np.stack([spline(left, nu=p) * (h**p / factorial(p)) for p in range(6)], 1))
-        between = r[3::2]  # from the second interval on: no atoms are ever nearer than the first
-        found = _relative(spline(between), value[3::2]), _relative(spline(between, 1), finer(between, 1))
-        errors = np.maximum(errors, found)
-    return RadialTables(np.stack(coefficients), cutoff, *errors.tolist())
+    def exact(r: np.ndarray) -> np.ndarray:
+        return torch.stack([f(torch.from_numpy(r)) for f in functions], 1).numpy()
+
+    r = np.linspace(0, cutoff, _PER_INTERVAL * intervals + 1)
+    knots = np.arange(-DEGREE, intervals + DEGREE + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
+    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE)
+    between = 0.5 * (r[1:] + r[:-1])[_PER_INTERVAL:]  # from the second interval on: no atoms are nearer than the first
+    slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
+    errors = _relative(spline(between), exact(between)), _relative(spline(between, 1), slope)
+    return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors)
 
 
 def _relative(found: np.ndarray, exact: np.ndarray) -> float:
-    """Largest difference (M, F), relative to the largest size of the same output; a zero output does not count."""
+    """Largest difference (M, ...), relative to the largest size of the same output; a zero output does not count."""
     scale = np.abs(exact).max(0)
     return float((np.abs(found - exact).max(0)[scale > 0] / scale[scale > 0]).max(initial=0.0))
 
