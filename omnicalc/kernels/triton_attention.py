@@ -384,6 +384,7 @@ def backward_target(
                 f_t = _per_head(factor_t, e, ok, h, H, ACC)
                 u_t = tl.load(step_t + e, ok, 0.0).to(ACC)[:, None]
                 dot_t, da_t = _per_head(pull_t, e, ok, h, H, ACC), _per_head(d_gate, e, ok, h, H, ACC)
+            tl.debug_barrier()  # a small tile lies in several threads at once: all have read before one overwrites
             c, c_t = _finish(
                 e, ok, h, dot, dot_t, da, da_t, g, g_t, f, f_t, u, u_t, b, b1, b2, mean, mean_t, shift,
                 at * mean, at * (mean_t - mean * sum_t),
