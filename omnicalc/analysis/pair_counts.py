@@ -9,6 +9,13 @@ _NEAR_FACTOR = 10  # more where a search prepares its grid for every chunk
 _DENSE = 0.1  # of all pairs within reach: from there on a neighbour search is slower than all distances
 
 
+def _backend() -> str:
+    """The library's threaded distances, where it was built with them; threads as OMP_NUM_THREADS says."""
+    from MDAnalysis.lib.distances import USED_OPENMP
+
+    return "OpenMP" if USED_OPENMP else "serial"
+
+
 class PairCounter:
     """Counts ordered pairs (a centre, another atom) by distance.
 
@@ -62,17 +69,18 @@ class PairCounter:
         return self._binned(distances) * (2 if self.like else 1)
 
     def _count_all(self, a, b, box, part: slice) -> np.ndarray:
-        from MDAnalysis.lib.distances import distance_array
+        from MDAnalysis.lib.distances import distance_array, self_distance_array
 
+        how = {"box": box, "backend": _backend()}
         if not self.like:
-            return self._binned_apart(distance_array(a[part], b, box=box), part, slice(None))
-        square = distance_array(a[part], a[part], box=box)
-        counts = self._binned_apart(square, part, part)
+            return self._binned_apart(distance_array(a[part], b, **how), part, slice(None))
         if self._molecules is None:
-            counts[0] -= len(square)  # each atom with itself; by molecules it is left out already
+            counts = 2 * self._binned(self_distance_array(a[part], **how))
+        else:  # an atom lies in its own molecule, so the diagonal is left out
+            counts = self._binned_apart(distance_array(a[part], a[part], **how), part, part)
         behind = slice(part.stop, None)
         if part.stop < len(a):
-            counts += 2 * self._binned_apart(distance_array(a[part], a[behind], box=box), part, behind)
+            counts += 2 * self._binned_apart(distance_array(a[part], a[behind], **how), part, behind)
         return counts
 
     def _binned_apart(self, distances: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
