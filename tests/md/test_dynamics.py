@@ -74,7 +74,7 @@ ENSEMBLES = {
 }
 
 
-@pytest.mark.parametrize("first", [5, 19])
+@pytest.mark.parametrize("first", [13])
 @pytest.mark.parametrize("name", ENSEMBLES)
 def test_an_extended_run_equals_a_long_one(tmp_path, name, first):
     settings = ENSEMBLES[name]
@@ -187,17 +187,17 @@ def test_ramps_go_from_one_end_to_the_other_and_stay():
 def test_a_ramped_bath_heats(tmp_path):
     for thermostat in ("langevin", "bussi", "nhc"):
         settings = replace(
-            SETTINGS, temperature_end_K=400.0, ramp_steps=300, thermostat=thermostat, friction_per_fs=0.05,
+            SETTINGS, temperature_end_K=400.0, ramp_steps=200, thermostat=thermostat, friction_per_fs=0.05,
             thermostat_time_fs=20.0,
         )  # fmt: skip
         dynamics, state = started(settings)
         kelvin = []
-        for _ in range(600):
+        for _ in range(450):
             state = dynamics.step(state)
             kinetic = 0.5 * float((state.masses[:, None] * state.velocities.square()).sum())
             kelvin.append(2 * kinetic / (state.degrees_of_freedom * units.kB))
-        assert np.mean(kelvin[400:]) == pytest.approx(400.0, rel=0.12), thermostat
-        assert np.mean(kelvin[:60]) < 200.0
+        assert np.mean(kelvin[280:]) == pytest.approx(400.0, rel=0.12), thermostat
+        assert np.mean(kelvin[:40]) < 200.0
 
 
 # degrees of freedom

@@ -157,7 +157,6 @@ def noise_too_strong(state: State, forces_fn, plan: Integration) -> State:
 RIGHT = {
     "langevin": (baoab, settings(1.0, friction=0.05), False),
     "bussi": (bussi, settings(1.0, 20.0), True),
-    "bussi, every atom": (bussi, settings(1.0, 20.0), False),
     "nhc": (nose_hoover, settings(1.0, 40.0), True),
 }
 
