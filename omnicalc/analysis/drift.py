@@ -1,5 +1,6 @@
 """Energy conservation of a run, from its log.csv: the slope of the total energy, with an honest error.
 
+Where the log has the energy that a thermostatted or barostatted run conserves, it takes the place of the total one.
 The slope and its error are those of :func:`omnicalc.analysis.energy.drift`: a straight line through block means,
 Student's t with B - 2 degrees of freedom. The drift is given per atom and in kelvin per nanosecond, as what it would
 heat the system by if all of it became kinetic energy of 3N harmonic modes: dT/dt = slope / (3 k_B), slope per atom.
@@ -33,15 +34,16 @@ def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_bl
     atoms = atoms if atoms is not None else record.get("structure", {}).get("atoms")
     if not atoms or atoms < 1:
         raise InputError(f"no run.json beside {path} says how many atoms there are; give their number with --atoms")
-    found = drift(log.time_ps, log.total * 1000.0 / atoms, n_blocks)  # meV/atom/ps
+    energy, which = (log.total, "total") if log.conserved is None else (log.conserved, "conserved")
+    found = drift(log.time_ps, energy * 1000.0 / atoms, n_blocks)  # meV/atom/ps
     p_value = float(2 * stats.t.sf(abs(found.value) / found.stderr, found.n_blocks - 2)) if found.stderr > 0 else 0.0
     slow = "" if found.long_blocks else SHORT_BLOCKS
     chance = f"chance of this much without any drift: {p_value:.2g}"
     to_kelvin_per_ns = 1e-3 * 1000.0 / (3 * _K_B)
-    total, temperature = drift(log.time_ps, log.total, n_blocks), mean_with_error(log.temperature, n_blocks)
+    total, temperature = drift(log.time_ps, energy, n_blocks), mean_with_error(log.temperature, n_blocks)
     potential = mean_with_error(log.potential, n_blocks)
     quantities = [
-        Quantity("drift of the total energy", found.value, found.stderr, "meV/atom/ps", _joined(chance, slow)),
+        Quantity(f"drift of the {which} energy", found.value, found.stderr, "meV/atom/ps", _joined(chance, slow)),
         Quantity(
             "drift as heating", found.value * to_kelvin_per_ns, found.stderr * to_kelvin_per_ns, "K/ns", "3N modes"
         ),
@@ -52,13 +54,13 @@ def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_bl
     ]
     ensemble = record.get("settings", {}).get("ensemble")
     notes = []
-    if ensemble is not None and ensemble != "nve":
+    if ensemble is not None and ensemble != "nve" and log.conserved is None:
         notes.append(f"a run in the {ensemble} ensemble exchanges heat: its total energy is not meant to be conserved")
     blocks = np.array_split(np.arange(len(log.time_ps)), found.n_blocks)
     tables = {
         "blocks": {
             "time_ps": np.array([log.time_ps[b].mean() for b in blocks]),
-            "total_meV_per_atom": np.array([(log.total[b] - log.total.mean()).mean() * 1000 / atoms for b in blocks]),
+            f"{which}_meV_per_atom": np.array([(energy[b] - energy.mean()).mean() * 1000 / atoms for b in blocks]),
             "temperature_K": np.array([log.temperature[b].mean() for b in blocks]),
         }
     }
@@ -68,7 +70,14 @@ def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_bl
     ]
     settings = {"atoms": atoms, "skip_ps": skip_ps, "blocks": found.n_blocks, "ensemble": ensemble}
     return Result(
-        "drift", [path], head, settings, quantities, tables, notes, lambda figure: _draw(figure, log, atoms, found)
+        "drift",
+        [path],
+        head,
+        settings,
+        quantities,
+        tables,
+        notes,
+        lambda figure: _draw(figure, log, energy, which, atoms, found),
     )
 
 
@@ -96,13 +105,13 @@ def _joined(*texts: str) -> str:
     return "; ".join(text for text in texts if text)
 
 
-def _draw(figure, log: EnergyLog, atoms: int, found) -> None:
+def _draw(figure, log: EnergyLog, energy: np.ndarray, which: str, atoms: int, found) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True)
     figure.set_size_inches(7.0, 5.4)
-    per_atom = (log.total - log.total.mean()) * 1000.0 / atoms
+    per_atom = (energy - energy.mean()) * 1000.0 / atoms
     upper.plot(log.time_ps, per_atom, color=OURS, linewidth=0.6)
     label = f"{found.value:+.3g} ± {found.stderr:.1g} meV/atom/ps"
     upper.plot(log.time_ps, found.value * (log.time_ps - log.time_ps.mean()), color="black", linewidth=1.2, label=label)
-    finish(upper, "", "total energy less\nits mean (meV/atom)", legend=True)
+    finish(upper, "", f"{which} energy less\nits mean (meV/atom)", legend=True)
     lower.plot(log.time_ps, log.temperature, color="C1", linewidth=0.6)
     finish(lower, "time (ps)", "temperature (K)")

@@ -42,6 +42,7 @@ class EnergyLog:
     kinetic: np.ndarray  # eV
     total: np.ndarray  # eV
     temperature: np.ndarray  # K
+    conserved: np.ndarray | None = None  # eV, what the run should conserve, where its log has that
 
     def after(self, skip_ps: float) -> EnergyLog:
         """The lines from ``skip_ps`` on; InputError when too few of them are left for an error."""
@@ -51,8 +52,8 @@ class EnergyLog:
                 f"{self.path} ends at {self.time_ps[-1]:g} ps and has {late.sum()} lines from {skip_ps:g} ps "
                 f"on; {2 * MIN_BLOCKS} or more are needed: skip less (--skip-ps), or make the run longer"
             )
-        columns = (self.step, self.time_ps, self.potential, self.kinetic, self.total, self.temperature)
-        return EnergyLog(self.path, *(column[late] for column in columns))
+        columns = (self.step, self.time_ps, self.potential, self.kinetic, self.total, self.temperature, self.conserved)
+        return EnergyLog(self.path, *(None if column is None else column[late] for column in columns))
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def read_log(path: str | Path) -> EnergyLog:
         if tuple(names[: len(COLUMNS)]) != COLUMNS:
             raise ValueError(f"its first line does not begin with {','.join(COLUMNS)}")
         rows = np.array([line.split(",") for line in lines[1:]], dtype=np.float64).reshape(-1, len(names))
-        rows = rows[:, : len(COLUMNS)]  # ensembles add columns of their own
+        wanted = len(COLUMNS) + (names[len(COLUMNS) :][:1] == ["conserved_eV"])
+        rows = rows[:, :wanted]  # ensembles add columns of their own behind these
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the folder of a run of 'omnicalc md'") from None
     except (OSError, ValueError) as error:

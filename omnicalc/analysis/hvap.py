@@ -19,7 +19,7 @@ from omnicalc.analysis.drift import log_path, run_record_of
 from omnicalc.analysis.energy import EnergyLog, Estimate, mean_with_error, read_log
 from omnicalc.analysis.plots import finish
 from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result
-from omnicalc.analysis.sources import as_trajectory
+from omnicalc.analysis.sources import as_trajectory, bath_temperature
 from omnicalc.errors import InputError
 
 WATER = 43.97  # kJ/mol, 298.15 K: 10.51 kcal/mol, Izadi, Onufriev, J. Chem. Phys. 145, 074501 (2016), Table III
@@ -35,7 +35,7 @@ def heat_of_vaporisation(
 
     Args:
         liquid, gas: folders of ``omnicalc md`` runs.
-        temperature: K of the RT term; by default the thermostat's of the liquid, or its mean.
+        temperature: K of the RT term; by default that of the liquid's heat bath, else the liquid's mean.
         skip_ps: left out at the beginning of both.
         n_blocks: for error bars.
 
@@ -47,7 +47,7 @@ def heat_of_vaporisation(
     phases = [_Phase(source, skip_ps, n_blocks) for source in (liquid, gas)]
     _check_same(*phases)
     wet, dry = phases
-    t = temperature or wet.record.get("settings", {}).get("temperature_K") or wet.temperature.value
+    t = temperature or bath_temperature(wet.record.get("settings", {})) or wet.temperature.value
     rt = GAS_CONSTANT * t / 1000.0
     value = (dry.energy.value / dry.molecules - wet.energy.value / wet.molecules) * _KJ + rt
     error = float(np.hypot(dry.energy.stderr / dry.molecules, wet.energy.stderr / wet.molecules)) * _KJ

@@ -45,10 +45,10 @@ def run_record(trajectory: Trajectory) -> dict:
 
 
 def run_temperature(trajectory: Trajectory) -> float | None:
-    """Temperature (K) that a run was made at: its thermostat's, or for NVE the mean of its log."""
+    """Temperature (K) that a run was made at: its thermostat's, or for NVE or a ramp the mean of its log."""
     settings = run_record(trajectory).get("settings", {})
-    if settings.get("ensemble") == "nvt":
-        return settings.get("temperature_K")
+    if bath_temperature(settings) is not None:
+        return bath_temperature(settings)
     if settings:
         from omnicalc.analysis.energy import read_log
 
@@ -57,6 +57,13 @@ def run_temperature(trajectory: Trajectory) -> float | None:
         except InputError:
             return None
     return None
+
+
+def bath_temperature(settings: dict) -> float | None:
+    """Temperature (K) of the heat bath in the settings of a run; None without a bath, or when it changed."""
+    if settings.get("ensemble") not in ("nvt", "npt") or settings.get("temperature_end_K") is not None:
+        return None
+    return settings.get("temperature_K")
 
 
 def _of_universe(universe) -> Trajectory:

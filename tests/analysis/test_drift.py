@@ -63,6 +63,17 @@ def test_a_thermostatted_run_is_pointed_out(tmp_path):
     assert any("not meant to be conserved" in note for note in energy_drift(folder).notes)
 
 
+def test_the_conserved_energy_of_a_thermostatted_run_takes_the_place_of_the_total(tmp_path):
+    rng = np.random.default_rng(2)
+    folder = write_run(tmp_path / "run", 5.0 * rng.normal(size=200).cumsum(), ensemble="npt")
+    head, *rows = (folder / "log.csv").read_text().splitlines()
+    kept = [f"{row},{0.2 * k / 1000.0 + 1e-5 * rng.normal()},1000.0,1.0" for k, row in enumerate(rows)]
+    (folder / "log.csv").write_text("\n".join([f"{head},conserved_eV,volume_A3,pressure_bar", *kept, ""]))
+    result = energy_drift(folder)
+    assert result["drift of the conserved energy"].value == pytest.approx(0.2 * 1000 / ATOMS, rel=0.01)
+    assert not result.notes and "conserved_meV_per_atom" in result.tables["blocks"]
+
+
 def test_bad_input_names_what_is_missing(tmp_path):
     folder = write_run(tmp_path / "run", np.zeros(30))
     (folder / "run.json").unlink()

@@ -25,7 +25,8 @@ def write_run(write_traj, tmp_path, name, side, per_molecule, head="a", temperat
         potential = n * per_molecule + 0.05 * np.sqrt(n) * rng.normal()
         lines.append(f"{k},{10 * k},{potential},1.0,{potential + 1},{temperature + rng.normal()}")
     (folder / "log.csv").write_text("\n".join([*lines, ""]))
-    record = {"settings": {"temperature_K": temperature}, "model": {"name": "toy", "sha256": "1", "head": head}}
+    record = {"settings": {"ensemble": "nvt", "temperature_K": temperature}}
+    record["model"] = {"name": "toy", "sha256": "1", "head": head}
     (folder / "run.json").write_text(json.dumps(record))
     return folder
 
@@ -40,8 +41,13 @@ def test_it_is_the_difference_per_molecule_and_rt(write_traj, tmp_path):
     assert found.stderr == pytest.approx(error, rel=0.6)
     assert abs(found.value - (expected - 8.314e-3 * 300.0)) > 3 * found.stderr, "RT is part of it"
     assert result["measured, water"].value == pytest.approx(10.51 * 4.184, abs=0.01)
+    record = json.loads((liquid / "run.json").read_text())
+    record["settings"] |= {"ensemble": "nve", "temperature_K": 600.0}  # of the first velocities: half of it is left
+    (liquid / "run.json").write_text(json.dumps(record))
+    assert heat_of_vaporisation(liquid, gas).settings["temperature_K"] == pytest.approx(300.0, abs=0.5)
     warm = heat_of_vaporisation(liquid, gas, temperature=400.0)["heat of vaporisation"]
     assert warm.value - found.value == pytest.approx(0.8314, abs=1e-3)
+    assert found.note.endswith("RT = 2.494 kJ/mol")
 
 
 def test_what_does_not_belong_together_is_refused(write_traj, tmp_path):
