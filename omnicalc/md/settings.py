@@ -184,6 +184,8 @@ class Settings:
                 "the barostats sample volumes of the classical ensemble, the quantum bath does not; use "
                 "--ensemble nvt with --thermostat qtb, or another thermostat"
             )
+        if self.hydrogen_mass is not None:
+            raise InputError("zero-point energy depends on the masses; leave --hmr out with --thermostat qtb")
         if self.temperature_end_K is not None:
             raise InputError("the noise of the quantum bath is made for one temperature; give one (--temperature)")
         if self.timestep_fs > MAX_QUANTUM_TIMESTEP_FS:

@@ -134,7 +134,13 @@ def test_a_run_samples_the_energy():
 
 @pytest.mark.parametrize(
     "given",
-    [{"ensemble": "npt"}, {"temperature_end_K": 400.0}, {"timestep_fs": 3.0}, {"temperature_K": 5.0}],
+    [
+        {"ensemble": "npt"},
+        {"temperature_end_K": 400.0},
+        {"timestep_fs": 3.0},
+        {"temperature_K": 5.0},
+        {"hydrogen_mass": 3.0},
+    ],
 )
 def test_what_the_quantum_bath_refuses(given):
     with pytest.raises(InputError):
