@@ -26,6 +26,6 @@ def command(**settings):
     Writes metal_series.csv, metal_sites.csv, metal_distances.csv, metal_angles.csv, metal_exchanges.csv,
     metal.json and metal.png.
     """
-    from omnicalc.analysis.metal_sites import plan_metal
+    from omnicalc.analysis.metal import plan_metal
 
     run(plan_metal, **settings)

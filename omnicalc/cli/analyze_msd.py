@@ -31,6 +31,6 @@ def command(**settings):
     Positions are unwrapped by nearest images from frame to frame, in boxes that may change. Writes
     msd_curves.csv, msd.json and msd.png.
     """
-    from omnicalc.analysis.diffusion import plan_msd
+    from omnicalc.analysis.msd import plan_msd
 
     run(plan_msd, **settings)
