@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
 from omnicalc.kernels.fused_attention import Form, available, fused_attention
+from omnicalc.models.e2former import smooth
 from omnicalc.models.e2former.aggregate import aggregate
 from omnicalc.models.e2former.angular import coupling_matrix, coupling_paths, harmonics
 from omnicalc.models.e2former.layers import ElementRadial, ScalarProjection, SO3Linear, split_degrees
@@ -78,6 +79,7 @@ def attention_weights(score: Tensor, factor: Tensor, step: Tensor, mask: Tensor,
     """alpha_ij per head from scores and value factors (N, K, H), envelope u (N, K), mask (N, K).
 
     softmax: f exp(s - max s) u / (sum exp(s - max s) u + 1e-3), with the maximum over all neighbours, not detached.
+    smooth-softmax: the same with the maximum of :mod:`omnicalc.models.e2former.smooth`.
     softplus, sigmoid: act(s) f u, no normalisation.
     """
     step = torch.where(mask, step, 0.0).unsqueeze(-1)
@@ -87,9 +89,12 @@ def attention_weights(score: Tensor, factor: Tensor, step: Tensor, mask: Tensor,
         return score.sigmoid() * factor * step
     if score.shape[1] == 0:
         return score
+    if kind == smooth.KIND:
+        held, step = smooth.fade(step)
+        score = score + held
     masked = score.masked_fill(~mask.unsqueeze(-1), -torch.inf)
     top = masked.amax(1, keepdim=True)
-    top = torch.where(mask.any(1)[:, None, None], top, 0.0)
+    top = torch.where(top > -torch.inf, top, 0.0)  # no neighbour at all
     weight = torch.exp(masked - top) * step
     return factor * weight / (weight.sum(1, keepdim=True) + SOFTMAX_EPS)
 
@@ -174,6 +179,8 @@ class Attention(nn.Module):
         return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, value, graph.index)
 
     def _fuses(self, y: Tensor) -> bool:
+        if self.weights == smooth.KIND:  # its scores have a term per edge, which the kernels do not know
+            return False
         if self.fused is not None:
             return self.fused
         traced = get_proxy_mode() is not None  # a trace records torch operations alone

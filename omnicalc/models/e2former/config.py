@@ -6,7 +6,7 @@ from omnicalc.errors import WeightsError
 
 ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
-WEIGHTS = ("softmax", "softplus", "sigmoid")
+WEIGHTS = ("softmax", "softplus", "sigmoid", "smooth-softmax")
 VALUES = ("first-order", "zero-order", "both")
 SYSTEM_INPUTS = ("charge-spin", "head", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")

@@ -33,6 +33,8 @@ def unsupported(config: E2FormerConfig) -> str | None:
         return "long-range blocks"
     if config.max_neighbors is not None:
         return "a cap on the number of neighbours"
+    if config.weights not in _WEIGHTS:
+        return f"the attention weights '{config.weights}'"
     if config.channels > MAX_CHANNELS:
         return f"more than {MAX_CHANNELS} channels"
     return None

@@ -1,4 +1,4 @@
-"""Published UBio-MolFM configs and state dicts (release V1/V1.5) as our :class:`E2Former`, strictly.
+"""Published UBio-MolFM state dicts (release V1/V1.5) as our :class:`E2Former`, strictly.
 
 Tensor names on the left of the tables are facts of the release. Tensors that never reach its output are dropped and
 listed in ``DEAD``; constants that we build ourselves are listed in ``CONSTANT``.
@@ -9,8 +9,8 @@ import re
 from torch import Tensor
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.model import E2Former
+from omnicalc.models.e2former.published_config import aliases, has_long_range, translate
 
 DEAD = (
     r"decoder\.embedding\.weight",
@@ -68,22 +68,36 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> E2Former:
     """The network of a published checkpoint, in the dtype of float64 until cast.
 
     ``config`` holds the release's flat top-level settings (``dataset_name_list``, ``AutoGradForce``, ``with_moe``)
-    with the network's under ``backbone_config``; ``tensors`` its state dict by released names. Energies come without
-    reference energies.
+    with the network's under ``backbone_config``; ``tensors`` its state dict by released names. Names that the release
+    predicts with another data set's head become heads with a copy of its tensors, so that every kernel runs them like
+    any other. Energies come without reference energies.
 
     Raises:
         WeightsError: unsupported setting, or missing, unexpected and mis-shaped tensors (all of them named).
     """
-    model = E2Former(_translate(config)).double()
-    state = {_rename(k): v for k, v in tensors.items() if not _matches(k, DEAD + CONSTANT)}
-    if config["backbone_config"].get("with_cluster") and "node" in str(config["backbone_config"]["with_cluster"]):
-        state = {k: v for k, v in state.items() if not k.startswith("norm_final.")}  # unused by the release there
-    wanted = model.state_dict()
+    model = E2Former(translate(config)).double()
+    unused = dead_tensors(config, tensors)
+    published = {_rename(k): k for k in tensors if k not in unused and not _matches(k, CONSTANT)}
+    state = {ours: tensors[k] for ours, k in published.items()}
     for key in ("attention.query.first.bias", "attention.key.first.bias"):
         state = {k: v.reshape(-1) if k.endswith(key) else v for k, v in state.items()}
-    _check(state, wanted)
+    copied = aliases(config)
+    wanted = {k: v for k, v in model.state_dict().items() if _head(k) not in copied}
+    problems = _misfits(state, wanted, published) + _other_bases(model, tensors)
+    if problems:
+        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    for alias, head in copied.items():
+        state |= {k.replace(f"_heads.{head}.", f"_heads.{alias}."): v for k, v in state.items() if _head(k) == head}
     model.load_state_dict({k: v.double() for k, v in state.items()}, strict=True)
     return model
+
+
+def dead_tensors(config: dict, tensors: dict[str, Tensor]) -> list[str]:
+    """Published names of the tensors that never reach the output of such a network, and are not kept."""
+    patterns = DEAD
+    if has_long_range(config):
+        patterns = (*patterns, r"decoder\.decoder\.norm_final\.affine_(weight|bias)")  # unused by the release there
+    return sorted(k for k in tensors if _matches(k, patterns))
 
 
 def _rename(key: str) -> str:
@@ -98,76 +112,36 @@ def _matches(key: str, patterns: tuple[str, ...]) -> bool:
     return any(re.fullmatch(p, key) for p in patterns)
 
 
-def _check(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> None:
+def _head(key: str) -> str | None:
+    """The head that one of our tensors belongs to, None for the trunk."""
+    found = re.match(r"(energy|force)_heads\.([^.]+)\.", key)
+    return found[2] if found else None
+
+
+def _misfits(state: dict[str, Tensor], wanted: dict[str, Tensor], published: dict[str, str]) -> list[str]:
+    """What keeps ``state`` from being loaded, by our names, with the published names in brackets."""
     problems = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - state.keys())]
-    problems += [f"unexpected {k} {tuple(state[k].shape)}" for k in sorted(state.keys() - wanted.keys())]
     problems += [
-        f"{k} has shape {tuple(state[k].shape)}, the config asks for {tuple(wanted[k].shape)}"
+        f"unexpected {k} {tuple(state[k].shape)} ({published[k]})" for k in sorted(state.keys() - wanted.keys())
+    ]
+    problems += [
+        f"{k} has shape {tuple(state[k].shape)}, the config asks for {tuple(wanted[k].shape)} ({published[k]})"
         for k in sorted(wanted.keys() & state.keys())
         if wanted[k].shape != state[k].shape
     ]
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    return problems
 
 
-def _translate(config: dict) -> E2FormerConfig:
-    b = config["backbone_config"]
-    gates = {"QK_alpha": "qk", "QKdot_alpha": "qkdot", "QKdotS_alpha": "qkdots"}
-    prefix, *suffixes = b["tp_type"].split("+")
-    _supported("tp_type", prefix, gates)
-    weights = next((w for w in ("softplus", "sigmoid") if w in suffixes), "softmax")
-    _supported("basis_type", b.get("basis_type", "gaussiansmear"), ("gaussiansmear",))
-    _supported("norm_layer", b.get("norm_layer", "rms_norm_sh"), ("rms_norm_sh", "rms_norm_sh_BL"))
-    _supported("ffn_type", b.get("ffn_type", "default"), ("s3", "default"))
-    with_moe = str(config.get("with_moe") or "None")
-    _supported("with_moe", with_moe, ("None", "False", "painn"))
-    direct = "painn" if with_moe == "painn" else "linear"
-    multiplicities = [int(m) for m in re.findall(r"(\d+)x\d+e", b["irreps_node_embedding"])]
-    cluster = str(b.get("with_cluster", False))
-    _supported("with_cluster", "node" if "node" in cluster else cluster, ("False", "None", "node"))
-    long = "node" in cluster
-    cap = b.get("max_neighbors", 32)
-    cap = None if str(cap) == "None" else int(cap)
-    return E2FormerConfig(
-        heads=tuple(name.strip() for name in config["dataset_name_list"].split(",")),
-        channels=multiplicities[0],
-        l_max=len(multiplicities) - 1,
-        layers=b["num_layers"],
-        attention_heads=b["num_attn_heads"],
-        query_width=b["attn_scalar_head"],
-        value_multiplicity=int(re.match(r"\d+", b["irreps_head"])[0]),
-        cutoff=float(b["max_radius"]),
-        max_neighbors=cap,
-        basis="gaussian",
-        n_basis=b["number_of_basis"],
-        radial="per-block",
-        embedding_layernorm="wolayernorm" not in b.get("edge_embedtype", "default"),
-        gate=gates[prefix],
-        weights=weights,
-        values=_values(b.get("attn_type", "so2-first-order"), b["num_layers"]),
-        mirror_symmetric=False,
-        type_embedding=False,
-        system_input="charge-spin",
-        forces="gradient" if config.get("AutoGradForce", True) else direct,
-        long_layers=b.get("long_range_layers", 2) if long else 0,
-        long_lower=float(b.get("long_cutoff_lower", 0.1)),
-        long_upper=float(b.get("long_cutoff_upper", 12.0)),
-        long_envelope="bell" if "bell" in cluster else "poly7",
-        long_max_neighbors=None if cap is None else int(2.5 * cap),
-        image_limit=b.get("pbc_expanded_num_cell_per_direction", 4),
-    )
-
-
-def _values(attn_type: str, layers: int) -> tuple[str, ...]:
-    """ "A+B" uses A in the first half of the layers and B in the rest."""
-    names = {"so2-first-order": "first-order", "zero-order": "zero-order"}
-    parts = attn_type.split("+")
-    for part in parts:
-        _supported("attn_type", part, names)
-    first = layers if len(parts) == 1 else layers // 2
-    return tuple(names[parts[0] if k < first else parts[-1]] for k in range(layers))
-
-
-def _supported(key: str, value, allowed) -> None:
-    if value not in allowed:
-        raise WeightsError(f"published {key} '{value}' is not supported; supported: {', '.join(allowed)}")
+def _other_bases(model: E2Former, tensors: dict[str, Tensor]) -> list[str]:
+    """Radial grids of the release that are not the config's: the only trace of the cutoffs among the tensors."""
+    problems = []
+    for name, ours in (("rbf", "basis"), ("rbf_long", "long_basis")):
+        grid, basis = tensors.get(f"decoder.decoder.{name}.offset"), getattr(model, ours, None)
+        if grid is None or basis is None:
+            continue
+        if grid.shape != basis.offset.shape or (grid.double() - basis.offset).abs().max() > 1e-5 * basis.offset[-1]:
+            problems.append(
+                f"decoder.decoder.{name}.offset has {grid.numel()} points to {float(grid.max()):g} Å, the config asks "
+                f"for {basis.offset.numel()} to {float(basis.offset[-1]):g} Å"
+            )
+    return problems
