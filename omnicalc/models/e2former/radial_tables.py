@@ -2,7 +2,7 @@
 
 Every output becomes a spline of degree five (four times differentiable) on a uniform grid of distances from 0 to the
 cutoff, fitted to the network by least squares. Its error falls with the sixth power of the spacing, that of its slope
-with the fifth. It is stored by its control points, one per interval and five more: the coefficients of uniform B-splines.
+with the fifth. Stored are its control points, the coefficients of uniform B-splines: one per interval and five more.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,65 @@
+"""Boxes for the benchmark, and that what it times and compares is what it says."""
+
+import time
+
+import numpy as np
+import pytest
+from ase.io import read
+from click.testing import CliRunner
+
+from omnicalc import load_potential
+from omnicalc.benchmark import call_of, float64_reference, label, time_all, water_box
+from omnicalc.cli.bench import command
+
+BOX = "examples/water.xyz"
+
+
+@pytest.fixture
+def atoms():
+    return read(BOX)
+
+
+@pytest.mark.parametrize("size", [24, 192, 195, 648, 1536])
+def test_water_boxes_keep_the_density_and_whole_molecules(atoms, size):
+    box = water_box(atoms, size)
+    assert len(box) == size
+    assert size / box.get_volume() == pytest.approx(len(atoms) / atoms.get_volume(), rel=1e-12)
+    bonds = [box.get_distance(i, i + k, mic=True) for i in range(0, size, 3) for k in (1, 2)]
+    assert max(bonds) < 1.3
+
+
+def test_times_and_errors_belong_to_the_calls(atoms):
+    def slow(positions):
+        time.sleep(0.003)
+        return positions + 0.25
+
+    def fast(positions):
+        return positions
+
+    rows = time_all({"slow": slow, "fast": fast}, {"slow": fast, "fast": fast}, atoms, rounds=3)
+    assert [row.name for row in rows] == ["slow", "fast"]
+    assert rows[0].milliseconds > 3 > rows[1].milliseconds
+    assert rows[0].force_error == pytest.approx(0.25)
+    assert rows[1].force_error == 0
+    assert rows[0].ns_per_day(0.5) == pytest.approx(rows[0].steps_per_s * 0.5e-6 * 86400)
+
+
+@pytest.mark.parametrize("kernel", ["native", "torch"])
+def test_the_error_is_against_the_same_weights_in_float64(atoms, kernel):
+    box = water_box(atoms, 24)
+    potential = load_potential("ubio-s3", device="cpu", kernel=kernel)
+    exact = float64_reference(load_potential("ubio-s3", device="cpu", dtype="float64"), box)
+    forces = call_of(potential, box)(box.positions)
+    assert 0 < np.abs(forces - exact(box.positions)).max() < 1e-4
+    moved = box.positions + 0.001 * np.arange(3)  # a rigid shift changes nothing
+    assert np.abs(forces - exact(moved)).max() < 1e-4
+    assert label(potential, box).startswith(f"ubio-s3:small@0.1 {kernel}")
+
+
+def test_the_command_prints_one_line_per_size_and_kernel():
+    given = ["--structure", BOX, "--sizes", "24,48", "--rounds", "1", "--against", "torch"]
+    result = CliRunner().invoke(command, given)
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()[2:]
+    assert [line.split()[1] for line in lines] == ["native", "torch", "native", "torch"]
+    assert all(float(line.split()[-1]) < 1e-4 for line in lines)
