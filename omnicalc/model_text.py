@@ -1,20 +1,33 @@
 """The registry for people: the list of models, one card, and the check of the files. Never loads torch."""
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from omnicalc.card import CardHead
-from omnicalc.registry import list_models, resolve, verified_bytes
+from omnicalc.registry import list_models, published, resolve, unreadable, verified_bytes
 from omnicalc.toml_writer import to_toml
+
+if TYPE_CHECKING:
+    from omnicalc.published_weights import Imported
+
+_WIDTH = 120
+_MANY = 20  # elements that a list still names one by one
 
 
 def model_list() -> str:
     """One paragraph per model."""
-    lines = []
+    lines, fetchable = [], {(p.name, p.tag) for p in published() if p.repository}
     for entry in list_models():
         default = f", the default for '{entry.name}'" if entry.default else ""
         lines.append(f"{entry.full_name}  ({entry.status}{default})")
         lines.append(f"    {entry.summary}")
-        lines += [f"    head {head}: {' '.join(elements)}" for head, elements in entry.heads.items()]
+        lines += [f"    head {head}: {_elements(elements)}" for head, elements in entry.heads.items()]
+        if (entry.name, entry.tag) in fetchable and not entry.here:
+            lines.append(f"    to get it: omnicalc models fetch {entry.full_name}")
+    lines += [f"not usable: {problem}" for problem in unreadable()]
     lines += ["", "The card of one: omnicalc models NAME. To use it: omnicalc md STRUCTURE --model NAME"]
     return "\n".join(lines)
 
@@ -42,7 +55,7 @@ def model_card(name: str) -> str:
 
 def verified(name: str | None) -> Iterator[str]:
     """One line per model that is here, or for the one named; WeightsError at the first damaged one."""
-    names = [e.full_name for e in list_models() if e.status == "bundled"] if name is None else [name]
+    names = [e.full_name for e in list_models() if e.here] if name is None else [name]
     if not names:
         yield "no weights are on this machine"
     for each in names:
@@ -57,15 +70,48 @@ def _head(head: CardHead, accuracy: Mapping, preferred: bool) -> list[str]:
     lines = [
         f"head {head.name}{note}",
         f"  level of theory   {head.level_of_theory}",
-        f"  elements          {' '.join(head.elements)}",
-        f"  reference (eV)    {', '.join(f'{s} {e:.4f}' for s, e in head.reference.items())}",
+        *_wrapped("  elements          ", " ".join(head.elements)),
+        *_wrapped("  reference (eV)    ", ", ".join(f"{s}\xa0{e:.4f}" for s, e in head.reference.items())),
         f"                    {head.reference_source}",
         f"  data              {head.data}",
     ]
     measured = accuracy.get(head.name)
     if isinstance(measured, Mapping):
         lines += [f"  {key:<17} {value}" for key, value in measured.items()]
+    elif not accuracy:
+        lines.append("  accuracy          not measured here")
     return lines
+
+
+def imported(done: Imported) -> str:
+    """What an import did: name and folder, heads, what was left out, and what the network does at its cutoff."""
+    card = done.card
+    lines = [f"{card.full_name}: {done.folder}", f"sha256 {card.sha256}"]
+    lines += [f"head {head.name}: {len(head.elements)} elements, {head.level_of_theory}" for head in card.heads]
+    lines.append(f"licence: {card.licence}")
+    lines.append(f"left out, because it never reaches the output ({len(done.dropped)} tensors):")
+    lines += [f"    {name}" for name in done.dropped]
+    lines.append(f"built anew, because it is constant: {done.rebuilt} tensors")
+    if card.training["smooth"]:
+        lines.append("changed against the published network, so that the energy is continuous:")
+        lines += [f"    {change}" for change in done.changes or ("nothing: there was nothing to change",)]
+    elif done.jumps:
+        lines.append("as published, which jumps in energy; --smooth would change:")
+        lines += [f"    {change}" for change in done.jumps]
+    lines.append(f"To use it: omnicalc md STRUCTURE --model {card.name}:{card.tag}")
+    return "\n".join(lines)
+
+
+def _elements(symbols: Sequence[str]) -> str:
+    if len(symbols) <= _MANY:
+        return " ".join(symbols)
+    return f"{' '.join(symbols[:_MANY])} ... {symbols[-1]} ({len(symbols)} elements)"
+
+
+def _wrapped(key: str, text: str) -> list[str]:
+    lines = textwrap.wrap(text, _WIDTH - len(key), break_on_hyphens=False)
+    indent = " " * len(key)
+    return [(indent if k else key) + line.replace("\xa0", " ") for k, line in enumerate(lines)]
 
 
 def _training(training: Mapping) -> list[str]:

@@ -1,8 +1,10 @@
 """From names to cards to weights: ``name``, ``name:tag``, ``name:tag@version``, or a weights folder's path.
 
-``name:tag@version`` means one exact file; leaving out the version takes the newest that is bundled, leaving
-out the tag takes the name's default tag (``registry.toml``). A name never silently becomes another model,
-nothing is ever fetched from a network here, and weights whose sha256 is not their card's are refused.
+``name:tag@version`` means one exact file; leaving out the version takes the newest that is bundled (of installed
+weights there is one version per tag, or the name is refused), leaving out the tag takes the name's default tag
+(``registry.toml``). Bundled weights lie in the package, installed ones, imported or fetched, in the user's weights
+folder (:func:`omnicalc.weights_home.weights_home`). A name never silently becomes another model, nothing is ever
+fetched from a network here, and weights whose sha256 is not their card's are refused.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from omnicalc.card import CARD, WEIGHTS, Card, read_card
 from omnicalc.errors import InputError, OmniCalcError, WeightsError
+from omnicalc.weights_home import weights_home
 
 if TYPE_CHECKING:
     import torch
@@ -39,13 +42,18 @@ class ModelEntry:
     version: str  # empty for published weights that are not on this machine
     family: str
     summary: str
-    status: str  # "bundled" or "not fetched"
+    status: str  # "bundled", "installed" or "not fetched"
     default: bool  # whether ``name`` alone means this one
     heads: dict[str, tuple[str, ...]]  # name -> symbols of the elements it knows, in order of preference
 
     @property
     def full_name(self) -> str:
         return f"{self.name}:{self.tag}" + (f"@{self.version}" if self.version else "")
+
+    @property
+    def here(self) -> bool:
+        """Whether the weights are on this machine."""
+        return self.status != "not fetched"
 
     @property
     def elements(self) -> tuple[str, ...]:
@@ -69,11 +77,28 @@ class ModelEntry:
         return next((name for name, mine in known if numbers <= mine), None)
 
 
+@dataclass(frozen=True)
+class Published:
+    """Weights on a public hub, under a name of ours; empty texts are not known."""
+
+    name: str
+    tag: str
+    family: str
+    summary: str
+    repository: str = ""  # owner/name on the Hugging Face hub
+    file: str = ""
+    config: str = "config.yaml"
+    revision: str = ""  # commit of the repository
+    sha256: str = ""  # of the file
+    config_sha256: str = ""
+    licence: str = "unknown; see the publisher"
+    citation: tuple[str, ...] = ("unknown; see the publisher",)
+
+
 def list_models() -> list[ModelEntry]:
-    """Bundled weights, newest version first within a tag, then published ones that are not here."""
-    known = _known()
-    cards = [card for _, card in _bundled()]
-    newest = {(card.name, card.tag): card for card in reversed(cards)}
+    """Bundled and installed weights, newest version first within a tag, then published ones that are not here."""
+    known, present = _known(), _present()
+    newest = {(card.name, card.tag): card for _, card, _ in reversed(present)}
     entries = [
         ModelEntry(
             name=card.name,
@@ -81,17 +106,24 @@ def list_models() -> list[ModelEntry]:
             version=card.version,
             family=card.family,
             summary=card.summary,
-            status="bundled",
+            status=status,
             default=_is_default(card, known) and newest[card.name, card.tag] is card,
             heads={head.name: tuple(head.elements) for head in card.heads},
         )
-        for card in cards
+        for _, card, status in present
     ]
-    published = [
-        ModelEntry(**entry, version="", status="not fetched", default=False, heads={})
-        for entry in known["published"]
+    away = [
+        ModelEntry(p.name, p.tag, "", p.family, p.summary, status="not fetched", default=False, heads={})
+        for p in published()
+        if (p.name, p.tag) not in newest
     ]
-    return entries + published
+    return entries + away
+
+
+def published() -> list[Published]:
+    """Weights that can be fetched, by ``registry.toml``."""
+    entries = _known()["published"]
+    return [Published(**{k: tuple(v) if isinstance(v, list) else v for k, v in e.items()}) for e in entries]
 
 
 def resolve(name: str | Path) -> tuple[Path, Card]:
@@ -99,16 +131,29 @@ def resolve(name: str | Path) -> tuple[Path, Card]:
     if _is_path(name):
         folder = Path(name).expanduser()
         return folder, _folder_card(folder)
-    match = _NAME.fullmatch(str(name))
+    wanted, tag, version = split_name(str(name))
+    tag = tag or _known()["default_tag"].get(wanted)
+    same_tag = [found for found in _present() if (found[1].name, found[1].tag) == (wanted, tag)]
+    found = [(folder, card, status) for folder, card, status in same_tag if version in (None, card.version)]
+    if not found:
+        raise WeightsError(_not_here(str(name), wanted, tag, version) + _unreadable())
+    if len(found) > 1 and found[0][2] == "installed":
+        names = " or ".join(card.full_name for _, card, _ in found)
+        raise WeightsError(f"'{name}' could mean more than one model on this machine; type {names}")
+    return found[0][:2]
+
+
+def split_name(name: str) -> tuple[str, str | None, str | None]:
+    """Name, tag and version, as far as given. Raises :class:`WeightsError` for what is no model name."""
+    match = _NAME.fullmatch(name)
     if match is None:
         raise WeightsError(f"'{name}' is no model name; {_FORMS}. {_here()}")
-    wanted, version = match["name"], match["version"]
-    tag = match["tag"] or _known()["default_tag"].get(wanted)
-    same_tag = [(folder, card) for folder, card in _bundled() if (card.name, card.tag) == (wanted, tag)]
-    found = [(folder, card) for folder, card in same_tag if version in (None, card.version)]
-    if not found:
-        raise WeightsError(_not_here(str(name), wanted, tag, version))
-    return found[0]
+    return match["name"], match["tag"], match["version"]
+
+
+def folder_name(card: Card) -> str:
+    """Name of the folder that the weights lie in, bundled or installed."""
+    return f"{card.name}-{card.tag}-{card.version}"
 
 
 def load_potential(
@@ -216,6 +261,8 @@ def _build(card: Card, content: bytes, folder: Path) -> Potential:
 def _repair(folder: Path) -> str:
     if folder.parent == BUNDLED:
         return "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
+    if folder.parent == weights_home():
+        return f"remove that folder (rm -r '{folder}') and import or fetch it again (omnicalc models --help)"
     return "copy the weights folder again from where it came"
 
 
@@ -237,18 +284,46 @@ def _folder_card(folder: Path) -> Card:
     return read_card(folder / CARD)
 
 
-def _bundled() -> list[tuple[Path, Card]]:
-    """Folders and cards under ``weights/``: by name, default tag first, newest version first."""
-    folders = sorted(card.parent for card in BUNDLED.glob(f"*/{CARD}"))
-    cards, known = [(folder, _bundled_card(folder)) for folder in folders], _known()
-    cards.sort(key=lambda item: _version_key(item[1].version), reverse=True)
-    cards.sort(key=lambda item: (item[1].name, not _is_default(item[1], known), item[1].tag))
-    return cards
+def _present() -> list[tuple[Path, Card, str]]:
+    """Folder, card and status of all on this machine: by name, default tag first, newest version first.
+
+    A bundled card that cannot be read is an error; an installed one is passed over here, and named by
+    :func:`unreadable`, so that it keeps nobody from using the others.
+    """
+    found = [(folder, _own_card(folder), "bundled") for folder in _folders(BUNDLED)]
+    found += [(folder, card, "installed") for folder, card in _installed() if isinstance(card, Card)]
+    known = _known()
+    found.sort(key=lambda item: _version_key(item[1].version), reverse=True)
+    found.sort(key=lambda item: (item[1].name, not _is_default(item[1], known), item[1].tag, item[2]))
+    return found
 
 
-def _bundled_card(folder: Path) -> Card:
+def unreadable() -> list[str]:
+    """What is wrong with installed weights whose card cannot be read, a message each."""
+    return [str(problem) for _, problem in _installed() if not isinstance(problem, Card)]
+
+
+def _installed() -> list[tuple[Path, Card | WeightsError]]:
+    found = []
+    for folder in _folders(weights_home()):
+        try:
+            found.append((folder, _own_card(folder)))
+        except WeightsError as problem:
+            found.append((folder, problem))
+    return found
+
+
+def _folders(home: Path) -> list[Path]:
+    """Weights folders in ``home``; those with a leading dot are still being written."""
+    try:
+        return sorted(card.parent for card in home.glob(f"*/{CARD}") if not card.parent.name.startswith("."))
+    except OSError:  # a home that may not be read
+        return []
+
+
+def _own_card(folder: Path) -> Card:
     card = read_card(folder / CARD)
-    if folder.name != f"{card.name}-{card.tag}-{card.version}":
+    if folder.name != folder_name(card):
         what = f"{folder / CARD} is the card of {card.full_name}, not of this folder"
         raise WeightsError(f"{what}; {_repair(folder)}")
     return card
@@ -272,7 +347,7 @@ _FORMS = "a name as in ubio-s3, ubio-s3:small or ubio-s3:small@0.1, or a path as
 
 
 def _here() -> str:
-    names = ", ".join(entry.full_name for entry in list_models() if entry.status == "bundled")
+    names = ", ".join(entry.full_name for entry in list_models() if entry.here)
     return f"On this machine: {names or 'none'} (omnicalc models lists them)"
 
 
@@ -283,15 +358,24 @@ def _guess(given: str) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else "."
 
 
+def _get(name: str, tag: str) -> str:
+    """What to type to get published weights."""
+    known = next(p for p in published() if (p.name, p.tag) == (name, tag))
+    if not known.repository:
+        return f"this version of OmniCalc does not know where they are published. {_here()}"
+    return f"type: omnicalc models fetch {name}:{tag}. {_here()}"
+
+
+def _unreadable() -> str:
+    return "".join(f"\n{problem}" for problem in unreadable())
+
+
 def _not_here(given: str, name: str, tag: str | None, version: str | None) -> str:
     """Why nothing was found: no such version, not fetched, no such tag, or no such name."""
     same_name = [entry for entry in list_models() if entry.name == name]
     same_tag = [entry for entry in same_name if entry.tag == tag]
-    if same_tag and same_tag[0].status == "not fetched":
-        return (
-            f"{given} is known ({same_tag[0].summary}), but its weights are not on this machine, and this "
-            f"version of OmniCalc neither bundles nor fetches them. {_here()}"
-        )
+    if same_tag and not same_tag[0].here:
+        return f"{given} is known ({same_tag[0].summary}), but its weights are not on this machine; {_get(name, tag)}"
     if same_tag:
         versions = ", ".join(entry.full_name for entry in same_tag)
         return f"there is no version {version} of {name}:{tag} on this machine; there is {versions}"

@@ -1,6 +1,8 @@
-"""Options shared by all tests."""
+"""Options shared by all tests, and a weights folder of their own in place of the user's."""
 
 from pathlib import Path
+
+import pytest
 
 GOLDEN = Path(__file__).parent / "golden" / "cases"
 
@@ -12,3 +14,11 @@ def pytest_addoption(parser):
         default=GOLDEN,
         help="folder of golden cases, one sub-folder per family (default: the copies in tests/golden/cases)",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def omnicalc_home(tmp_path_factory):
+    """Weights that the user imported are none of the tests' business, nor the other way round."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMNICALC_HOME", str(tmp_path_factory.mktemp("omnicalc_home")))
+        yield

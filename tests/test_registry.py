@@ -15,6 +15,7 @@ from omnicalc.errors import InputError, WeightsError
 from omnicalc.neighbors import neighbors
 from omnicalc.registry import list_models, load_potential, resolve
 from omnicalc.systems import Systems
+from omnicalc.weights_home import weights_home
 from tests.tiny_weights import write_weights
 
 KNOWN = """
@@ -207,6 +208,72 @@ class TestDamage:
 
         digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
         write_card(folder / CARD, replace(read_card(folder / CARD), sha256=digest))
+
+
+class TestInstalled:
+    """Weights in the user's folder, beside the bundled ones."""
+
+    @pytest.fixture
+    def home(self, bundled, tmp_path, monkeypatch):
+        monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
+        return tmp_path / "home" / "weights"
+
+    def test_found_by_name_and_listed(self, home):
+        assert [entry.tag for entry in list_models()][-1] == "huge"  # and no folder is made by looking
+        assert not home.exists()
+        write_weights(home / "tiny-huge-1", tag="huge", version="1", seed=5)
+        entry = list_models()[-1]
+        assert (entry.full_name, entry.status, entry.default, entry.here) == ("tiny:huge@1", "installed", False, True)
+        assert [e.status for e in list_models()].count("not fetched") == 0
+        assert resolve("tiny:huge")[0] == home / "tiny-huge-1" and resolve("tiny")[0].name == "tiny-a-0.10"
+        assert energy(load_potential("tiny:huge@1")) != energy(load_potential("tiny"))
+
+    def test_never_takes_the_place_of_a_bundled_one(self, home):
+        write_weights(home / "tiny-a-9.0", tag="a", version="9.0", seed=5)
+        assert resolve("tiny")[1].version == resolve("tiny:a")[1].version == "0.10"
+        assert resolve("tiny:a@9.0")[0] == home / "tiny-a-9.0"
+
+    def test_two_versions_are_told_apart_or_refused(self, home):
+        for k, version in enumerate(("1a", "2b")):
+            write_weights(home / f"tiny-huge-{version}", tag="huge", version=version, seed=k)
+        with pytest.raises(WeightsError, match="more than one model.*type tiny:huge@2b or tiny:huge@1a"):
+            resolve("tiny:huge")
+        assert resolve("tiny:huge@1a")[1].version == "1a"
+
+    def test_a_broken_one_keeps_nobody_from_the_others(self, home):
+        write_weights(home / "tiny-huge-1", tag="huge", version="1")
+        (home / "tiny-huge-1" / CARD).write_text("name = 3")
+        write_weights(home / "tiny-new-1", tag="other", version="1")
+        assert energy(load_potential("tiny")) and len(registry.unreadable()) == 2
+        with pytest.raises(WeightsError, match="not on this machine") as caught:
+            resolve("tiny:huge")
+        assert f"{home / 'tiny-huge-1' / CARD}: keys missing" in str(caught.value)
+        assert "card of tiny:other@1, not of this folder; remove that folder" in str(caught.value)
+
+    def test_damage(self, home):
+        write_weights(home / "tiny-huge-1", tag="huge", version="1")
+        path = home / "tiny-huge-1" / WEIGHTS
+        path.write_bytes(path.read_bytes()[:-1])
+        with pytest.raises(WeightsError, match="damaged .* remove that folder .* import or fetch it again"):
+            load_potential("tiny:huge")
+
+    @pytest.mark.parametrize(
+        ("variables", "folder"),
+        [
+            ({}, "me/.local/share/omnicalc/weights"),
+            ({"XDG_DATA_HOME": "{}/data"}, "data/omnicalc/weights"),
+            ({"XDG_DATA_HOME": "data"}, "me/.local/share/omnicalc/weights"),
+            ({"XDG_DATA_HOME": "", "OMNICALC_HOME": ""}, "me/.local/share/omnicalc/weights"),
+            ({"XDG_DATA_HOME": "{}/data", "OMNICALC_HOME": "{}/omni"}, "omni/weights"),
+            ({"OMNICALC_HOME": "~/omni"}, "me/omni/weights"),
+        ],
+    )
+    def test_where(self, tmp_path, monkeypatch, variables, folder):
+        for name in ("XDG_DATA_HOME", "OMNICALC_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in ({"HOME": "{}/me"} | variables).items():
+            monkeypatch.setenv(name, value.format(tmp_path))
+        assert weights_home() == tmp_path / folder
 
 
 class TestShipped:

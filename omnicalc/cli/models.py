@@ -1,17 +1,36 @@
-"""``omnicalc models``: the weights there are, the card of one, and whether the files are whole."""
+"""``omnicalc models``: the weights there are, the card of one, and new ones from elsewhere."""
 
 import click
 
+from omnicalc.cli.lazy import LazyGroup
 
-@click.command(name="models", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("name", required=False)
-@click.option("--verify", is_flag=True, help="Compare the sha256 of the weights with their cards.")
-def command(name, verify):
-    """List the models, or show the card of NAME (name, name:tag, name:tag@version, or a weights folder)."""
-    from omnicalc import model_text
+VERBS = {  # kept here so that `omnicalc models --help` imports none of them
+    "show": "List the models, or show the card of one; what `omnicalc models [NAME]` does.",
+    "fetch": "Fetch published weights by name from their public hub.",
+    "import": "Import published weights from files on this machine.",
+}
 
-    if verify:
-        for line in model_text.verified(name):
-            click.echo(line)
-        return
-    click.echo(model_text.model_list() if name is None else model_text.model_card(name))
+
+class ShowUnlessVerb(LazyGroup):
+    """A group whose first word may be left out: ``models NAME`` is ``models show NAME``."""
+
+    def parse_args(self, ctx, args):
+        if not args or (args[0] not in self.verbs and args[0] not in ctx.help_option_names):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.group(
+    name="models",
+    cls=ShowUnlessVerb,
+    verbs=VERBS,
+    prefix="omnicalc.cli.models_",
+    heading="Commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    subcommand_metavar="[NAME | COMMAND ...]",
+)
+def command():
+    """List the models, or show the card of NAME (name, name:tag, name:tag@version, or a weights folder).
+
+    `omnicalc models --verify [NAME]` compares the sha256 of the weights with their cards.
+    """
