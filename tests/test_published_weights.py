@@ -43,7 +43,15 @@ def config_with(**changes) -> dict:
     """The case's config; changes of the network's settings, and of the top level where they are known there."""
     config = published_config(CASE)
     for key, value in changes.items():
-        top = key in ("dataset_name_list", "head_cfg_str", "loss_unit", "with_moe", "backbone", "backbone_config")
+        top = key in (
+            "dataset_name_list",
+            "head_cfg_str",
+            "loss_unit",
+            "with_moe",
+            "AutoGradForce",
+            "backbone",
+            "backbone_config",
+        )
         (config if top else config["backbone_config"])[key] = value
     return config
 
@@ -207,6 +215,7 @@ class TestConfigs:
             ({"irreps_node_embedding": "16x0e+16x1e+16x2e+16x3e"}, "l_max = 3 is not supported; choose 1 or 2"),
             ({"num_layers": "two"}, "num_layers = 'two': a whole number above zero is needed"),
             ({"max_radius": -1}, "max_radius = -1: a number above zero is needed"),
+            ({"AutoGradForce": "False"}, "AutoGradForce = 'False': true or false is needed"),
             ({"dataset_name_list": ""}, "dataset_name_list = '': names of heads"),
             ({"backbone_config": None}, "the table 'backbone_config' is missing"),
         ],

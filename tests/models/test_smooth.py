@@ -112,6 +112,19 @@ def test_derivatives_where_the_envelope_ends():
     assert gradient.isfinite().all()
 
 
+def test_second_derivatives():
+    """As training on forces needs them, with neighbours in the fading shell and one that is out."""
+    random = torch.Generator().manual_seed(1)
+    score, factor = torch.randn(2, 3, 5, 2, dtype=torch.float64, generator=random).requires_grad_().unbind(0)
+    step = torch.tensor([[0.9, 0.5, 0.006, 0.002, 0.3]] * 3, dtype=torch.float64, requires_grad=True)
+    mask = torch.tensor([[True] * 4 + [False]] * 3)
+
+    def weights(score, factor, step):
+        return attention_weights(score, factor, step, mask, KIND)
+
+    assert torch.autograd.gradgradcheck(weights, (score, factor, step), eps=1e-7, atol=1e-3)
+
+
 def test_changes_are_told():
     published = potentials()["published"].model.config
     told = " ".join(changes(published))

@@ -60,7 +60,7 @@ def translate(config: dict) -> E2FormerConfig:
         type_embedding=False,
         system_input="charge-spin",
         embedding_scale=_number(b, "avg_degree", 23.01),
-        forces="gradient" if config.get("AutoGradForce", True) else direct,
+        forces="gradient" if _gradient_forces(config) else direct,
         long_layers=_whole(b, "long_range_layers", 2) if long else 0,
         long_lower=_number(b, "long_cutoff_lower", 0.1),
         long_upper=_number(b, "long_cutoff_upper", 12.0),
@@ -138,6 +138,13 @@ def _irreps(text: str) -> tuple[int, int]:
             "as in 256x0e+256x1e+256x2e"
         )
     return int(parts[0][1]), len(parts) - 1
+
+
+def _gradient_forces(config: dict) -> bool:
+    value = config.get("AutoGradForce", True)
+    if type(value) is not bool:
+        raise WeightsError(f"published config: AutoGradForce = {value!r}: true or false is needed")
+    return value
 
 
 def _cap(b: dict) -> int | None:

@@ -43,7 +43,7 @@ def changes(config: E2FormerConfig) -> list[str]:
             f"long range: all heavy atoms within {config.long_upper:g} Å (published: the nearest "
             f"{config.long_max_neighbors})"
         )
-    if config.image_limit is not None:
+    if config.image_limit is not None and (config.max_neighbors is not None or config.long_layers):
         lines.append(f"lattice images: all within reach (published: at most {config.image_limit} shells)")
     if config.weights == "softmax":
         lines.append(
