@@ -71,11 +71,6 @@ class TestSmallWaterHead(Bundled):
     head = "pbe0-ts"
 
 
-class TestFastWaterHead(Bundled):
-    name = "ubio-s3:fast"
-    head = "pbe0-ts"
-
-
 class TestSmallSaltWaterHead(Bundled):
     head = "revpbe0-d3"
     elements = ("H", "O", "Na", "Cl")

@@ -6,7 +6,7 @@ import torch
 from omnicalc.kernel_choice import KernelChoice
 
 from .checks import EvaluateKernel
-from .test_e2former import Bundled, RandomWeights, TestFastWaterHead, TestSmallSaltWaterHead, TestSmallWaterHead
+from .test_e2former import Bundled, RandomWeights, TestSmallSaltWaterHead, TestSmallWaterHead
 
 native = pytest.importorskip("omnicalc.kernels.native.library")
 
@@ -68,12 +68,8 @@ class TestSmallWaterHeadNative(OnNativeKernel, TestSmallWaterHead, Bundled):
     pass
 
 
-class TestFastWaterHeadNative(OnNativeKernel, TestFastWaterHead, Bundled):
-    pass
-
-
 class TestSmallSaltWaterHeadNative(OnNativeKernel, TestSmallSaltWaterHead, Bundled):
     pass
 
 
-del TestSmallWaterHead, TestFastWaterHead, TestSmallSaltWaterHead  # they run in their own file
+del TestSmallWaterHead, TestSmallSaltWaterHead  # they run in their own file

@@ -52,6 +52,7 @@ struct Store {
     Buffer radius, unit, gradient;  // per edge: r; u and 1/r; dE/du and dE/dr, in the end dE/dd
     Buffer shared[2];  // per edge: alpha and ds * gate, for the source pass; for even and odd layers
     Buffer weights;  // per edge: of the six control points that its length lies among, for values and for slopes by r
+    std::vector<float> core;  // repulsion energy of each atom
     std::vector<int> count, source, reverse, slot, point;
 };
 
@@ -136,7 +137,7 @@ private:
         for (auto& shared : st.shared) shared.reserve(edges * 2 * HL);
         for (auto* v : {&st.source, &st.reverse, &st.slot, &st.point})
             if (v->size() < edges) v->resize(edges);
-        if (st.count.size() < n) st.count.resize(n);
+        if (st.count.size() < n) st.count.resize(n), st.core.resize(n);
         size_t widest = 1;
         for (int i = 0; i < in.n_atoms; ++i) widest = std::max<size_t>(widest, in.row[i + 1] - in.row[i]);
         for (auto& s : scratch_) {
@@ -159,6 +160,7 @@ private:
         const int64_t start = in.row[i], end = in.row[i + 1];
         const float per_length = m.intervals / m.cutoff;
         int64_t at = start;
+        float core = 0;
         for (int64_t e = start; e < end; ++e) {
             const int j = in.source[e];
             double d[3], square = 0;
@@ -174,10 +176,20 @@ private:
             spline_weights(t - interval, per_length, st.weights + 2 * ORDER * at);
             for (int a = 0; a < 3; ++a) st.unit.data[4 * at + a] = d[a] * inverse;
             st.unit.data[4 * at + 3] = inverse;
-            store_4(st.gradient + 4 * at, f4{});
+            float slope = 0;
+            core += repulsion(m.core_radius.data[m.pair(in.type[i], in.type[j])], r, slope);
+            store_4(st.gradient + 4 * at, f4{0, 0, 0, slope});
             ++at;
         }
-        st.count[i] = at - start;
+        st.count[i] = at - start, st.core[i] = core;
+    }
+
+    // This atom's half of the repulsion h (1 - r / radius)^3 within the core, and its slope by r.
+    float repulsion(float radius, float r, float& slope) const {
+        if (r >= radius) return 0;
+        const float depth = 1 - r / radius, half = 0.5f * m.core_height;
+        slope = -3 * half * depth * depth / radius;
+        return half * depth * depth * depth;
     }
 
     static f4 load_4(const float* p) { return *reinterpret_cast<const f4*>(p); }
@@ -535,7 +547,7 @@ private:
                     energy += h * open * last;
                     store(h2 + a * C + b, last * open * (1.0f + h * (1.0f - open)));
                 }
-                out.energies[first + begin + a] = sum(energy) + w.bias3;
+                out.energies[first + begin + a] = sum(energy) + w.bias3 + st.core[first + begin + a];
             }
             if (!backward) continue;
             product(count, flat(h2, by_channels), w.second.backward, C, C, nullptr, flat(back, by_channels));

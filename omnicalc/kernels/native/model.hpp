@@ -77,6 +77,8 @@ struct Model {
     int intervals, envelope;
     float cutoff;
     Weights weights;
+    Buffer core_radius;  // (target, source); 0: none
+    float core_height;
     Buffer type_embedding, mask, hidden_mask, row_weight;
     std::vector<Layer> layer;
     Buffer gamma, beta;
@@ -96,6 +98,7 @@ struct Model {
         head_lanes = std::min(std::lcm(heads, VW), width);
         Reader& w = weights_;
         const Places c = padded_places(channels);
+        core_radius = rows_of(w, 1, padded_places(elements * elements)), core_height = *w.take(1);
         type_embedding = rows_of(w, elements, c);
         mask = Buffer(width), hidden_mask = Buffer(hidden_width), row_weight = Buffer(rows);
         std::fill_n(mask.data, channels, 1.0f);

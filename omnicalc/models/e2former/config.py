@@ -50,11 +50,13 @@ class E2FormerConfig:
     long_envelope: str = "poly7"  # or "bell"
     long_max_neighbors: int | None = None
     image_limit: int | None = None  # parity with the release: most lattice shells it looks at
+    cores: tuple[tuple[int, int, float], ...] = ()  # Z, Z', radius in Å below which the two atoms repel each other
+    core_height: float = 100.0  # of that repulsion at zero distance, eV
 
     def __post_init__(self):
         for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
             _positive(key, getattr(self, key), whole=True)
-        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper"):
+        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "core_height"):
             _positive(key, getattr(self, key), whole=False)
         _choice("envelope", self.envelope, ENVELOPES)
         _choice("basis", self.basis, ("bessel", "gaussian"))
@@ -75,8 +77,17 @@ class E2FormerConfig:
             raise WeightsError(f"values lists {len(self.values)} layers, but layers = {self.layers}")
         if self.radial == "shared" and (self.elements is None or self.gate != "qk"):
             raise WeightsError("radial = 'shared' needs an element list and gate = 'qk'")
+        for core in self.cores:
+            self._check_core(core)
         if self.radial == "shared" and self.long_layers:
             raise WeightsError("radial = 'shared' has no long-range blocks; use radial = 'per-block'")
+
+    def _check_core(self, core: tuple) -> None:
+        known = self.elements or ()
+        if len(core) != 3 or core[0] not in known or core[1] not in known:
+            raise WeightsError(f"cores: {list(core)} given; two of the elements {list(known)} and a radius are needed")
+        if not 0 < core[2] < self.cutoff:
+            raise WeightsError(f"cores: radius {core[2]} given; between 0 and the cutoff of {self.cutoff} Å is needed")
 
     @classmethod
     def from_dict(cls, table: dict) -> "E2FormerConfig":
@@ -85,18 +96,26 @@ class E2FormerConfig:
         unknown = sorted(set(table) - known)
         if unknown:
             raise WeightsError(f"unknown e2former settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        lists = {k: tuple(v) for k, v in table.items() if isinstance(v, list)}
+        lists = {k: _tuple(v) for k, v in table.items() if isinstance(v, list)}
         return cls(**{**table, **lists})
 
     def to_dict(self) -> dict:
         """For a card: plain types, settings that are None left out."""
-        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        table = {k: _list(v) for k, v in asdict(self).items()}
         return {k: v for k, v in table.items() if v is not None}
 
     @property
     def neighbor_cutoff(self) -> float:
         """Radius of the neighbour list that the network needs, Å."""
         return max(self.cutoff, self.long_upper) if self.long_layers else self.cutoff
+
+
+def _tuple(value):
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _list(value):
+    return list(map(_list, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _positive(key: str, value, whole: bool) -> None:

@@ -126,6 +126,28 @@ def bell(distances: Tensor, lower: float, upper: float) -> Tensor:
     return (1 - t * t).square()
 
 
+class CoreRepulsion(nn.Module):
+    """h (1 - r / r_c)^3 for pairs closer than their core radius r_c, half of it to each atom; nothing beyond.
+
+    It is for distances shorter than any in the training data, where a network knows nothing and may attract.
+    """
+
+    def __init__(self, elements: tuple[int, ...], cores: tuple[tuple[int, int, float], ...], height: float):
+        super().__init__()
+        radius = torch.zeros(len(elements), len(elements), dtype=torch.float64)
+        for one, other, r in cores:
+            i, j = elements.index(one), elements.index(other)
+            radius[i, j] = radius[j, i] = r
+        self.height = height
+        self.register_buffer("radius", radius, persistent=False)
+
+    def forward(self, distances: Tensor, target: Tensor, source: Tensor) -> Tensor:
+        """Distances (N, K), element rows of targets (N,) and sources (N, K) -> energies (N,), eV."""
+        radius = self.radius[target.unsqueeze(1), source]
+        depth = (1 - distances / radius.clamp(min=1e-3)).clamp(min=0)  # no pair is nearer than a radius that is unset
+        return (0.5 * self.height) * (depth**3).sum(1)
+
+
 class GaussianBasis(nn.Module):
     """exp(-(r - mu_k)^2 / (2 (2 D)^2)) on a grid mu from 0 to the cutoff with spacing D; (...) -> (..., B)."""
 

@@ -12,6 +12,7 @@ from omnicalc.models.e2former.attention import Attention, FirstOrderValue, Publi
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import (
     BesselBasis,
+    CoreRepulsion,
     ElementRadial,
     FeedForward,
     GaussianBasis,
@@ -208,6 +209,8 @@ class E2Former(nn.Module):
             self.merge_long = SO3Linear(l_max, 2 * c, c)
         else:
             self.norm_final = RMSNorm(l_max, c)
+        if config.cores:
+            self.core = CoreRepulsion(config.elements, config.cores, config.core_height)
         self.energy_heads = nn.ModuleDict({name: EnergyHead(c) for name in config.heads})
         if config.forces != "gradient":
             self.force_heads = nn.ModuleDict({h: DirectForceHead(config.forces, c) for h in config.heads})
@@ -240,6 +243,9 @@ class E2Former(nn.Module):
         head = graph.head[graph.system]
         energies = torch.cat([mlp(x[:, 0]) for mlp in self.energy_heads.values()], -1)
         energies = energies.gather(1, head.unsqueeze(1)).squeeze(1)
+        if self.config.cores:
+            rows = self.element_row[graph.numbers]
+            energies = energies + self.core(graph.distances, rows, rows[graph.index])
         if self.conservative:
             return ModelOutput(energies)
         forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])

@@ -129,6 +129,12 @@ def _components(block: Block) -> int:
 def _weights(model: E2Former, numbers: list[int]):
     """All learned numbers in the order that native/model.hpp reads, neighbouring linear maps multiplied together."""
     config = model.config
+    if config.cores:
+        rows = model.element_row[torch.tensor(numbers)]
+        yield model.core.radius[rows[:, None], rows]
+    else:
+        yield torch.zeros(len(numbers), len(numbers))
+    yield torch.tensor([config.core_height])
     if config.type_embedding:
         yield model.type_embedding(model.element_row[torch.tensor(numbers)])
     else:
