@@ -12,7 +12,7 @@ DEFAULT_BOX = Path("examples/water.xyz")
 @click.option("--structure", type=click.Path(path_type=Path), default=DEFAULT_BOX, show_default=True,
               help="Water box to cut the sizes from.")  # fmt: skip
 @click.option("--sizes", default="192,648", show_default=True, help="Numbers of atoms, multiples of 3.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Turns of five force calls per size.")
+@click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Turns of five force calls.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--kernel", default="auto", show_default=True, help="auto, native or torch.")
