@@ -31,6 +31,7 @@ DEFAULTS = {
     "periodic": None,
 }
 _PRECISIONS = {"single": "float32", "float32": "float32", "double": "float64", "float64": "float64"}
+_LIGHT = 5.0  # amu; hydrogen, deuterium, and hydrogens made heavier for longer time steps
 _OTHER_NAMES = {"spin": "multiplicity", "dtype": "precision"}  # what they are called elsewhere in OmniCalc
 
 
@@ -57,6 +58,12 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
     The System gets a PythonForce, and a HarmonicBondForce of strength zero along the topology's bonds among these
     atoms: it adds no energy, but tells OpenMM what the molecules are, so that barostats scale whole molecules and
     trajectories keep them in one piece.
+
+    In a mixed System the default embedding leaves what is between the potential's atoms and the others to the classical
+    force field. Most water models give hydrogens a charge and no Lennard-Jones term, which is enough for rigid waters
+    only: from a hydrogen that moves, its own bond alone keeps classical oxygens away. Keep such molecules rigid
+    (``removeConstraints=False``) or give their hydrogens a Lennard-Jones term; a warning says when they have none. And
+    the potential must know what it sees: ``analysis/openmm/README.md`` has an example of each.
     """
 
     def __init__(self, name: str, modelPath: str | None = None, **options):  # noqa: N803 (OpenMM-ML's name)
@@ -97,6 +104,8 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
         _check_names(options, own_only=atoms is None)
         options = {**DEFAULTS, **self._options, **{key: options[key] for key in options if key in DEFAULTS}}
         indices = None if atoms is None else [int(k) for k in atoms]
+        if indices is not None:
+            _warn_of_bare_hydrogens(system, set(indices))
         call = self._call(topology, system, indices, options)
         force = _python_force(call)
         force.setName(f"OmniCalc {call.model}, head {call.head}")
@@ -230,6 +239,28 @@ def _periodic(topology: Topology, system: openmm.System, atoms: list[int] | None
             "periodic=True, but the topology has no box; set one: topology.setPeriodicBoxVectors(vectors * nanometer)"
         )
     return bool(wanted)
+
+
+def _warn_of_bare_hydrogens(system: openmm.System, atoms: set[int]) -> None:
+    """Warn of light charged particles without a Lennard-Jones term among ``atoms`` of a classical System."""
+    for force in system.getForces():
+        if not isinstance(force, openmm.NonbondedForce):
+            continue
+        bare = [k for k in sorted(atoms) if k < force.getNumParticles() and _is_bare_hydrogen(system, force, k)]
+        if bare and len(atoms) < force.getNumParticles():
+            warnings.warn(
+                f"{len(bare)} hydrogens that the potential moves (the first is atom {bare[0]}) have a charge but no "
+                "Lennard-Jones term in the classical force field, as in TIP3P: unless they stay rigid "
+                "(removeConstraints=False), only their own bonds keep them from falling onto classical oxygens. Give "
+                "each of them one before createMixedSystem, for instance CHARMM's: "
+                "nonbonded.setParticleParameters(atom, charge, 0.04, 0.1925)",
+                stacklevel=4,
+            )
+
+
+def _is_bare_hydrogen(system: openmm.System, force: openmm.NonbondedForce, k: int) -> bool:
+    charge, _, epsilon = (value._value for value in force.getParticleParameters(k))
+    return 0 < system.getParticleMass(k)._value < _LIGHT and charge > 0 and epsilon == 0
 
 
 def _python_force(call: ForceCall) -> openmm.Force:

@@ -1,5 +1,7 @@
 """OpenMM's integrators, barostat, checkpoint and embedding run on our potential."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -142,7 +144,11 @@ class TestCheckpoint:
 def mm():
     top = topology(box())
     field = app.ForceField("amber14/tip3p.xml")
-    return field.createSystem(top, nonbondedMethod=app.PME, nonbondedCutoff=0.6, rigidWater=True)
+    system = field.createSystem(top, nonbondedMethod=app.PME, nonbondedCutoff=0.6, rigidWater=True)
+    nonbonded = next(force for force in system.getForces() if isinstance(force, openmm.NonbondedForce))
+    for k in set(range(192)) - set(range(0, 192, 3)):  # CHARMM's: without it hydrogens fall onto oxygens
+        nonbonded.setParticleParameters(k, nonbonded.getParticleParameters(k)[0], 0.04, 0.1925)
+    return system
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +185,20 @@ class TestMixed:
             assert energy == pytest.approx(expected[0], abs=1e-3)
             assert np.abs(forces - expected[1]).max() < 1e-3
 
-    def test_runs_on(self, MLPotential, mm, chosen):
+    def test_hydrogens_without_lennard_jones_are_warned_of(self, MLPotential, mm, chosen):
+        made, top = MLPotential("ubio-s3"), topology(box())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            made.createMixedSystem(top, mm, chosen)
+        bare = app.ForceField("amber14/tip3p.xml").createSystem(top, nonbondedMethod=app.PME, nonbondedCutoff=0.6)
+        with pytest.warns(UserWarning, match="12 hydrogens .* no Lennard-Jones term"):
+            made.createMixedSystem(top, bare, chosen)
+
+    @pytest.mark.parametrize("flexible", [True, False])
+    def test_runs_on(self, MLPotential, mm, chosen, flexible):
         atoms = box()
-        system = MLPotential("ubio-s3").createMixedSystem(topology(atoms), mm, chosen)
+        made = MLPotential("ubio-s3")
+        system = made.createMixedSystem(topology(atoms), mm, chosen, removeConstraints=flexible)
         of = context(system, atoms, openmm.LangevinMiddleIntegrator(300, 5, STEP), "CPU")
         openmm.LocalEnergyMinimizer.minimize(of, 100.0, 30)
         of.setVelocitiesToTemperature(300, 1)
@@ -189,7 +206,7 @@ class TestMixed:
         found = positions(of)
         bonds = np.linalg.norm(found[1::3] - found[0::3], axis=1)
         ours = np.isin(np.arange(0, 192, 3), chosen)
-        assert np.ptp(bonds[~ours]) < 1e-3 < 0.01 < np.ptp(bonds[ours])  # rigid and flexible
+        assert np.ptp(bonds[~ours]) < 1e-3 and (np.ptp(bonds[ours]) > 0.01) == flexible
         assert bonds.min() > 0.85 and bonds.max() < 1.15
         kinetic = of.getState(energy=True).getKineticEnergy().value_in_unit(unit.kilojoule_per_mole) * KJ_PER_MOL
         freedom = 3 * 192 - system.getNumConstraints()
