@@ -3,8 +3,8 @@
     python analysis/openmm/mixed.py [--waters 8] [--ps 10] [--seed 1] [--flexible]
 
 Mechanical embedding as OpenMM-ML makes it: the potential among the chosen waters, TIP3P among the others and between
-the two. All waters are rigid. With `--flexible` the chosen ones are not; their hydrogens then get the Lennard-Jones term
-of CHARMM's TIP3P, because TIP3P's own have none, and only rigid waters can do without.
+the two. All waters are rigid. With `--flexible` the chosen ones are not; their hydrogens then get the Lennard-Jones
+term of CHARMM's TIP3P, because TIP3P's own have none, and only rigid waters can do without.
 
 Langevin dynamics at 300 K. Prints a line per picosecond, then the mean temperature with its standard error, and exits
 with 1 if an O-H bond of the chosen waters leaves 0.8 to 1.25 Å or the temperature is more than 4 standard errors off.

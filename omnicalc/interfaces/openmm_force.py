@@ -43,7 +43,7 @@ class ForceCall:
 
     def __post_init__(self):
         self._bound: BoundPotential | None = None
-        self._cell: np.ndarray | None = None  # (3, 3), Å: the one that _bound has
+        self._box: bytes | None = None  # of the cell that _bound has; quicker to compare than an array
         self._lock = threading.Lock()  # Contexts in several threads may share one force
 
     def __reduce__(self):
@@ -61,7 +61,7 @@ class ForceCall:
         cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(nanometer) * NM if self.periodic else None
         with self._lock:
             bound = self._bound_in(positions, cell)
-            found = bound(torch.from_numpy(positions).to(bound.systems.device))
+            found = bound(torch.as_tensor(positions, device=bound.systems.device))
         energy, forces = float(found.energy), found.forces.cpu().numpy()
         if not math.isfinite(energy + forces.sum()):  # one pass: a number that is not finite spoils the sum
             raise RunError(self._not_finite(forces))
@@ -69,14 +69,15 @@ class ForceCall:
 
     def _bound_in(self, positions: np.ndarray, cell: np.ndarray | None) -> BoundPotential:
         """The potential on these atoms, in this box: made at the first call, and told when a barostat moves the box."""
+        box = None if cell is None else cell.tobytes()
         if self._bound is None:
             atoms = Atoms(self.numbers, positions, cell=cell, pbc=self.periodic)
             systems = Systems.from_atoms(atoms, charge=self.charge, spin=self.spin)
             self._bound = self._loaded().bind(systems, head=self.head, skin=self.skin)
-        elif self.periodic and not np.array_equal(cell, self._cell):
+        elif box != self._box:
             moved = torch.from_numpy(cell)[None].to(self._bound.systems.device)
             self._bound.systems = replace(self._bound.systems, cell=moved)
-        self._cell = cell
+        self._box = box
         return self._bound
 
     def _loaded(self) -> Potential:

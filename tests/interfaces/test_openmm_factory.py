@@ -1,5 +1,6 @@
 """The entry point is light: OpenMM-ML loads it in every program that imports OpenMM-ML at all."""
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -12,11 +13,15 @@ from omnicalc.interfaces.openmm import GENERIC
 from omnicalc.registry import list_models
 
 GROUP = "openmmml.potentials"
+FACTORY = "omnicalc.interfaces.openmm:OmniCalcPotentialImplFactory"
 HEAVY = "{'torch', 'numpy', 'ase', 'openmm', 'openmmml', 'omnicalc.registry'}"
 
 
-def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+def python(code: str, **environment: str) -> str:
+    environment = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def test_the_module_loads_nothing():
@@ -25,16 +30,21 @@ def test_the_module_loads_nothing():
 
 
 @pytest.mark.skipif(find_spec("openmmml") is None, reason="openmmml is not installed")
-@pytest.mark.parametrize("first", ["openmmml", "omnicalc.interfaces.openmm"])
-def test_openmmml_with_our_factory_loads_no_torch(first):
-    """Whichever of the two comes first."""
+@pytest.mark.parametrize("first", ["openmmml", "omnicalc.interfaces.openmm", "omnicalc.interfaces.openmm_force"])
+def test_as_an_entry_point(tmp_path, first):
+    """OpenMM-ML finds it, whichever of the two is imported first, and loads no torch because of it."""
+    info = tmp_path / "plugin-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\nours = {FACTORY}\n")
     code = (
         f"import sys, {first}, openmmml\n"
-        "from omnicalc.interfaces.openmm import OmniCalcPotentialImplFactory\n"
-        "openmmml.MLPotential.registerImplFactory('ubio-s3', OmniCalcPotentialImplFactory())\n"
-        "print({'torch', 'ase'} & set(sys.modules))"
+        "print(sorted({'torch', 'ase'} & set(sys.modules)))\n"
+        "print(type(openmmml.MLPotential._implFactories['ours']).__name__)"
     )
-    assert python(code) == "set()"
+    found = python(code, PYTHONPATH=str(tmp_path)).splitlines()
+    assert found[1] == "OmniCalcPotentialImplFactory"
+    assert found[0] == ("['ase', 'torch']" if first.endswith("force") else "[]")
 
 
 @pytest.mark.parametrize("missing", ["openmm", "openmmml"])
@@ -57,4 +67,4 @@ def test_every_bundled_name_is_an_entry_point():
     if given is None:
         pytest.skip("pyproject.toml has no entry points yet")
     assert set(given) == {entry.name for entry in list_models() if entry.status == "bundled"} | {GENERIC}
-    assert set(given.values()) == {"omnicalc.interfaces.openmm:OmniCalcPotentialImplFactory"}
+    assert set(given.values()) == {FACTORY}
