@@ -88,8 +88,10 @@ def test_barostat_scales_whole_molecules(MLPotential):
     """Energy and forces afterwards are those of the box that the barostat left, whatever it tried and took back."""
     atoms = box()
     system = MLPotential("ubio-s3").createSystem(topology(atoms))
-    system.addForce(openmm.MonteCarloBarostat(2000, 300, 2))
-    of = context(system, atoms, openmm.LangevinMiddleIntegrator(300, 5, STEP))
+    barostat, integrator = openmm.MonteCarloBarostat(2000, 300, 2), openmm.LangevinMiddleIntegrator(300, 5, STEP)
+    barostat.setRandomNumberSeed(3), integrator.setRandomNumberSeed(3)
+    system.addForce(barostat)
+    of = context(system, atoms, integrator)
     of.setVelocitiesToTemperature(300, 1)
     volumes = []
     for _ in range(20):
