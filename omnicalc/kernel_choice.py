@@ -35,6 +35,7 @@ class KernelChoice:
     def __init__(self, wanted: str = "auto"):
         self.wanted = check_kernel(wanted)
         self._native = None
+        self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
         self._warned = False
 
     def native(self, potential: Potential, numbers: Tensor):
@@ -72,9 +73,15 @@ class KernelChoice:
             raise KernelError("weights in training need plain torch")
         if not hasattr(potential.model, "native"):
             raise KernelError("this family has no native kernel")
+        if self._refused is not None:
+            raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
         if self._native is None or not self._native.knows(present):
-            self._native = potential.model.native(present)
+            try:
+                self._native = potential.model.native(present)
+            except KernelError as reason:
+                self._refused = reason
+                raise
         return self._native
 
 

@@ -178,6 +178,17 @@ def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypat
         predict(native(), box)
 
 
+def test_a_refusal_is_remembered(box, monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "library", lambda name: tmp_path / name)
+    potential, asked = load_potential("ubio-s3", device="cpu"), []
+    ask = potential.model.native
+    monkeypatch.setattr(potential.model, "native", lambda numbers: (asked.append(numbers), ask(numbers)))
+    with pytest.warns(UserWarning, match="not built"):
+        first = predict(potential, box).forces
+    assert torch.equal(predict(potential, box).forces, first)
+    assert len(asked) == 1
+
+
 def test_libraries_of_other_sources_are_refused(monkeypatch):
     monkeypatch.setattr(library, "source_hash", lambda: "another")
     library._load.cache_clear()

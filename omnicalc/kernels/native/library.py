@@ -53,6 +53,7 @@ def _supported() -> list[str]:
     return [name for name in SETS if needs.get(name, set()) <= flags]
 
 
+@cache
 def _cpu_flags() -> set[str]:
     if platform.system() == "Darwin":
         return set()
