@@ -6,12 +6,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from click.testing import CliRunner
 
 from omnicalc import registry
-from omnicalc.cli import group
 from omnicalc.errors import WeightsError
 from omnicalc.registry import load_potential, published, resolve
+from tests.command import omnicalc
 from tests.published_files import CASES, write_published
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
@@ -41,14 +40,6 @@ def hub(tmp_path, monkeypatch) -> list[tuple]:
     library.hf_hub_download = hf_hub_download
     monkeypatch.setitem(sys.modules, "huggingface_hub", library)
     return calls
-
-
-def omnicalc(*words: object) -> str:
-    result = CliRunner().invoke(group, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def pin(monkeypatch, tmp_path, **facts: str) -> None:

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from ase import Atoms
-from click.testing import CliRunner
 
 from omnicalc.calculator import OmniCalc
 from omnicalc.card import CARD, WEIGHTS, read_card
-from omnicalc.cli import group
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.e2former.published_references import reference_table, table_names
 from omnicalc.registry import list_models, load_potential, resolve
 from omnicalc.weights_home import weights_home
+from tests.command import omnicalc
 from tests.published_files import CASES, published_config, published_tensors, write_published
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
@@ -29,14 +28,6 @@ CASE = CASES / "water_qk_l2"  # heads omol25 and svp
 def home(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
     return tmp_path / "home" / "weights"
-
-
-def omnicalc(*words: object) -> str:
-    result = CliRunner().invoke(group, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def config_with(**changes) -> dict:

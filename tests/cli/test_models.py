@@ -4,12 +4,11 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
 from omnicalc import registry
 from omnicalc.card import WEIGHTS
-from omnicalc.cli import group
 from omnicalc.errors import WeightsError
+from tests.command import omnicalc
 from tests.tiny_weights import write_weights
 
 
@@ -24,14 +23,6 @@ def bundled(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "BUNDLED", tmp_path)
     monkeypatch.setattr(registry, "_KNOWN", tmp_path / "registry.toml")
     return tmp_path
-
-
-def omnicalc(*words: object) -> str:
-    result = CliRunner().invoke(group, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def test_list(bundled):

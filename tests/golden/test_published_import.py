@@ -4,28 +4,19 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
-from click.testing import CliRunner
 
 from omnicalc.calculator import OmniCalc
-from omnicalc.cli import group
 from omnicalc.models.e2former.layers import envelope
 from omnicalc.models.e2former.published_references import reference_table
 from omnicalc.models.e2former.smooth import ONSET
 from omnicalc.neighbors import neighbors
 from omnicalc.registry import load_potential
 from omnicalc.systems import Systems
+from tests.command import omnicalc
 from tests.golden.test_e2former_v2 import pytest_generate_tests  # noqa: F401 (one test per case)
 from tests.published_files import published_config, write_published
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
-
-
-def omnicalc(*words: object) -> str:
-    result = CliRunner().invoke(group, [str(word) for word in words])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def structure(case) -> Atoms:

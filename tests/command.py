@@ -1,0 +1,14 @@
+"""The command line inside a test."""
+
+from click.testing import CliRunner
+
+from omnicalc.cli import group
+
+
+def omnicalc(*words: object) -> str:
+    """Output of a command that is to succeed; an error that it raises comes out as it is."""
+    result = CliRunner().invoke(group, [str(word) for word in words])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
