@@ -95,10 +95,12 @@ class NativeBinding:
 
     def __call__(self, systems: Systems, neighbor_list: NeighborList, *, forces: bool, stress: bool) -> Prediction:
         """As :meth:`Potential.forward`, for other positions and cells of the same atoms."""
-        from omnicalc.potential import Prediction, stress_of
+        from omnicalc.gradients import per_structure, stress_of
+        from omnicalc.potential import Prediction
 
         pairs = neighbor_list.pairs_with_skin(systems)
         energies, found, virial = self._run(systems.positions.detach(), pairs, forces=forces or stress, virial=stress)
         energies += self._reference
         energy = energies.new_zeros(systems.n_systems).index_add_(0, self._systems, energies)
-        return Prediction(energy, energies, found if forces else None, stress_of(virial, systems) if stress else None)
+        tension = stress_of(per_structure(virial, systems), systems) if stress else None
+        return Prediction(energy, energies, found if forces else None, tension)

@@ -1,8 +1,7 @@
 """From per-atom energies to energy, forces and stress: typed heads, reference energies, gradients.
 
-E = sum_i [e_i + ref_head(Z_i)],  F_i = -dE/dr_i,  stress = (1/V) dE/d(strain) at zero strain, where every edge vector
-d_ij becomes d_ij (1 + strain). Both follow from one gradient, dE/d(d_ij). Edge vectors are differences of float64
-positions, cast to the model's dtype afterwards; sums and reference energies are float64 whatever that dtype is.
+E = sum_i [e_i + ref_head(Z_i)],  F_i = -dE/dr_i,  stress = (1/V) dE/d(strain) at zero strain; how they are
+differentiated is told in :mod:`omnicalc.gradients`. Sums and reference energies are float64 whatever the model's dtype.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError
+from omnicalc.gradients import geometry, stress_of
 from omnicalc.kernel_choice import KernelChoice, NativeBinding
 from omnicalc.models import build_model
-from omnicalc.models.graph import Graph
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
 from omnicalc.systems import Systems
 
@@ -174,17 +173,18 @@ class Potential(nn.Module):
         """
         index = self._head_index(head, systems)
         need_gradient = stress or (forces and self.conservative)
-        vectors = neighbors.vectors(systems.positions, systems.cell, systems.system)
-        edges = vectors.to(self.dtype, copy=True).requires_grad_(need_gradient)
+        found, virial = None, None
         with torch.set_grad_enabled(need_gradient or create_graph):
-            output = self.model(Graph.build(systems, neighbors, edges, index))
+            at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)
+            output = self.model(at.graph(index))
             energies = output.energies.double() + self.reference_energies(systems, index)
             energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
-            gradient = _edge_gradient(energy, edges, create_graph).double() if need_gradient else None
-        found = None
-        if forces:
-            found = forces_from_edges(gradient, neighbors.index) if self.conservative else output.forces.double()
-        virial = torch.einsum("nka,nkb->nab", vectors, gradient) if stress else None
+            if need_gradient:
+                found, virial = at.derivatives(energy, virial=stress, create_graph=create_graph)
+        if not forces:
+            found = None
+        elif not self.conservative:
+            found = output.forces.double()
         result = Prediction(energy, energies, found, stress_of(virial, systems) if stress else None)
         return result if create_graph else _detached(result)
 
@@ -237,27 +237,3 @@ class BoundPotential:
 
 def _detached(result: Prediction) -> Prediction:
     return Prediction(*(None if t is None else t.detach() for t in vars(result).values()))
-
-
-def forces_from_edges(gradient: Tensor, index: Tensor) -> Tensor:
-    """F_i = -dE/dr_i from dE/d(d_ij) (N, K, 3), d_ij = r_i - r_j: minus the row's sum, plus what i gets as source."""
-    forces = -gradient.sum(1)
-    return forces.index_add(0, index.reshape(-1), gradient.reshape(-1, 3))
-
-
-def _edge_gradient(energy: Tensor, edges: Tensor, create_graph: bool) -> Tensor:
-    """dE/d(d_ij), zeros where the energy depends on no edge (isolated atoms)."""
-    if not energy.requires_grad:
-        return torch.zeros_like(edges)
-    found = torch.autograd.grad(energy.sum(), edges, create_graph=create_graph, allow_unused=True)[0]
-    return torch.zeros_like(edges) if found is None else found
-
-
-def stress_of(virial: Tensor, systems: Systems) -> Tensor:
-    """(1/V) dE/d(strain) with d_ij -> d_ij (1 + strain), from the sums of d_ij (x) dE/d(d_ij) over each atom's edges,
-    (N, 3, 3); NaN for cells without volume.
-    """
-    virial = virial.new_zeros(systems.cell.shape).index_add(0, systems.system, virial)
-    volume = torch.linalg.det(systems.cell).abs()
-    volume = torch.where(volume > 0, volume, torch.nan)
-    return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]

@@ -6,9 +6,10 @@ import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
+from omnicalc.gradients import forces_from_edges
 from omnicalc.models import build_model
 from omnicalc.neighbors import neighbors
-from omnicalc.potential import Head, Potential, forces_from_edges
+from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
 WATER = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])

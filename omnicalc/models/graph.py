@@ -1,4 +1,9 @@
-"""What every model sees of a batch of structures: atoms, heads, and dense neighbours with edge vectors."""
+"""What every model sees of a batch of structures: atoms, heads, and dense neighbours with edge vectors.
+
+Most models need no more. One that looks at positions beyond its neighbours (all pairs of a molecule, say) declares
+``uses_positions = True`` and finds ``positions``, ``cell`` and ``pbc`` filled; forces and stress then come from
+them (:mod:`omnicalc.gradients`).
+"""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,10 +34,24 @@ class Graph:
     mask: Tensor  # (N, K) bool
     vectors: Tensor  # (N, K, 3) r_i - r_j(image), Å
     distances: Tensor  # (N, K) Å
+    positions: Tensor | None = None  # (N, 3) Å, from the centroid of each structure; as they are, not wrapped
+    cell: Tensor | None = None  # (S, 3, 3) Å, zeros where there is none
+    pbc: Tensor | None = None  # (S, 3) bool
 
     @classmethod
-    def build(cls, systems: Systems, neighbors: Neighbors, vectors: Tensor, head: Tensor) -> "Graph":
-        """Graph on the edge ``vectors`` (N, K, 3), already in the dtype of the model."""
+    def build(
+        cls,
+        systems: Systems,
+        neighbors: Neighbors,
+        vectors: Tensor,
+        head: Tensor,
+        *,
+        positions: Tensor | None = None,
+        cell: Tensor | None = None,
+    ) -> "Graph":
+        """Graph on the edge ``vectors`` (N, K, 3), already in the dtype of the model, as are ``positions`` and
+        ``cell`` if given.
+        """
         return cls(
             numbers=systems.numbers,
             system=systems.system,
@@ -44,6 +63,9 @@ class Graph:
             mask=neighbors.mask,
             vectors=vectors,
             distances=vectors.square().sum(-1).sqrt(),
+            positions=positions,
+            cell=cell,
+            pbc=None if positions is None else systems.pbc,
         )
 
     @cached_property

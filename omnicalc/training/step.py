@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from omnicalc.gradients import forces_from_edges
 from omnicalc.models.graph import Graph
-from omnicalc.potential import forces_from_edges
 
 
 @dataclass(frozen=True)

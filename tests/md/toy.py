@@ -9,11 +9,11 @@ import torch
 from ase import Atoms, units
 from torch import Tensor
 
+from omnicalc.gradients import forces_from_edges
 from omnicalc.md.job import Job
 from omnicalc.md.record import structure_hash
 from omnicalc.md.state import State
 from omnicalc.neighbors import NeighborList
-from omnicalc.potential import forces_from_edges
 from omnicalc.systems import Systems
 
 
