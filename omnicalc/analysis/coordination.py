@@ -14,11 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from omnicalc.analysis.cells import volume_and_heights
+from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.labels import Labels
 from omnicalc.analysis.near import NearPairs
 from omnicalc.analysis.pair_counts import PairCounter
 from omnicalc.analysis.peaks import first_shell
 from omnicalc.analysis.plots import band, finish
+from omnicalc.analysis.reference_values import EXPERIMENT, METHODS, Reference, references
 from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.survival import Decay, Survival
@@ -91,6 +93,7 @@ class Coordination:
         for shell in self.shells:
             shell.survival.finish()
             quantities += shell.quantities(self.fixed, notes)
+            quantities += [known.quantity(f"n({shell.name})") for known in shell.known()]
         frames = np.array(self.sampling.frames)
         dt = self.sampling.dt_ps
         series = {"frame": frames} | ({"time_ps": self.sampling.times} if dt else {})
@@ -128,6 +131,9 @@ class Coordination:
             n = np.arange(len(shell.counts))
             middle.bar(n + (k + 0.5) * width - 0.4, shell.fractions(len(n)), width, color=f"C{k}")
             band(right, shell.decay.lags * (dt or 1), shell.decay.curve, shell.decay.stderr, f"C{k}")
+            for known in shell.known(EXPERIMENT)[:1]:
+                left.axhline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8, label="  measured")
+                middle.axvline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8)
         unit = "ps" if dt else "frames"
         finish(left, f"time ({unit})", "mean coordination number", legend=True)
         finish(middle, "coordination number", "fraction of frames and atoms")
@@ -159,6 +165,14 @@ class _Shell:
             self.counts = np.pad(self.counts, (0, len(found) - len(self.counts)))
         self.counts[: len(found)] += found
         self.survival.add(position, np.sort(i.astype(np.int64) * len(self.near.b) + j))
+
+    def known(self, *methods: str) -> list[Reference]:
+        """Coordination numbers that others found for this pair in water, by these methods (all by default)."""
+        partner, _, centre = self.name.partition(" around ")
+        if not is_water_like(composition(self.sampling.trajectory.elements)):
+            return []
+        found = references(f"{centre}-{partner} coordination")
+        return [known for known in found if known.method in (methods or METHODS)]
 
     def fractions(self, length: int) -> np.ndarray:
         return np.pad(self.counts / self.counts.sum(), (0, length - len(self.counts)))

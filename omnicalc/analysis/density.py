@@ -11,14 +11,14 @@ from scipy.constants import atomic_mass
 from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.plots import MEASURED, OURS, finish
-from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
+from omnicalc.analysis.reference_values import reference
+from omnicalc.analysis.report import Result, make_result, series_quantity
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.topology import UNKNOWN, composition
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
 
-WATER_298 = 0.99705  # g/cm³, 298.15 K, 1 atm
 _TO_G_CM3 = atomic_mass * 1e3 / 1e-24  # amu/Å³
 
 
@@ -75,7 +75,7 @@ class Density:
             series_quantity("volume of an atom", self.volumes / n, self.sampling, "Å³"),
         ]
         if is_water_like(counts):
-            quantities.append(Quantity("measured density of water", WATER_298, None, "g/cm³", "298.15 K, 1 atm"))
+            quantities.append(reference("water density").quantity("density of water"))
         settings = {"mass_amu": self.mass}
         return make_result("density", self.sampling, settings, quantities, {"series": series}, notes, self._draw)
 
@@ -86,6 +86,7 @@ class Density:
         axis.plot(self.sampling.times, rho, color=OURS, linewidth=0.9)
         axis.axhline(rho.mean(), color=OURS, linestyle="--", linewidth=0.9, label=f"mean {rho.mean():.4f} g/cm³")
         if is_water_like(composition(self.sampling.trajectory.elements)):
-            axis.axhline(WATER_298, color=MEASURED, linestyle=":", linewidth=1.0, label="water, measured, 298 K")
+            measured = reference("water density").value
+            axis.axhline(measured, color=MEASURED, linestyle=":", linewidth=1.0, label="water, measured, 298 K")
         axis.ticklabel_format(useOffset=False)
         finish(axis, f"time ({'ps' if dt else 'frames'})", "density (g/cm³)", legend=True)

@@ -18,11 +18,11 @@ from scipy.constants import R as GAS_CONSTANT
 from omnicalc.analysis.drift import log_path, run_record_of
 from omnicalc.analysis.energy import EnergyLog, Estimate, mean_with_error, read_log
 from omnicalc.analysis.plots import finish
+from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result
 from omnicalc.analysis.sources import as_trajectory, bath_temperature
 from omnicalc.errors import InputError
 
-WATER = 43.97  # kJ/mol, 298.15 K: 10.51 kcal/mol, Izadi, Onufriev, J. Chem. Phys. 145, 074501 (2016), Table III
 _KJ = 96.48533212  # kJ/mol in an eV
 _CAL = 4.184
 _SAME_TEMPERATURE = 5.0  # K
@@ -67,7 +67,7 @@ def heat_of_vaporisation(
         Quantity("temperature of the gas", dry.temperature.value, dry.temperature.stderr, "K"),
     ]
     if wet.kind == "H2O":
-        quantities.append(Quantity("measured, water", WATER, 0.2, "kJ/mol", "298.15 K, Izadi 2016"))
+        quantities.append(_measured())
     tables = {
         "phases": {
             "phase": ["liquid", "gas"],
@@ -84,6 +84,11 @@ def heat_of_vaporisation(
     settings = {"temperature_K": t, "skip_ps": skip_ps, "model": wet.record.get("model", {}).get("name")}
     return Result("hvap", [p.log.path for p in phases], head, settings, quantities, tables, notes,
                   lambda figure: _draw(figure, wet, dry))  # fmt: skip
+
+
+def _measured() -> Quantity:
+    known = reference("water vaporisation")
+    return Quantity("experiment, water", known.value * _CAL, known.uncertainty * _CAL, "kJ/mol", known.note)
 
 
 class _Phase:

@@ -21,7 +21,8 @@ from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.coordination import DEFAULT_TOLERANCE_PS, lag_frames, residence_quantities, tolerance_frames
 from omnicalc.analysis.labels import Labels, holds
 from omnicalc.analysis.near import NearPairs
-from omnicalc.analysis.plots import finish
+from omnicalc.analysis.plots import MEASURED, finish
+from omnicalc.analysis.reference_values import EXPERIMENT, reference, references
 from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.survival import Survival
@@ -218,7 +219,17 @@ class MetalSites:
             if self.to_p.count.sum():
                 found.append(_mean(f"{m}-P, inner sphere", self.to_p, "Å"))
                 found.append(_mean(f"angle {m}-O-P", self.bend, "degrees"))
+        found += self._known()
         return found + residence_quantities(f"ligand of {m}", self.survival, self.sampling.dt_ps)
+
+    def _known(self) -> list[Quantity]:
+        """What is known of such sites: of Mg those in RNA, of other ions their shell in water."""
+        m = self.element
+        named = {f"{m}-O peak": f"{m}-O", f"{m}-O coordination": f"ligands of {m}"}
+        named |= {f"O-{m}-O cis": "angle L-M-L, cis", f"O-{m}-O trans": "angle L-M-L, trans"}
+        if self._outer is not None:
+            named[f"P-O-{m}"] = f"angle {m}-O-P"
+        return [known.quantity(name) for key, name in named.items() for known in references(key)]
 
     def _per_frame(self, name: str, values: np.ndarray, note: str) -> Quantity:
         return series_quantity(name, values, self.sampling, "", note)
@@ -256,6 +267,7 @@ class MetalSites:
         for k, (name, histogram) in enumerate(zip(names, self.distances, strict=True)):
             if histogram.counts.any():
                 left.plot(histogram.centres, histogram.density(), color=f"C{k}", linewidth=1.3, label=name)
+        self._draw_known(left, middle)
         finish(left, "distance (Å)", "density (1/Å)", legend=True)
         for histogram, name in zip(self.angles, (f"L-{self.element}-L", f"{self.element}-O-P"), strict=True):
             if histogram.counts.any():
@@ -270,6 +282,22 @@ class MetalSites:
                 right.plot(time, self.counts[:, k], color=f"C{k}", linewidth=0.9, label=kind)
         finish(right, f"time ({'ps' if dt else 'frames'})", "ligands per ion", legend=True)
         right.set_ylim(bottom=0)
+
+
+    def _draw_known(self, lengths, angles) -> None:
+        """Measured distance and angles as grey bands, as wide as their uncertainties."""
+        m = self.element
+        keys = {f"{m}-O peak": lengths, f"O-{m}-O cis": angles, f"O-{m}-O trans": angles, f"P-O-{m}": angles}
+        for key, axis in keys.items():
+            known = reference(key, EXPERIMENT)
+            if known is None or (key.startswith("P") and self._outer is None):
+                continue
+            first = not any(line.get_label() == "measured" for line in axis.lines)
+            axis.axvline(known.value, color=MEASURED, linewidth=0.9, linestyle="--",
+                         label="measured" if first else None)  # fmt: skip
+            if known.uncertainty:
+                axis.axvspan(known.value - known.uncertainty, known.value + known.uncertainty,
+                             color=MEASURED, alpha=0.1, linewidth=0)  # fmt: skip
 
 
 def _mean(name: str, values: BlockMean, unit: str, note: str = "") -> Quantity:

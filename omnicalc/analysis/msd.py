@@ -28,6 +28,7 @@ from omnicalc.analysis.coordination import lag_frames
 from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.lag_sums import LagSums
 from omnicalc.analysis.plots import MEASURED, band, finish
+from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import Quantity, Result, make_result
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.sources import run_temperature
@@ -134,6 +135,8 @@ class Diffusion:
             infinite = None if correction is None else value + correction
             quantities.append(Quantity(f"D({species.name}), infinite box", infinite, value_error, "1e-9 m²/s", how))
             self._drawn.append((species, msd, error, value))
+        if self._has_water():
+            quantities.append(reference("water diffusion").quantity("D of pure water"))
         settings = {
             "followed": "atoms" if self.particles.by_atom else "centres of mass of molecules",
             "max_lag_ps": self.lag * dt,
@@ -172,6 +175,11 @@ class Diffusion:
         curve_error = np.max([jackknife_error(part) for part in parts], axis=0)
         value_error = max(float(jackknife_error(slope(part))) for part in parts)
         return msd, curve_error, float(slope(msd)), value_error, exponent
+
+    def _has_water(self) -> bool:
+        """Whether the molecules of a periodic liquid that is nearly all water are followed."""
+        names = [species.name for species in self.particles.species]
+        return bool(self._boxes) and "H2O" in names and is_water_like(composition(self.sampling.trajectory.elements))
 
     def _notes(self) -> list[str]:
         notes = []
@@ -215,6 +223,13 @@ class Diffusion:
             fit = slice(self.window[0], self.window[1] + 1)
             line = np.polynomial.Polynomial.fit(time[fit], msd[fit], 1)
             axis.plot(time[fit], line(time[fit]), color=MEASURED, linewidth=0.9, linestyle="--")
+        if self._has_water():
+            measured = reference("water diffusion")
+            start = float(next(m[self.window[0]] for s, m, _, _ in self._drawn if s.name == "H2O"))
+            slope = 6.0 / _TO_1E9 * measured.value
+            fit = time[self.window[0] : self.window[1] + 1]
+            label = f"slope of water, measured, {measured.condition}, in an endless box"
+            axis.plot(fit, start + slope * (fit - fit[0]), color=MEASURED, linestyle=":", linewidth=1.2, label=label)
         finish(axis, "t (ps)", "mean squared displacement (Å²)", legend=True)
         axis.set_xlim(0, time[-1])
         axis.set_ylim(bottom=0)

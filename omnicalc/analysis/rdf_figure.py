@@ -9,10 +9,12 @@ from omnicalc.analysis.experiment import Experiment, experiment_for
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.rdf import Pair, PairRDF, RDFs
 from omnicalc.analysis.rdf_files import Curve
+from omnicalc.analysis.reference_values import DFT, EXPERIMENT, known_shells
 
 _OURS, _COUNT = "#1b5faa", "#3f8f4f"
 _OTHERS = ("#d1651a", "#8e4ca8", "#b5a000", "#008b8b")
 _MEASURED = "#303030"
+_KNOWN = {EXPERIMENT: (_MEASURED, "--"), DFT: ("#c0392b", ":")}  # other methods are tabulated, not drawn
 _PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
 _BOND = 1.8  # Å; a first peak below it in a measured-liquid panel is a bond inside the molecule
 _PANEL = (4.8, 3.7)  # inches
@@ -74,6 +76,7 @@ def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> d
     axis.axhline(1.0, color="0.85", linewidth=0.8, zorder=0)
     if experiment is not None:
         _draw_experiment(axis, experiment)
+    _draw_known(axis, count_axis, rdf, rdfs)
     for colour, curve in zip(_OTHERS * len(others), others, strict=False):
         _draw(axis, curve.r, curve.g, curve.g_stderr, colour, 1.2, _plain(curve.label))
     _draw(axis, rdf.r, rdf.g, rdf.g_stderr, _OURS, 1.6, label)
@@ -99,6 +102,21 @@ def _draw_experiment(axis, experiment: Experiment) -> None:
     axis.plot(experiment.r, experiment.g, color=_MEASURED, linewidth=1.1, linestyle=dashes, label=label)
     low, high = experiment.g - experiment.std, experiment.g + experiment.std
     axis.fill_between(experiment.r, low, high, color=_MEASURED, alpha=0.15, linewidth=0)
+
+
+def _draw_known(axis, count_axis, rdf: PairRDF, rdfs: RDFs) -> None:
+    """First peaks known as single numbers as upright lines, measured coordination numbers as level ones."""
+    for known in known_shells(rdf.pair, rdfs.composition):
+        if known.method not in _KNOWN:
+            continue
+        colour, dashes = _KNOWN[known.method]
+        r, error = known.peak.value, known.peak.uncertainty
+        axis.axvline(r, color=colour, linestyle=dashes, linewidth=0.9, label=f"peak known from {known.method}")
+        if error:
+            axis.axvspan(r - error, r + error, color=colour, alpha=0.12, linewidth=0)
+        if known.method == EXPERIMENT and known.coordination is not None and known.around in rdf.around:
+            style = {"color": _COUNT, "linestyle": "--", "linewidth": 0.8}
+            count_axis.axhline(known.coordination.value, label=f"measured n, {known.around}", **style)
 
 
 def _limits(axis, rdf: PairRDF, experiment: Experiment | None, others: list[Curve], bond: bool) -> None:

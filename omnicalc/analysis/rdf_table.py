@@ -3,6 +3,8 @@
 from omnicalc.analysis.experiment import experiment_for
 from omnicalc.analysis.rdf import Pair, PairRDF, RDFs, Value
 from omnicalc.analysis.rdf_files import Curve, comparable, peak_difference
+from omnicalc.analysis.reference_values import known_shells
+from omnicalc.analysis.report import with_error
 from omnicalc.analysis.trajectory import Trajectory
 
 _HEADS = ("pair", "first peak (Å)", "height", "minimum (Å)", "g there", "coordination to the minimum")
@@ -42,6 +44,7 @@ def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curv
             }
             name = "  " + experiment.label.split(" (")[0]
             rows.append((name, *_cells(*points, around, rdfs.r_max)))
+        rows += _known_rows(rdf, rdfs)
         hidden |= experiment is not None and not comparable(experiment, exclude_molecule)
         for curve in curves.get(rdf.pair, []):
             rows += _curve_rows(rdf, curve, rdfs.r_max)
@@ -54,6 +57,17 @@ def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curv
             "Measured O-H and H-H leave out pairs inside a molecule; --exclude-molecule does so too."
         )
     return lines
+
+
+def _known_rows(rdf: PairRDF, rdfs: RDFs) -> list[tuple[str, ...]]:
+    """Rows of single numbers known for a pair that has no measured curve."""
+    rows = []
+    for known in known_shells(rdf.pair, rdfs.composition):
+        around = ""
+        if known.coordination is not None:
+            around = f"{with_error(known.coordination.value, known.coordination.uncertainty)} {known.around}"
+        rows.append((f"  {known.label}", with_error(known.peak.value, known.peak.uncertainty), "", "", "", around))
+    return rows
 
 
 def _curve_rows(rdf: PairRDF, curve: Curve, r_max: float) -> list[tuple[str, ...]]:

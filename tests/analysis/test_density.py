@@ -22,7 +22,7 @@ def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj, tmp_path
     assert found.stderr == pytest.approx(rho.std() / np.sqrt(40), rel=0.6)
     late = densities(tmp_path / "traj.dcd", start=10, step=3, dt_ps=0.5).tables["series"]
     assert late["time_ps"].tolist() == pytest.approx((np.arange(10, 40, 3) * 0.5).tolist())
-    assert result["measured density of water"].value == 0.99705
+    assert result["experiment, density of water"].value == 0.99705
 
 
 def test_no_cell_and_no_elements_are_errors(write_traj, tmp_path):

@@ -40,7 +40,7 @@ def test_it_is_the_difference_per_molecule_and_rt(write_traj, tmp_path):
     error = 0.05 / np.sqrt(400) * 96.485 * np.hypot(1.0, 1 / np.sqrt(27))
     assert found.stderr == pytest.approx(error, rel=0.6)
     assert abs(found.value - (expected - 8.314e-3 * 300.0)) > 3 * found.stderr, "RT is part of it"
-    assert result["measured, water"].value == pytest.approx(10.51 * 4.184, abs=0.01)
+    assert result["experiment, water"].value == pytest.approx(10.51 * 4.184, abs=0.01)
     record = json.loads((liquid / "run.json").read_text())
     record["settings"] |= {"ensemble": "nve", "temperature_K": 600.0}  # of the first velocities: half of it is left
     (liquid / "run.json").write_text(json.dumps(record))

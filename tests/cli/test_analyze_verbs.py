@@ -103,7 +103,7 @@ GOOD = [
     ("geometry run --measure 0,1", ("bond H-O", "angle H-O-H", "distance")),
     ("vdos run", ("share of H",)),
     ("pes a.extxyz b.extxyz", ("relative energy, MAE per 100 atoms", "forces, MAE")),
-    ("hvap liquid vacuum", ("heat of vaporisation", "measured, water")),
+    ("hvap liquid vacuum", ("heat of vaporisation", "experiment, water")),
 ]
 
 
