@@ -45,7 +45,8 @@ class TestSoftmaxScalarVectors(RandomWeights):
 
 
 class TestBothOrders(RandomWeights):
-    config = {"l_max": 1, "values": ["both", "both"]}
+    charge_sensitive = True
+    config = {"l_max": 1, "values": ["both", "both"], "system_input": "head-charge-spin"}
 
 
 class TestPublishedArchitecture(RandomWeights):

@@ -46,9 +46,11 @@ class TestBothOrdersNative(OnNativeKernel, RandomWeights):
     """Three layers of another width, heads that do not fill a vector, and mixed parities."""
 
     mirror_symmetric = False
+    charge_sensitive = True
     config = {
         "layers": 3, "channels": 24, "attention_heads": 6, "query_width": 3, "value_multiplicity": 2, "l_max": 2,
-        "values": ["both", "zero-order", "both"], "mirror_symmetric": False, "envelope": "poly5",
+        "system_input": "head-charge-spin", "values": ["both", "zero-order", "both"],
+        "mirror_symmetric": False, "envelope": "poly5",
     }  # fmt: skip
 
 

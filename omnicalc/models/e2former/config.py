@@ -8,7 +8,7 @@ ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
 WEIGHTS = ("softmax", "softplus", "sigmoid", "smooth-softmax")
 VALUES = ("first-order", "zero-order", "both")
-SYSTEM_INPUTS = ("charge-spin", "head", "none")
+SYSTEM_INPUTS = ("charge-spin", "head", "head-charge-spin", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")
 
 

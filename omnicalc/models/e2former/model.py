@@ -33,27 +33,29 @@ class ModelOutput:
 
 
 class SystemEmbedding(nn.Module):
-    """The vector s of every structure that each attention block adds to its scalars; (S,) inputs -> (S, C)."""
+    """The vector s of every structure that each attention block adds to its scalars; (S,) inputs -> (S, C).
+
+    ``kind`` names the tables that are looked up, mixed and activated: "charge-spin" as released, "head",
+    "head-charge-spin", or "none".
+    """
 
     def __init__(self, kind: str, channels: int, n_heads: int):
         super().__init__()
-        self.kind = kind
-        if kind == "charge-spin":
+        names = [] if kind == "none" else kind.split("-")
+        if "charge" in names:
             self.charge = nn.Embedding(30, channels)  # row charge + 10, clipped to -10..10
             self.spin = nn.Embedding(30, channels)  # row 2S+1, clipped to 0..20
-            self.mix = nn.Linear(2 * channels, channels)
-        if kind == "head":
+        if "head" in names:
             self.head = nn.Embedding(n_heads, channels)
-            self.mix = nn.Linear(channels, channels)
+        if names:
+            self.mix = nn.Linear(len(names) * channels, channels)
+        self.names = names
 
     def forward(self, graph: Graph) -> Tensor | None:
-        if self.kind == "none":
+        if not self.names:
             return None
-        if self.kind == "head":
-            return F.silu(self.mix(self.head(graph.head)))
-        charge = self.charge(graph.charge.clamp(-10, 10) + 10)
-        spin = self.spin(graph.spin.clamp(0, 20))
-        return F.silu(self.mix(torch.cat([charge, spin], -1)))
+        rows = {"charge": graph.charge.clamp(-10, 10) + 10, "spin": graph.spin.clamp(0, 20), "head": graph.head}
+        return F.silu(self.mix(torch.cat([getattr(self, name)(rows[name]) for name in self.names], -1)))
 
 
 class Block(nn.Module):
