@@ -6,7 +6,9 @@ import click
 
 
 class LazyGroup(click.Group):
-    """``verbs`` maps a name to its line of help; the command ``name`` is ``command`` in module ``prefix + name``."""
+    """``verbs`` maps a name to its line of help; the command ``name`` is ``command`` in module ``prefix + name``,
+    with "_" for "-".
+    """
 
     def __init__(self, *args, verbs: dict[str, str], prefix: str, heading: str, **kwargs):
         super().__init__(*args, **kwargs)
@@ -18,7 +20,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx, name):
         if name not in self.verbs:
             return None
-        return import_module(f"{self.prefix}{name}").command
+        return import_module(f"{self.prefix}{name.replace('-', '_')}").command
 
     def format_commands(self, ctx, formatter):
         with formatter.section(self.heading):

@@ -1,0 +1,21 @@
+"""``omnicalc data``: data sets, made or described; one file per verb."""
+
+import click
+
+from omnicalc.cli.lazy import LazyGroup
+
+VERBS = {  # kept here so that `omnicalc data --help` imports none of them
+    "build": "Build a data set of a recipe of ours.",
+}
+
+
+@click.group(
+    name="data",
+    cls=LazyGroup,
+    verbs=VERBS,
+    prefix="omnicalc.cli.data_",
+    heading="Commands",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+def command():
+    """Data sets to train on and to compare with."""

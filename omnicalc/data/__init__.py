@@ -1,0 +1,1 @@
+"""Data sets: readers of public ones, and builders of our own."""

@@ -1,0 +1,271 @@
+"""TG-mini: short trajectories of small CHNO molecules by GFN2-xTB, for decoders of several future frames.
+
+Every molecule gets ``segments`` stretches of constant energy, each started by a stretch of Langevin dynamics (BAOAB) at
+one temperature, so that the stretches are blocks of time with nothing in common. The motion of the centre of mass is
+taken off; the rotation stays, as molecules in a gas have it. Every frame of the constant-energy stretches is kept.
+
+One ``NAME.npz`` per molecule, written when it is whole, so that a build that was stopped goes on where it was:
+``coords`` (S, F, N, 3) float32 Å, ``velocities`` (S, F, N, 3) float32 Å/fs, ``energies`` (S, F) float64 eV (potential),
+``kinetic`` (S, F) float64 eV, ``nuclear_charges`` (N,), ``masses`` (N,) amu, ``spacing_fs``; ``settings.json`` beside.
+
+Geometry and similarity of the molecules are in ``tg_mini.xyz``, made once by :func:`make_molecules` (needs RDKit).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+MOLECULES = Path(__file__).with_name("tg_mini.xyz")
+SETTINGS = "settings.json"
+SPLITS = ("train", "valid", "test")
+# a force of 1 eV/Å on 1 amu is this acceleration in Å/fs^2; a temperature of 1 K is _KB in eV
+_FORCE_TO_ACCELERATION = 9.648533212e-3
+_KB = 8.617333262e-5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the trajectories are made; the same settings and seed give the same trajectories on the same machine."""
+
+    segments: int = 2
+    frames: int = 1500  # per segment
+    spacing_fs: float = 1.0  # the time step of velocity Verlet too: every frame is kept
+    temperature: float = 300.0  # K
+    equilibration_fs: float = 400.0  # Langevin dynamics before every segment
+    friction_per_fs: float = 0.05
+    seed: int = 0
+
+    def check(self) -> None:
+        """Raise :class:`InputError` for settings that make no trajectory."""
+        whole = {"segments": self.segments, "frames": self.frames}
+        for name, value in whole.items():
+            if value < 1:
+                raise InputError(f"{name} {value} given; 1 or more is needed")
+        if not 0 < self.spacing_fs <= 1.5:
+            raise InputError(f"spacing {self.spacing_fs} fs given; above 0 and at most 1.5 fs is needed (hydrogens)")
+        for name in ("temperature", "equilibration_fs", "friction_per_fs"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} {getattr(self, name)} given; more than 0 is needed")
+
+
+def molecules() -> list[Atoms]:
+    """The molecules at the minimum of GFN2-xTB, with ``info``: name, smiles, split, nearest, similarity.
+
+    ``nearest`` is the most similar training molecule and ``similarity`` the Tanimoto index of the Morgan fingerprints
+    (radius 2, 2048 bits); for a training molecule, of the other training molecules.
+    """
+    from ase.io import read
+
+    return read(MOLECULES, index=":", format="extxyz")
+
+
+def build(
+    out: Path, settings: Settings, only: list[str] | None = None, report: Callable[[str], object] = print
+) -> None:
+    """Make all trajectories in ``out``, or those of the molecules named by ``only``; those there are not made again.
+
+    Raises:
+        InputError: bad settings, an unknown molecule, or a folder made with other settings.
+    """
+    settings.check()
+    chosen = _chosen(only)
+    Xtb.available()
+    _own_folder(out, settings)
+    for k, atoms in enumerate(chosen, 1):
+        name = atoms.info["name"]
+        file = out / f"{name}.npz"
+        if file.exists():
+            report(f"{k}/{len(chosen)} {name}: there already")
+            continue
+        arrays = trajectory(atoms, settings)
+        content = io.BytesIO()
+        np.savez_compressed(content, **arrays)
+        write_atomically(file, lambda temporary, content=content: temporary.write_bytes(content.getbuffer()))
+        report(f"{k}/{len(chosen)} {name}: {_drift(arrays)}")
+
+
+def similarity_table() -> str:
+    """Which split each molecule is in, and how similar it is to the training molecules."""
+    rows = [f"{'molecule':<20} {'split':<6} {'nearest in train':<20} Tanimoto"]
+    for atoms in sorted(molecules(), key=lambda a: SPLITS.index(a.info["split"])):
+        info = atoms.info
+        rows.append(f"{info['name']:<20} {info['split']:<6} {info['nearest']:<20} {info['similarity']:.2f}")
+    return "\n".join(rows)
+
+
+def trajectory(atoms: Atoms, settings: Settings) -> dict[str, np.ndarray]:
+    """The arrays of one molecule's file, by Langevin and then constant-energy dynamics, ``segments`` times."""
+    rng = np.random.default_rng([settings.seed, zlib.crc32(atoms.info["name"].encode())])
+    masses = atoms.get_masses()[:, None]
+    width = np.sqrt(_KB * settings.temperature * _FORCE_TO_ACCELERATION / masses)
+    potential = Xtb(atoms.numbers)
+    x, v = atoms.positions.copy(), width * rng.normal(size=atoms.positions.shape)
+    equilibration = max(1, round(settings.equilibration_fs / settings.spacing_fs))
+    kept: dict[str, list] = {"coords": [], "velocities": [], "energies": [], "kinetic": []}
+    for _ in range(settings.segments):
+        x, v = _langevin(potential, x, v, masses, width, settings, equilibration, rng)
+        v = v - (masses * v).sum(0) / masses.sum()
+        x = x - (masses * x).sum(0) / masses.sum()
+        for key, values in _constant_energy(potential, x, v, masses, settings).items():
+            kept[key].append(values)
+        x, v = kept["coords"][-1][-1], kept["velocities"][-1][-1]
+    single = {key: np.array(kept[key], dtype=np.float32) for key in ("coords", "velocities")}
+    double = {key: np.array(kept[key]) for key in ("energies", "kinetic")}
+    fixed = {"nuclear_charges": atoms.numbers, "masses": masses[:, 0], "spacing_fs": np.array(settings.spacing_fs)}
+    return {**single, **double, **fixed}
+
+
+def _langevin(potential, x, v, masses, width, settings, steps, rng):
+    """BAOAB (Leimkuhler and Matthews, J. Chem. Phys. 138, 174102 (2013))."""
+    h, keep = settings.spacing_fs, np.exp(-settings.friction_per_fs * settings.spacing_fs)
+    a = potential.acceleration(x, masses)
+    for _ in range(steps):
+        v = v + 0.5 * h * a
+        x = x + 0.5 * h * v
+        v = keep * v + np.sqrt(1 - keep**2) * width * rng.normal(size=v.shape)
+        x = x + 0.5 * h * v
+        a = potential.acceleration(x, masses)
+        v = v + 0.5 * h * a
+    return x, v
+
+
+def _constant_energy(potential, x, v, masses, settings) -> dict[str, np.ndarray]:
+    """Velocity Verlet; ``frames`` frames, the first of them the start."""
+    h, frames = settings.spacing_fs, {"coords": [], "velocities": [], "energies": [], "kinetic": []}
+    a = potential.acceleration(x, masses)
+    for k in range(settings.frames):
+        frames["coords"].append(x)
+        frames["velocities"].append(v)
+        frames["energies"].append(potential.energy)
+        frames["kinetic"].append(0.5 * float((masses * v * v).sum()) / _FORCE_TO_ACCELERATION)
+        if k + 1 < settings.frames:
+            v = v + 0.5 * h * a
+            x = x + h * v
+            a = potential.acceleration(x, masses)
+            v = v + 0.5 * h * a
+    return {key: np.array(values) for key, values in frames.items()}
+
+
+class Xtb:
+    """Energy (eV) and forces (eV/Å) of one molecule by GFN2-xTB; each call starts from the last one's charges."""
+
+    method = "GFN2-xTB"
+
+    def __init__(self, numbers: np.ndarray):
+        self.available()
+        self.numbers, self.energy = np.asarray(numbers), np.nan
+        self._calculator = self._result = None
+
+    @staticmethod
+    def available() -> None:
+        """Raise :class:`InputError` unless tblite is installed."""
+        try:
+            import tblite.interface  # noqa: F401
+        except ImportError:
+            raise InputError("GFN2-xTB needs tblite, which is not installed; type: pip install tblite") from None
+
+    def forces(self, positions: np.ndarray) -> np.ndarray:
+        """(N, 3) eV/Å at ``positions`` (N, 3) Å; the energy is then in ``energy``."""
+        from ase.units import Bohr, Hartree
+        from tblite.interface import Calculator
+
+        if self._calculator is None:
+            self._calculator = Calculator(self.method, self.numbers, positions / Bohr)
+            self._calculator.set("verbosity", 0)
+        else:
+            self._calculator.update(positions / Bohr)
+        self._result = self._calculator.singlepoint(self._result)
+        self.energy = float(self._result.get("energy")) * Hartree
+        return -np.asarray(self._result.get("gradient")) * (Hartree / Bohr)
+
+    def acceleration(self, positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
+        """(N, 3) Å/fs^2 for ``masses`` (N, 1) amu."""
+        return _FORCE_TO_ACCELERATION * self.forces(positions) / masses
+
+
+def make_molecules(path: Path, smiles: dict[str, dict[str, str]]) -> None:
+    """Write the molecules of ``smiles`` (split -> name -> SMILES) with RDKit geometry, relaxed by GFN2-xTB."""
+    from ase import Atoms
+    from ase.io import write
+    from rdkit import Chem
+    from rdkit.Chem import AllChem, DataStructs, rdFingerprintGenerator
+
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
+    prints = {n: generator.GetFingerprint(Chem.MolFromSmiles(s)) for part in smiles.values() for n, s in part.items()}
+    frames = []
+    for split, part in smiles.items():
+        for name, text in part.items():
+            molecule = Chem.AddHs(Chem.MolFromSmiles(text))
+            AllChem.EmbedMolecule(molecule, randomSeed=7)
+            AllChem.MMFFOptimizeMolecule(molecule)
+            atoms = Atoms([a.GetAtomicNum() for a in molecule.GetAtoms()], molecule.GetConformer().GetPositions())
+            near = {
+                other: DataStructs.TanimotoSimilarity(prints[name], prints[other])
+                for other in smiles["train"]
+                if other != name
+            }
+            nearest = max(near, key=near.get)
+            info = {"name": name, "smiles": text, "split": split, "nearest": nearest, "similarity": near[nearest]}
+            atoms.positions = _relaxed(atoms)
+            atoms.info = info
+            frames.append(atoms)
+    write(path, frames, format="extxyz", columns=["symbols", "positions"])
+
+
+def _relaxed(atoms: Atoms) -> np.ndarray:
+    """Positions (N, 3) Å at the nearest minimum, to 0.01 eV/Å."""
+    from scipy.optimize import minimize
+
+    potential, shape = Xtb(atoms.numbers), atoms.positions.shape
+
+    def function(flat):
+        forces = potential.forces(flat.reshape(shape))
+        return potential.energy, -forces.ravel()
+
+    found = minimize(function, atoms.positions.ravel(), jac=True, method="BFGS", options={"gtol": 0.01})
+    return found.x.reshape(shape)
+
+
+def _chosen(only: list[str] | None) -> list[Atoms]:
+    everything = molecules()
+    names = {a.info["name"] for a in everything}
+    unknown = sorted(set(only or ()) - names)
+    if unknown:
+        raise InputError(f"no molecule is named {', '.join(unknown)}; there are: {', '.join(sorted(names))}")
+    return [a for a in everything if not only or a.info["name"] in only]
+
+
+def _own_folder(out: Path, settings: Settings) -> None:
+    """Make ``out``, or make sure that what is in it was made with the same settings."""
+    text = json.dumps({**asdict(settings), "method": Xtb.method}, indent=1) + "\n"
+    file = out / SETTINGS
+    if file.exists():
+        if file.read_text() != text:
+            raise InputError(f"'{out}' was made with other settings (see {file}); give another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"'{out}' is not an empty folder; give another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda temporary: temporary.write_text(text))
+
+
+def _drift(arrays: dict[str, np.ndarray]) -> str:
+    total = arrays["energies"] + arrays["kinetic"]
+    n_atoms = len(arrays["nuclear_charges"])
+    temperature = 2 * arrays["kinetic"].mean() / (3 * (n_atoms - 1) * _KB)
+    spread = 1e3 * (total - total.mean(1, keepdims=True)).std() / n_atoms
+    return f"{total.size} frames, mean temperature {temperature:.0f} K, total energy within {spread:.2f} meV/atom"

@@ -1,0 +1,95 @@
+"""Muon: momentum made orthogonal for matrices, Adam for everything else.
+
+For a weight W of two or more dimensions (later ones flattened) with gradient G, momentum M, rate a and decay d:
+
+    M <- b M + (1 - b) G
+    U  = orthogonalised((1 - b) G + b M)
+    W <- (1 - a d) W - 0.2 a sqrt(max(rows, columns)) U
+
+with the factor that gives U the root mean square of an Adam step (Jordan et al., https://kellerjordan.github.io/posts/muon;
+Liu et al., arXiv:2502.16982). Vectors and scalars get Adam at 0.3 of the rate, without decay.
+"""
+
+from collections.abc import Iterable
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+_QUINTIC = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrix of ``matrix`` (rows, columns), roughly: singular values near 1.
+
+    ``rounds`` of the Newton-Schulz iteration X <- a X + (b A + c A A) X, A = X X^T, in bfloat16.
+    """
+    a, b, c = _QUINTIC
+    x = matrix.bfloat16()
+    x = x / (x.norm() + 1e-7)
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(rounds):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if tall else x).to(matrix.dtype)
+
+
+class Muon(torch.optim.Optimizer):
+    """Takes parameters or groups of them; ``state_dict`` holds all that a resumed run needs."""
+
+    def __init__(
+        self,
+        parameters: Iterable,
+        lr: float = 1e-3,
+        *,
+        weight_decay: float = 1e-5,
+        momentum: float = 0.95,
+        adam_ratio: float = 0.3,
+        adam_betas: tuple[float, float] = (0.9, 0.95),
+        adam_eps: float = 1e-8,
+    ):
+        """``adam_ratio``: rate of vectors and scalars by the rate of matrices."""
+        settings = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "adam_ratio": adam_ratio,
+            "adam_betas": adam_betas,
+            "adam_eps": adam_eps,
+        }
+        super().__init__(parameters, settings)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step for every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    (self._matrix if p.ndim >= 2 else self._vector)(p, group)
+        return loss
+
+    def _matrix(self, p: Tensor, group: dict) -> None:
+        state, b, rate = self.state[p], group["momentum"], group["lr"]
+        if not state:
+            state["momentum"] = torch.zeros_like(p)
+        m = state["momentum"].lerp_(p.grad, 1 - b)
+        update = orthogonalised(p.grad.lerp(m, b).flatten(1))
+        p.mul_(1 - rate * group["weight_decay"])
+        p.add_(update.view_as(p), alpha=-0.2 * rate * sqrt(max(update.shape)))
+
+    def _vector(self, p: Tensor, group: dict) -> None:
+        state, (b1, b2) = self.state[p], group["adam_betas"]
+        if not state:
+            state.update(first=torch.zeros_like(p), second=torch.zeros_like(p), step=0)
+        state["step"] += 1
+        t = state["step"]
+        first = state["first"].lerp_(p.grad, 1 - b1)
+        second = state["second"].lerp_(p.grad.square(), 1 - b2)
+        denominator = (second / (1 - b2**t)).sqrt_().add_(group["adam_eps"])
+        p.addcdiv_(first, denominator, value=-group["lr"] * group["adam_ratio"] / (1 - b1**t))
