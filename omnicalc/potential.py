@@ -110,10 +110,12 @@ class Potential(nn.Module):
 
         Raises:
             InputError: unknown head name; an element that the head (or every head) does not know; a total charge or
-                spin that the weights were not trained for.
+                spin that the weights were not trained for; structures that the model itself refuses (``model.check``).
         """
         from ase.data import chemical_symbols
 
+        if hasattr(self.model, "check"):
+            self.model.check(systems)
         present = set(systems.numbers.unique().tolist())
         if head is not None and head not in self.heads:
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")

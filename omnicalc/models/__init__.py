@@ -4,7 +4,7 @@ from importlib import import_module
 
 from omnicalc.errors import WeightsError
 
-_FAMILIES = {"e2former": "omnicalc.models.e2former"}
+_FAMILIES = {"e2former": "omnicalc.models.e2former", "omnimol": "omnicalc.models.omnimol"}
 
 
 def build_model(family: str, config: dict):

@@ -1,4 +1,4 @@
-"""What every model sees of a batch of structures: atoms, heads, and dense neighbours with edge vectors.
+"""What every model sees of a batch of structures (atoms, heads, dense neighbours with edge vectors) and gives back.
 
 Most models need no more. One that looks at positions beyond its neighbours (all pairs of a molecule, say) declares
 ``uses_positions = True`` and finds ``positions``, ``cell`` and ``pbc`` filled; forces and stress then come from
@@ -91,3 +91,11 @@ class Graph:
             vectors=self.vectors.gather(1, slots3),
             distances=self.distances.gather(1, slots),
         )
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What every model gives back."""
+
+    energies: Tensor  # (N,) per-atom energies, without reference energies, eV
+    forces: Tensor | None = None  # (N, 3) direct forces, eV/Å; None for models that use gradients

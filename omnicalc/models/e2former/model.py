@@ -1,6 +1,5 @@
 """E2Former-V2: a stack of equivariant attention blocks on edge-degree embeddings, with typed energy heads."""
 
-from dataclasses import dataclass
 from math import sqrt
 
 import torch
@@ -23,13 +22,7 @@ from omnicalc.models.e2former.layers import (
     envelope,
     split_degrees,
 )
-from omnicalc.models.graph import Graph
-
-
-@dataclass(frozen=True)
-class ModelOutput:
-    energies: Tensor  # (N,) per-atom energies, without reference energies, eV
-    forces: Tensor | None = None  # (N, 3) direct forces, eV/Å; None for models that use gradients
+from omnicalc.models.graph import Graph, ModelOutput
 
 
 class SystemEmbedding(nn.Module):

@@ -1,0 +1,37 @@
+"""What is done to directly predicted forces: no net force, no torque, and the rotations to average over. Å, eV/Å."""
+
+import torch
+from torch import Tensor
+
+from omnicalc.models.omnimol.molecule import centred, means
+
+
+def without_net_force(forces: Tensor, system: Tensor, n_systems: int) -> Tensor:
+    """Forces (N, 3) less their mean over each molecule."""
+    return forces - means(forces, system, n_systems)[system]
+
+
+def without_torque(forces: Tensor, positions: Tensor, system: Tensor, n_systems: int) -> Tensor:
+    """Forces (N, 3) less w x d, with d from the centroid and I w = sum d x f, I = sum (d^2 1 - d d^T).
+
+    That is the least change (in sum of squares) that leaves no torque; with forces that add up to zero they still do.
+    Linear molecules and atoms have no moment of inertia about some axes, and there nothing is changed.
+    """
+    d = centred(positions, system, n_systems)
+    torque = d.new_zeros(n_systems, 3).index_add(0, system, torch.linalg.cross(d, forces))
+    outer = d.unsqueeze(2) * d.unsqueeze(1)
+    one = torch.eye(3, dtype=d.dtype, device=d.device)
+    inertia = d.square().sum(1)[:, None, None] * one - outer
+    inertia = d.new_zeros(n_systems, 3, 3).index_add(0, system, inertia)
+    turn = torch.linalg.pinv(inertia, rtol=1e-6, hermitian=True) @ torque.unsqueeze(-1)
+    return forces - torch.linalg.cross(turn.squeeze(-1)[system], d)
+
+
+def rotation_set(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(n, 3, 3): the proper rotations of a cube (24), of a tetrahedron (12), the three half turns (4), or none (1)."""
+    found = []
+    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)):
+        for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
+            matrix = torch.diag(torch.tensor(signs, dtype=dtype))[list(order)]
+            found.append(matrix * torch.linalg.det(matrix).round())
+    return torch.stack(found[:n]).to(device)
