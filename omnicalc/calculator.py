@@ -127,12 +127,22 @@ class OmniCalc(Calculator):
 
     def _compute(self, forces: bool, stress: bool) -> dict:
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
-        self._choose_head(systems)
+        self.choose_head(systems)
         systems = systems.to(self.potential.device)
         found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=stress)
         return _results(found)
 
-    def _choose_head(self, systems: Systems) -> None:
+    @property
+    def default_charge(self) -> int | None:
+        """Total charge of structures that do not carry their own, as it was given."""
+        return self._charge
+
+    @property
+    def default_spin(self) -> int | None:
+        """Multiplicity of structures that do not carry their own, as it was given."""
+        return self._spin
+
+    def choose_head(self, systems: Systems) -> None:
         """Fix the head at the first structure; refuse later ones that it does not know."""
         if self.head is not None:
             self._check_elements(systems)

@@ -194,6 +194,11 @@ class NeighborList:
         """(N, 3) positions, Å, at which the stored list was searched; None before the first search."""
         return None if self._built is None else self._built.systems.positions
 
+    @property
+    def built_at(self) -> Systems | None:
+        """The structure at which the stored list was searched; None before the first search."""
+        return None if self._built is None else self._built.systems
+
     def rebuild_at(self, systems: Systems) -> None:
         """Search at these positions now, as a restarted run does with the reference positions it saved."""
         self._built = _Built.search(systems, self.cutoff, self.skin)

@@ -20,6 +20,7 @@ from omnicalc.systems import Systems
 
 if TYPE_CHECKING:
     from omnicalc.card import Card
+    from omnicalc.joint_list import JointList
 
 
 @dataclass(frozen=True)
@@ -214,17 +215,17 @@ class Potential(nn.Module):
 
     def bind(self, systems: Systems, *, head: str | None = None, skin: float = DEFAULT_SKIN) -> "BoundPotential":
         """This potential on one fixed set of atoms, with a neighbour list of its own."""
-        return BoundPotential(self, systems, self.choose_head(systems, head), skin)
+        return BoundPotential(self, systems, self.choose_head(systems, head), NeighborList(self.cutoff, skin))
 
 
 class BoundPotential:
     """Forces as a function of positions alone, for molecular dynamics and relaxation."""
 
-    def __init__(self, potential: Potential, systems: Systems, head: str, skin: float):
+    def __init__(self, potential: Potential, systems: Systems, head: str, neighbor_list: "NeighborList | JointList"):
         self.potential = potential
         self.systems = systems.to(potential.device)
         self.head = head
-        self.neighbor_list = NeighborList(potential.cutoff, skin)
+        self.neighbor_list = neighbor_list
         native = potential.kernel.native(potential, systems.numbers)
         index = potential._head_index(head, self.systems)
         self._native = None if native is None else NativeBinding(potential, native, self.systems, index)

@@ -1,16 +1,21 @@
-"""One evaluation of one structure, as a plain table for printing or JSON."""
+"""One evaluation of each structure, as plain tables for printing or JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ase import units
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from omnicalc.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from omnicalc.calculator import OmniCalc
+    from omnicalc.systems import Systems
 
 _SHOWN = 30  # atoms whose forces are printed
 _VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
@@ -24,9 +29,69 @@ def single_point(atoms: Atoms, calc: OmniCalc, *, stress: bool | None = None) ->
     """
     stress = bool(atoms.pbc.all()) if stress is None else stress
     calc.calculate(atoms, ["energy", "forces", *(["stress"] if stress else [])])
-    found = calc.results
+    return _point(atoms, calc, calc.results)
+
+
+def single_points(
+    frames: Sequence[Atoms], calc: OmniCalc, *, stress: bool | None = None, atoms_per_batch: int = 1000
+) -> Iterator[dict]:
+    """:func:`single_point` of each of ``frames``, computed in batches of up to ``atoms_per_batch`` atoms.
+
+    Equal to single evaluations but for rounding. Raises :class:`InputError` and :class:`RunError` naming the frame.
+    """
+    from omnicalc.relaxation.batch import batches
+
+    if stress and not all(atoms.pbc.all() for atoms in frames):
+        k = next(k for k, atoms in enumerate(frames) if not atoms.pbc.all())
+        raise InputError(f"frame {k} is not periodic along all three axes, so it has no stress; leave --stress out")
+    systems = [_systems(k, atoms, calc) for k, atoms in enumerate(frames)]
+    for members in batches([len(atoms) for atoms in frames], atoms_per_batch):
+        chosen = [frames[k] for k in members]
+        with_stress = stress if stress is not None else any(atoms.pbc.all() for atoms in chosen)
+        results = _batch([systems[k] for k in members], calc, with_stress)
+        for k, atoms, found in zip(members, chosen, results, strict=True):
+            if not atoms.pbc.all():
+                found.pop("stress", None)
+            if not all(np.isfinite(value).all() for value in found.values()):
+                raise RunError(f"frame {k}: the model gave numbers that are not finite; look for atoms too close")
+            yield _point(atoms, calc, found)
+
+
+def _systems(k: int, atoms: Atoms, calc: OmniCalc) -> Systems:
+    """Checked, and of elements that the head knows, which the first structure chooses."""
+    from omnicalc.systems import Systems
+
+    try:
+        systems = Systems.from_atoms(atoms, charge=calc.default_charge, spin=calc.default_spin)
+        calc.choose_head(systems)
+        return systems
+    except InputError as error:
+        raise InputError(f"frame {k}: {error}") from None
+
+
+def _batch(systems: Sequence[Systems], calc: OmniCalc, stress: bool) -> Iterator[dict]:
+    """Results of each structure by the names that ASE has for them."""
+    from omnicalc.joint_list import JointList
+    from omnicalc.neighbors import NeighborList
+    from omnicalc.systems import cat
+
+    potential = calc.potential
+    lists = JointList([NeighborList(potential.cutoff, 0.0) for _ in systems])
+    batch = cat(systems).to(potential.device)
+    found = potential.predict(batch, lists, head=calc.head, stress=stress)
+    counts = batch.counts.tolist()
+    columns = zip(found.energies.cpu().split(counts), found.forces.cpu().split(counts), strict=True)
+    for k, (energies, forces) in enumerate(columns):
+        point = {"energy": float(found.energy[k]), "energies": energies.numpy(), "forces": forces.numpy()}
+        if stress:
+            point["stress"] = full_3x3_to_voigt_6_stress(found.stress[k].cpu().numpy())
+        yield point
+
+
+def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
     charge, spin = calc.charge_and_spin(atoms)
     potential = calc.potential
+    stress = found.get("stress")
     return {
         "model": potential.name_resolved,
         "sha256": potential.sha256,
@@ -42,7 +107,7 @@ def single_point(atoms: Atoms, calc: OmniCalc, *, stress: bool | None = None) ->
         "energy_eV": found["energy"],
         "energies_eV": found["energies"].tolist(),
         "forces_eV_per_A": found["forces"].tolist(),
-        "stress_eV_per_A3": found["stress"].tolist() if stress else None,
+        "stress_eV_per_A3": None if stress is None else stress.tolist(),
     }
 
 

@@ -128,6 +128,26 @@ def cat(systems: Sequence[Systems]) -> Systems:
     return Systems(**joined)
 
 
+def split(systems: Systems) -> list[Systems]:
+    """The structures of a batch, each as a batch of its own; views of its tensors."""
+    if systems.n_systems == 1:
+        return [systems]
+    counts = systems.counts.tolist()
+    parts = zip(counts, systems.positions.split(counts), systems.numbers.split(counts), strict=True)
+    return [
+        Systems(
+            positions,
+            numbers,
+            systems.cell[k : k + 1],
+            systems.pbc[k : k + 1],
+            systems.charge[k : k + 1],
+            systems.spin[k : k + 1],
+            systems.system.new_zeros(count),
+        )
+        for k, (count, positions, numbers) in enumerate(parts)
+    ]
+
+
 def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = None) -> tuple[int, int]:
     """Total charge (e) and spin multiplicity (2S+1) of a structure: the one place where they are decided.
 

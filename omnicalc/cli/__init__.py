@@ -10,7 +10,8 @@ from omnicalc.cli.lazy import LazyGroup
 VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` imports no verb
     "md": "Run molecular dynamics: structure in, trajectory, log, restart and plots out.",
     "analyze": "Turn a trajectory into a table and a figure.",
-    "sp": "Energy, forces and stress of one structure.",
+    "sp": "Energy, forces and stress of structures.",
+    "relax": "Relax structures, and their cells, to the minima below them.",
     "models": "List the weights on this machine, or show the card of one.",
     "train": "Train a potential from a recipe.",
     "data": "Build data sets to train on.",

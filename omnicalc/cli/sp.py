@@ -1,43 +1,106 @@
-"""``omnicalc sp``: energy, forces and stress of one structure."""
+"""``omnicalc sp``: energy, forces and stress of structures."""
 
 import json
+import shlex
 from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import Folder
+from omnicalc.errors import InputError
+
 
 @click.command(name="sp", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("structure", type=click.Path(path_type=Path))
+@click.argument("structures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", default="ubio-s3", show_default=True, help="Name, name:tag or folder.")
 @click.option("--head", help="Level of theory. [default: the model's first head that knows all elements]")
 @click.option("--charge", type=int, help="Total charge in e. [default: from the file, else 0]")
 @click.option("--spin", type=int, help="Multiplicity 2S+1. [default: from the file, else the lowest]")
 @click.option("--cell", help="Cell in Å: a cube's edge, a,b,c, a,b,c,alpha,beta,gamma, or nine numbers.")
 @click.option("--no-pbc", is_flag=True, help="Without periodic boundaries.")
-@click.option("--index", default="-1", show_default=True, help="Which frame, or a range such as 0:10.")
+@click.option("--index", help="Which frame of each file, or a range such as 0:10 or ':'. [default: -1; with --out ':']")
 @click.option("--stress/--no-stress", default=None, help="[default: stress if periodic along all three axes]")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list if --index is a range.")
-def command(structure, model, head, charge, spin, cell, no_pbc, index, stress, dtype, device, as_json):
-    """Energy, forces and stress of STRUCTURE (any file that ASE reads, by default its last frame).
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, a list for several structures or a range.")
+@click.option("--batch-atoms", type=int, default=1000, show_default=True, help="Atoms that are computed together.")
+@click.option("--out", type=Folder(), help="Write into this folder: structures.xyz, summary.csv; can be interrupted.")
+@click.option("--resume", is_flag=True, help="Go on with what is in the folder --out.")
+def command(
+    structures, model, head, charge, spin, cell, no_pbc, index, stress, dtype, device, as_json, batch_atoms, out, resume
+):
+    """Energy, forces and stress of STRUCTURES (files that ASE reads, by default their last frames, or folders).
 
     \b
     omnicalc sp water.xyz
     omnicalc sp traj.xyz --index 0:100 --json
+    omnicalc sp structures/ --out energies
     """
-    from omnicalc.structure_file import read_structures
+    from omnicalc.structure_set import read_set
 
-    frames = read_structures(structure, index, cell, no_pbc)
+    if batch_atoms < 1:
+        raise InputError(f"{batch_atoms} atoms per batch; at least 1 is needed (--batch-atoms)")
+    if resume and out is None:
+        raise InputError("--resume goes on with the results in a folder; name it with --out")
+    if out is not None and (as_json or stress is not None):
+        raise InputError("--json and --stress are for printing; with --out the results are in structures.xyz")
+    if index is None:
+        index = "-1" if out is None else ":"
+
+    def read():
+        return read_set(structures, index, cell, no_pbc)
+
+    if out is not None:
+        _into_folder(
+            structures, read, {"head": head, "charge": charge, "spin": spin},
+            {"name": model, "device": device, "dtype": dtype}, batch_atoms, out, resume,
+        )  # fmt: skip
+        return
+    members = read()
 
     from omnicalc.calculator import OmniCalc
-    from omnicalc.single_point import as_text, single_point
+    from omnicalc.single_point import as_text, single_point, single_points
 
     calc = OmniCalc(model, head=head, device=device, dtype=dtype, charge=charge, spin=spin)
-    points = [single_point(atoms, calc, stress=stress) for atoms in frames]
+    many = len(members) > 1
+    if many:
+        frames = [member.atoms for member in members]
+        points = list(single_points(frames, calc, stress=stress, atoms_per_batch=batch_atoms))
+    else:
+        points = [single_point(members[0].atoms, calc, stress=stress)]
     if as_json:
-        click.echo(json.dumps(points if ":" in index else points[0]))
+        click.echo(json.dumps(points if many or ":" in index else points[0]))
         return
-    many = len(points) > 1
-    titles = [f"frame {k} of {len(points)}\n" if many else "" for k in range(len(points))]
+    files = len({member.file for member in members}) > 1
+    titles = [f"{member.file}, " * files + f"frame {k} of {len(points)}\n" * many for k, member in enumerate(members)]
     click.echo("\n\n".join(title + as_text(point) for title, point in zip(titles, points, strict=True)))
+
+
+def _into_folder(
+    structures, read, options: dict, weights: dict, batch_atoms: int, out: Path, resume: bool
+) -> None:
+    """A relaxation of no steps: the same folder, the same way to go on."""
+    from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.relaxation.folder import RelaxFolder
+    from omnicalc.relaxation.settings import RelaxSettings
+
+    settings = RelaxSettings(steps=0, atoms_per_batch=batch_atoms)
+    folder = RelaxFolder(out)
+    if not resume:
+        folder.check_free()
+    members = read()
+
+    from omnicalc.registry import load_potential
+    from omnicalc.relaxation.run import Relaxation
+
+    potential = load_potential(**weights)
+    relaxation = Relaxation(members, potential, settings, **options)
+    with frame_progress() as progress:
+        outcome = relaxation.go(folder, resume=resume, progress=progress)
+    click.echo(
+        f"model {relaxation.record['model']['name']}, head {relaxation.head}: {outcome.done} of {outcome.structures} "
+        f"structures; results in {out}"
+    )
+    if outcome.signal is not None and outcome.done < outcome.structures:
+        click.echo(f"go on with:\n  omnicalc sp {shlex.join(map(str, structures))} --out {out} ... --resume")
+        raise SystemExit(128 + outcome.signal)

@@ -26,6 +26,8 @@ from omnicalc.md.selection import select
 from omnicalc.md.state import degrees_of_freedom
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from omnicalc.md.job import Job
     from omnicalc.md.settings import Settings
     from omnicalc.md.state import State
@@ -42,7 +44,7 @@ class Dynamics:
     def __init__(self, job: Job, settings: Settings):
         self.job, self.settings = job, settings
         atoms, device = job.atoms, job.device
-        self.fixed = fixed_atoms(job, settings)
+        self.fixed = fixed_atoms(atoms, settings.fix)
         self.masses = torch.tensor(masses_of(atoms, settings.hydrogen_mass), device=device)
         springs = restraints(atoms, settings.restraints, device)
         self.com_removed = settings.keeps_momentum and not springs and not len(self.fixed)
@@ -221,14 +223,13 @@ class Dynamics:
                 )
 
 
-def fixed_atoms(job: Job, settings: Settings) -> np.ndarray:
-    """Indices (M,) of atoms that stay where they are: those of --fix and those that the file has fixed.
+def fixed_atoms(atoms: Atoms, fix: str) -> np.ndarray:
+    """Indices (M,) of atoms that stay where they are: those of ``fix`` (--fix) and those that the file has fixed.
 
     Raises :class:`InputError` for other constraints of the structure, which would not be kept.
     """
     from ase.constraints import FixAtoms
 
-    atoms = job.atoms
     others = sorted({type(c).__name__ for c in atoms.constraints if not isinstance(c, FixAtoms)})
     if others:
         raise InputError(
@@ -236,4 +237,4 @@ def fixed_atoms(job: Job, settings: Settings) -> np.ndarray:
             "remove them (atoms.set_constraint())"
         )
     own = [np.asarray(c.get_indices()) for c in atoms.constraints]
-    return np.unique(np.concatenate([select(atoms, settings.fix, "--fix"), *own])).astype(np.int64)
+    return np.unique(np.concatenate([select(atoms, fix, "--fix"), *own])).astype(np.int64)

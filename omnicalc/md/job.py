@@ -79,7 +79,7 @@ def build_job(
         "sha256": potential.sha256,
         "head": bound.head,
         "conservative": potential.conservative,
-        "stress_trained": _stress_trained(potential),
+        "stress_trained": stress_trained(potential),
         "dtype": str(potential.dtype).removeprefix("torch."),
         "device": str(potential.device),
         "skin": skin,
@@ -89,7 +89,7 @@ def build_job(
     return Job(atoms, bound, structure, model)
 
 
-def _stress_trained(potential: Potential) -> bool:
+def stress_trained(potential: Potential) -> bool:
     """Whether the weights were fitted to stresses: what their card says under ``[training]``."""
     training = getattr(getattr(potential, "card", None), "training", None) or {}
     return bool(training.get("stress", False))

@@ -1,0 +1,67 @@
+"""Neighbour lists of several structures as one, each kept on its own.
+
+A structure's pairs are then those it would have alone, whatever the others do, so a batch repeats single runs: with the
+native kernel bit for bit, with plain torch but for the rounding of sums over rows of another length.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from omnicalc.neighbors import FlatPairs, NeighborList, Neighbors
+from omnicalc.systems import Systems, split
+
+
+class JointList:
+    """Stands where a :class:`NeighborList` does, for S structures with a list each."""
+
+    def __init__(self, lists: Sequence[NeighborList]):
+        """``lists``: one of each structure, in their order, all with the same cutoff."""
+        self.lists = list(lists)
+        self._parts: list[FlatPairs] = []
+        self._joined: FlatPairs | None = None
+
+    def update(self, systems: Systems) -> Neighbors:
+        """As :meth:`NeighborList.update`; rows are as long as the longest of any structure."""
+        parts = split(systems)
+        found = [each.update(part) for each, part in zip(self.lists, parts, strict=True)]
+        n_slots = max(part.n_slots for part in found)
+        index, shift, mask = [], [], []
+        for part, first in zip(found, _starts(systems), strict=True):
+            n, more = len(part.index), n_slots - part.n_slots
+            own = torch.arange(n, device=part.index.device)[:, None].expand(n, more)
+            index.append(torch.cat([part.index, own], 1) + first)
+            shift.append(torch.cat([part.shift, part.shift.new_zeros(n, more, 3)], 1))
+            mask.append(torch.cat([part.mask, part.mask.new_zeros(n, more)], 1))
+        return Neighbors(torch.cat(index), torch.cat(shift), torch.cat(mask), found[0].cutoff)
+
+    def pairs_with_skin(self, systems: Systems) -> FlatPairs:
+        """As :meth:`NeighborList.pairs_with_skin`; joined anew only when a structure was searched again."""
+        parts = [each.pairs_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)]
+        known = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
+        if not known:
+            self._parts, self._joined = parts, _join(parts)
+        return self._joined
+
+
+def _starts(systems: Systems) -> list[int]:
+    """First atom of each structure."""
+    return [0, *itertools.accumulate(systems.counts.tolist()[:-1])]
+
+
+def _join(parts: list[FlatPairs]) -> FlatPairs:
+    atoms = [0, *itertools.accumulate(len(part.row) - 1 for part in parts)]
+    pairs = [0, *itertools.accumulate(len(part.source) for part in parts)]
+    rows = [part.row[:-1] + first for part, first in zip(parts, pairs, strict=False)]
+    sources = [part.source + np.int32(first) for part, first in zip(parts, atoms, strict=False)]
+    reverses = [part.reverse + np.int32(first) for part, first in zip(parts, pairs, strict=False)]
+    return FlatPairs(
+        np.concatenate([*rows, [pairs[-1]]]).astype(np.int64),
+        np.concatenate(sources),
+        np.concatenate(reverses),
+        np.concatenate([part.offset for part in parts]),
+    )

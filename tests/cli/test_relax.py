@@ -1,0 +1,96 @@
+"""``omnicalc relax``, and ``sp`` for many structures, as they are typed."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read, write
+
+from omnicalc import OmniCalc
+from omnicalc.errors import InputError
+from tests.command import omnicalc
+from tests.tiny_weights import write_weights
+
+
+@pytest.fixture(autouse=True)
+def inside(tmp_path, monkeypatch):
+    """A folder with weights, two files with three frames of water in all, and a folder of one file each."""
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "tiny")
+    frames = [molecule("H2O") for _ in range(3)]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+    write("water.xyz", frames[:2])
+    write("more.xyz", frames[2])
+    (tmp_path / "set").mkdir()
+    for k, atoms in enumerate(frames):
+        write(f"set/{k}.xyz", atoms)
+    (tmp_path / "set" / ".hidden").write_text("no structure")
+    return frames
+
+
+def rows(folder) -> list[dict]:
+    with (folder / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_and_folders_are_relaxed_together(tmp_path):
+    said = omnicalc("relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run")
+    assert "5 with 15 atoms, in 1 batch" in said and "done: 5 of 5 structures" in said
+    assert [row["file"] for row in rows(tmp_path / "run")] == ["water.xyz"] * 2 + [f"set/{k}.xyz" for k in range(3)]
+    assert len(read("run/structures.xyz", ":")) == 5
+    with pytest.raises(InputError, match="--resume"):
+        omnicalc("relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run")
+    assert "done: 5 of 5" in omnicalc(
+        "relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run", "--resume"
+    )
+
+
+def test_the_default_folder_is_named_after_the_structure(tmp_path):
+    omnicalc("relax", "water.xyz", "--model", "./tiny", "--steps", "1", "--index", "-1")
+    assert len(rows(tmp_path / "water_relax")) == 1
+
+
+def test_single_points_of_many_are_those_of_one_each(inside):
+    points = json.loads(omnicalc("sp", "water.xyz", "more.xyz", "--index", ":", "--model", "./tiny", "--json"))
+    calc = OmniCalc("./tiny")
+    for point, atoms in zip(points, inside, strict=True):
+        assert point["energy_eV"] == pytest.approx(calc.get_property("energy", atoms), abs=1e-5)
+        assert np.abs(np.array(point["forces_eV_per_A"]) - calc.get_property("forces", atoms)).max() < 1e-5
+    said = omnicalc("sp", "set", "--model", "./tiny")
+    assert "set/1.xyz, frame 1 of 3" in said and said.count("energy ") == 3
+
+
+def test_single_points_into_a_folder(inside, tmp_path):
+    command = ("sp", "set", "--model", "./tiny", "--out", "energies", "--batch-atoms", "4", "--dtype", "float64")
+    assert "3 of 3 structures" in omnicalc(*command)
+    calc = OmniCalc("./tiny", dtype="float64")
+    for frame, atoms in zip(read("energies/structures.xyz", ":"), inside, strict=True):
+        assert frame.get_potential_energy() == pytest.approx(calc.get_property("energy", atoms), abs=1e-7)
+        assert np.abs(frame.get_forces() - calc.get_property("forces", atoms)).max() < 1e-7
+    assert [row["status"] for row in rows(tmp_path / "energies")] == ["done"] * 3
+    assert "3 of 3 structures" in omnicalc(*command, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("relax", "nowhere.xyz"), "no such file"),
+        (("relax", "empty"), "without files"),
+        (("relax", "water.xyz", "--optimizer", "bfgs"), "lbfgs, fire"),
+        (("relax", "water.xyz", "--relax-cell", "isotropic"), "frame 0: .*--cell"),
+        (("relax", "water.xyz", "--fix", "7"), "atoms outside 0 to 2"),
+        (("sp", "water.xyz", "--resume"), "--out"),
+        (("sp", "water.xyz", "--out", "x", "--json"), "--json"),
+        (("sp", "water.xyz", "--batch-atoms", "0"), "--batch-atoms"),
+        (("sp", "water.xyz", "--index", ":", "--stress"), "frame 0 is not periodic"),
+    ],
+)
+def test_bad_input_leaves_no_trace(tmp_path, words, message):
+    (tmp_path / "empty").mkdir()
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    with pytest.raises(InputError, match=message):
+        omnicalc(*words, "--model", "./tiny")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
