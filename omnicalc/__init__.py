@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "OmniCalc": "omnicalc.calculator",
     "E2FormerCalculator": "omnicalc.calculator",
+    "SCDCalculator": "omnicalc.calculator",
     "load_potential": "omnicalc.registry",
     "list_models": "omnicalc.registry",
 }

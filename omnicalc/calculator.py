@@ -191,6 +191,12 @@ class E2FormerCalculator(OmniCalc):
     family = "e2former"
 
 
+class SCDCalculator(OmniCalc):
+    """:class:`OmniCalc` for SCD weights only; others are refused with an InputError."""
+
+    family = "scd"
+
+
 def _potential(
     model: str | Path | Potential, device: str | torch.device, dtype: str | torch.dtype
 ) -> Potential:

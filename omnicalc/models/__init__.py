@@ -4,7 +4,11 @@ from importlib import import_module
 
 from omnicalc.errors import WeightsError
 
-_FAMILIES = {"e2former": "omnicalc.models.e2former", "omnimol": "omnicalc.models.omnimol"}
+_FAMILIES = {
+    "e2former": "omnicalc.models.e2former",
+    "omnimol": "omnicalc.models.omnimol",
+    "scd": "omnicalc.models.scd",
+}
 
 
 def build_model(family: str, config: dict):

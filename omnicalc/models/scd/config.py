@@ -1,0 +1,111 @@
+"""Architecture settings of the SCD networks; defaults are those of our own smooth, rotation-equivariant potential."""
+
+from dataclasses import asdict, dataclass, fields
+
+from omnicalc.errors import WeightsError
+
+BACKBONES = ("ct", "et", "cgt")
+BASES = ("expnorm", "gauss")
+POOLS = ("sum", "mean", "mean-plus-one", "min", "max")
+VECTOR_PRENORMS = ("none", "component", "equivariant")
+DISTANCE_INFLUENCES = ("both", "keys", "values", "none")
+FORCES = ("gradient", "direct")
+
+
+@dataclass(frozen=True)
+class SCDConfig:
+    """One SCD network (arXiv:2603.17196). Lengths are in Å.
+
+    The release differs from the defaults in its neighbour cap, its component-wise vector pre-norm (which breaks
+    rotational symmetry), its detached modulation (whose forces are no exact gradient) and its pooling;
+    :func:`omnicalc.models.scd.from_published` fills in those.
+    """
+
+    heads: tuple[str, ...] = ("energy",)  # scalar heads: levels of theory, or properties
+    backbone: str = "ct"  # conditional transformer; "et": without condition; "cgt": with angles and torsions
+    channels: int = 64
+    layers: int = 3
+    attention_heads: int = 8
+    n_basis: int = 32
+    basis: str = "expnorm"
+    trainable_basis: bool = False
+    cutoff: float = 5.0
+    cutoff_power: int = 2  # of the cosine cutoff; 1 as released, 2 makes forces smooth where neighbours come and go
+    rows: int = 118  # of the element tables, indexed by atomic number
+    max_neighbors: int | None = None  # None: all within the cutoff
+    refuse_more_pairs: bool = False  # as the release's molecular builder: an error instead of truncation
+    normalise_self_images: bool = True  # unit directions to an atom's own periodic images; released: false
+    neighbor_embedding: bool = True
+    distance_influence: str = "both"  # where the distance enters the attention: keys, values
+    vector_cutoff: bool = True  # the cutoff multiplies the values, so that vectors vanish there too
+    vector_prenorm: str = "equivariant"  # "component": as released, not rotation equivariant
+    scalar_post_norm: bool = True
+    vector_post_norm: bool = False  # whitening after every layer
+    final_whitening: bool = False
+    clamp: float | None = None  # of scalars and vectors between layers; released: 1000
+    detach_modulation: bool = False  # as released in training: forces then lack a term and are not conservative
+    condition_dropout: float = 0.2
+    drop_path: float = 0.1
+    embedding_pool: str = "mean"
+    energy_pool: str = "sum"
+    embedding_adds_to_energy: bool = False
+    reference_rows: int | None = None  # rows of a learned table of reference values per element
+    forces: str = "gradient"  # "direct": the vector head's
+    energies: bool = True  # false: pretrained only, the scalar heads are random
+    layer_whitening: bool = True  # cgt only: whitening after every layer
+    angle_width: int = 64  # cgt only, and below
+    distance_basis_width: int = 8
+    angle_basis_width: int = 8
+    torsion_basis_width: int = 8
+    residuals_before: int = 1
+    residuals_after: int = 2
+
+    def __post_init__(self):
+        counts = ("channels", "layers", "attention_heads", "n_basis", "cutoff_power", "rows")
+        widths = ("angle_width", "distance_basis_width", "angle_basis_width", "torsion_basis_width")
+        for key in (*counts, *widths):
+            _positive(key, getattr(self, key))
+        choices = {
+            "backbone": BACKBONES,
+            "basis": BASES,
+            "distance_influence": DISTANCE_INFLUENCES,
+            "vector_prenorm": VECTOR_PRENORMS,
+            "embedding_pool": POOLS,
+            "energy_pool": POOLS,
+            "forces": FORCES,
+        }
+        for key, allowed in choices.items():
+            if getattr(self, key) not in allowed:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; choose one of: {', '.join(allowed)}")
+        for key in ("condition_dropout", "drop_path"):
+            if not 0 <= getattr(self, key) < 1:
+                raise WeightsError(f"{key} = {getattr(self, key)} given; a probability below 1 is needed")
+        if self.channels % self.attention_heads or self.channels % 2:
+            raise WeightsError(
+                f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
+            )
+        if not self.cutoff > 0:
+            raise WeightsError(f"cutoff = {self.cutoff} given; a length above 0 Å is needed")
+        if self.max_neighbors is not None:
+            _positive("max_neighbors", self.max_neighbors)
+        if not self.heads or len(set(self.heads)) < len(self.heads):
+            raise WeightsError(f"heads = {list(self.heads)} given; at least one is needed, each with a name of its own")
+
+    @classmethod
+    def from_dict(cls, table: dict) -> "SCDConfig":
+        """Strict: a key that is not a setting is an error that names it."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(table) - known)
+        if unknown:
+            raise WeightsError(f"unknown scd settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+
+    def to_dict(self) -> dict:
+        """For a card: plain types, settings that are None left out."""
+        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {k: v for k, v in table.items() if v is not None}
+
+
+def _positive(key: str, value) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise WeightsError(f"{key} = {value!r} given; a whole number above zero is needed")
