@@ -49,6 +49,12 @@ class TestBothOrders(RandomWeights):
     config = {"l_max": 1, "values": ["both", "both"], "system_input": "head-charge-spin"}
 
 
+class TestFragments(RandomWeights):
+    """Our own long range: attention to heavy atoms with their hydrogens."""
+
+    config = {"channels": 16, "long_layers": 1, "long_sources": "fragments", "long_upper": 7.0}
+
+
 class TestPublishedArchitecture(RandomWeights):
     """The release's gate with couplings that mix parities, long-range blocks, without its neighbour cap."""
 

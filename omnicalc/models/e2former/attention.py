@@ -163,11 +163,13 @@ class Attention(nn.Module):
         self.value = SO3Linear(l_max, channels, channels)
         self.aggregate = value
 
-    def forward(self, y: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph) -> Tensor:
-        """(N, rows, C) -> (N, rows, C)."""
+    def forward(
+        self, y: Tensor, source: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph
+    ) -> Tensor:
+        """Features of targets and of sources (N, rows, C) -> (N, rows, C)."""
         n, k = graph.index.shape
-        q, keys = (project(y).view(n, self.heads, self.width) for project in (self.query, self.key))
-        value = self.value(y)
+        q, keys = self.query(y).view(n, self.heads, self.width), self.key(source).view(n, self.heads, self.width)
+        value = self.value(source)
         if self._fuses(y):
             form = replace(self.aggregate.order, kind=self.weights, storage=self.storage)
             return self.aggregate.combine(

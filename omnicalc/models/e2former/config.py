@@ -10,6 +10,7 @@ WEIGHTS = ("softmax", "softplus", "sigmoid", "smooth-softmax")
 VALUES = ("first-order", "zero-order", "both")
 SYSTEM_INPUTS = ("charge-spin", "head", "head-charge-spin", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")
+LONG_SOURCES = ("heavy-atoms", "fragments")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class E2FormerConfig:
     embedding_scale: float = 23.01  # divides the sum over neighbours of the initial embedding
     forces: str = "gradient"  # or a direct force head: "linear", "painn"
     long_layers: int = 0
+    long_sources: str = "heavy-atoms"  # as released, or "fragments": heavy atoms with their hydrogens
+    fragment_radius: float = 1.6  # within which a hydrogen is part of a heavy atom's fragment, by a smooth weight
     long_lower: float = 0.1
     long_upper: float = 12.0
     long_envelope: str = "poly7"  # or "bell"
@@ -56,7 +59,7 @@ class E2FormerConfig:
     def __post_init__(self):
         for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
             _positive(key, getattr(self, key), whole=True)
-        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "core_height"):
+        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"):
             _positive(key, getattr(self, key), whole=False)
         _choice("envelope", self.envelope, ENVELOPES)
         _choice("basis", self.basis, ("bessel", "gaussian"))
@@ -65,6 +68,7 @@ class E2FormerConfig:
         _choice("weights", self.weights, WEIGHTS)
         _choice("system_input", self.system_input, SYSTEM_INPUTS)
         _choice("forces", self.forces, FORCE_HEADS)
+        _choice("long_sources", self.long_sources, LONG_SOURCES)
         for value in self.values:
             _choice("values", value, VALUES)
         if self.l_max not in (1, 2):
@@ -79,8 +83,8 @@ class E2FormerConfig:
             raise WeightsError("radial = 'shared' needs an element list and gate = 'qk'")
         for core in self.cores:
             self._check_core(core)
-        if self.radial == "shared" and self.long_layers:
-            raise WeightsError("radial = 'shared' has no long-range blocks; use radial = 'per-block'")
+        if self.fragment_radius > self.neighbor_cutoff:
+            raise WeightsError(f"fragment_radius = {self.fragment_radius} Å is beyond the cutoff")
 
     def _check_core(self, core: tuple) -> None:
         known = self.elements or ()

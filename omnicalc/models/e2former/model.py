@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from omnicalc.models.e2former.angular import harmonics
 from omnicalc.models.e2former.attention import Attention, FirstOrderValue, PublishedGate, ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
+from omnicalc.models.e2former.fragments import FragmentPool, Fragments
 from omnicalc.models.e2former.layers import (
     BesselBasis,
     CoreRepulsion,
@@ -52,9 +53,12 @@ class SystemEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-    """x + Attn(RMS(x) + s), then x + FFN(RMS'(x)); its radial gate comes from the block or from outside."""
+    """x + Attn(RMS(x) + s), then x + FFN(RMS'(x)); its radial gate comes from the block or from outside.
 
-    def __init__(self, config: E2FormerConfig, value: str, gate: nn.Module | None):
+    With ``pool`` the sources of attention are fragments, made from the normalised features.
+    """
+
+    def __init__(self, config: E2FormerConfig, value: str, gate: nn.Module | None, pool: nn.Module | None = None):
         super().__init__()
         c, l_max, heads = config.channels, config.l_max, config.attention_heads
         if value == "zero-order":
@@ -67,6 +71,7 @@ class Block(nn.Module):
         self.gate = gate
         self.norm_ffn = RMSNorm(l_max, c)
         self.ffn = FeedForward(l_max, c)
+        self.pool = pool
 
     def forward(self, x: Tensor, s: Tensor | None, edges: "EdgeFeatures") -> Tensor:
         y = self.norm_attention(x)
@@ -77,15 +82,23 @@ class Block(nn.Module):
             gate, factor = edges.next_gate()
         else:
             gate, factor = self.gate(y, edges.basis, graph.numbers, graph.index, graph.vectors, edges.unit)
-        x = x + self.attention(y, gate, factor, edges.step, edges.unit, graph)
+        source = y if self.pool is None else self.pool(y, edges.fragments)
+        x = x + self.attention(y, source, gate, factor, edges.step, edges.unit, graph)
         return x + self.ffn(self.norm_ffn(x))
 
 
 class EdgeFeatures:
     """Per-edge quantities shared by the blocks that run on one graph."""
 
-    def __init__(self, graph: Graph, basis: Tensor, step: Tensor, gates: Tensor | None = None):
-        self.graph, self.basis, self.step = graph, basis, step
+    def __init__(
+        self,
+        graph: Graph,
+        basis: Tensor,
+        step: Tensor,
+        gates: Tensor | None = None,
+        fragments: Fragments | None = None,
+    ):
+        self.graph, self.basis, self.step, self.fragments = graph, basis, step, fragments
         self.unit = graph.vectors / graph.distances.clamp(min=1e-6).unsqueeze(-1)
         self._gates = iter(gates.unbind(2)) if gates is not None else None
 
@@ -197,8 +210,13 @@ class E2Former(nn.Module):
         if config.long_layers:
             self.long_basis = GaussianBasis(config.long_upper, config.n_basis)
             self.norm_long_in = RMSNorm(l_max, c)
+            if config.radial == "shared":
+                outputs = config.long_layers * 2 * config.attention_heads
+                self.long_radial = PairRadial(config.n_basis, len(config.elements), config.radial_width, outputs)
+            pooled = config.long_sources == "fragments"
             self.long_blocks = nn.ModuleList(
-                Block(config, "zero-order", self._gate(config)) for _ in range(config.long_layers)
+                Block(config, "zero-order", self._gate(config), FragmentPool(l_max, c) if pooled else None)
+                for _ in range(config.long_layers)
             )
             self.norm_long_out = RMSNorm(l_max, c)
             self.merge_long = SO3Linear(l_max, 2 * c, c)
@@ -270,8 +288,7 @@ class E2Former(nn.Module):
             radial = self.radial(basis, rows, rows[graph.index])
             size = (config.l_max + 1) * config.channels
             radial, gates = radial.split([size, radial.shape[-1] - size], -1)
-            gates = gates.unflatten(-1, (config.layers, 2, config.attention_heads))
-            edges = EdgeFeatures(graph, basis, step, gates)
+            edges = EdgeFeatures(graph, basis, step, self._per_block(gates))
         else:
             edges = EdgeFeatures(graph, basis, step)
             radial = self.edge_embedding(edges)
@@ -297,11 +314,20 @@ class E2Former(nn.Module):
         keep = heavy & (graph.distances >= config.long_lower) & (graph.distances <= config.long_upper)
         far = graph.nearest(keep & self._allowed_images(graph), config.long_max_neighbors)
         basis = self.long_basis(far.distances).to(far.distances.dtype)
+        gates = None
+        if config.radial == "shared":
+            rows = self.element_row[far.numbers]
+            gates = self._per_block(self.long_radial(basis, rows, rows[far.index]))
+        fragments = Fragments(graph, config.fragment_radius) if config.long_sources == "fragments" else None
         if config.long_envelope == "bell":
             step = bell(far.distances, config.long_lower, config.long_upper)
         else:
             step = envelope(far.distances, config.long_upper, config.long_envelope)
-        return EdgeFeatures(far, basis, torch.where(far.mask, step, 0.0))
+        return EdgeFeatures(far, basis, torch.where(far.mask, step, 0.0), gates, fragments)
+
+    def _per_block(self, gates: Tensor) -> Tensor:
+        """(N, K, blocks * 2 * H) -> (N, K, blocks, 2, H)."""
+        return gates.unflatten(-1, (-1, 2, self.config.attention_heads))
 
     def _allowed_images(self, graph: Graph) -> Tensor:
         if self.config.image_limit is None:
