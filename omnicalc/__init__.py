@@ -11,6 +11,8 @@ _LAZY = {
     "OmniCalc": "omnicalc.calculator",
     "E2FormerCalculator": "omnicalc.calculator",
     "SCDCalculator": "omnicalc.calculator",
+    "embed": "omnicalc.embedding",
+    "denoise": "omnicalc.embedding",
     "load_potential": "omnicalc.registry",
     "list_models": "omnicalc.registry",
 }

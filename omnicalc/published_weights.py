@@ -156,7 +156,7 @@ def import_published(
         training=origin,
         accuracy={},
     )
-    folder = _install(card, content)
+    folder = install(card, content)
     kept = len(tensors) - len(dropped)
     return Imported(
         folder=folder,
@@ -196,12 +196,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         InputError: no such file.
         WeightsError: a file that is no checkpoint, holds Python objects, or lacks the tensors.
     """
+    return _tensors(read_container(path), path)
+
+
+def read_container(path: Path) -> object:
+    """What ``torch.save`` put into a file, if it is tensors and plain values; raises as :func:`read_tensors`."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():  # about the pickle's protocol, before the error that says all
             warnings.simplefilter("ignore")
-            container = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|class|type) ([\w.]+\.[\w.]+)", str(error))
         if found is None:
@@ -213,17 +218,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # whatever torch's readers make of bytes that are no checkpoint
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path}: not a checkpoint that torch.save wrote ({reason})") from None
-    return _tensors(container, path)
 
 
 def _tensors(container, path: Path) -> dict[str, Tensor]:
     if not isinstance(container, dict) or not isinstance(container.get("model"), dict):
         found = ", ".join(map(str, list(container)[:8])) if isinstance(container, dict) else type(container).__name__
         raise WeightsError(f"{path}: not a published checkpoint: 'model' with the tensors is needed, found {found}")
-    tensors = container["model"]
+    return checked_tensors(container["model"], "model", path)
+
+
+def checked_tensors(tensors: dict, key: str, path: Path) -> dict[str, Tensor]:
+    """``tensors``, found under ``key`` in a file, if they are tensors of finite numbers."""
     others = [str(key) for key, value in tensors.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
     if others or not tensors:
-        raise WeightsError(f"{path}: 'model' has entries that are no tensors: {', '.join(others) or 'none at all'}")
+        raise WeightsError(f"{path}: '{key}' has entries that are no tensors: {', '.join(others) or 'none at all'}")
     broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise WeightsError(f"{path}: tensors with values that are not finite: {', '.join(sorted(broken))}")
@@ -271,7 +279,7 @@ def _version(file_sha256: str, network: E2FormerConfig, heads: tuple[CardHead, .
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _install(card: Card, content: bytes) -> Path:
+def install(card: Card, content: bytes) -> Path:
     """The folder of new weights, wholly there or not at all."""
     home = weights_home()
     folder, part = home / folder_name(card), home / f".{folder_name(card)}.part"

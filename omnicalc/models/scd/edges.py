@@ -68,7 +68,8 @@ def edges_of(
     """The edges of ``graph`` within ``cutoff``, truncated as the release does when ``max_neighbors`` is given.
 
     Truncation (general builder of the release): a target atom with more than M = ``max_neighbors`` neighbours keeps
-    those with q <= q_M + 0.01 Å^2, q being the sorted squared distances counted from 0; so M + 1 at least.
+    those with q <= q_M + 0.01 Å^2, q being the sorted squared distances counted from 0; so M + 1 at least. The release
+    keeps pairs at exactly the cutoff, our neighbour lists do not.
 
     Raises:
         InputError: ``refuse_more_pairs`` (molecular builder of the release) and more than M N pairs in the batch.

@@ -50,8 +50,7 @@ class SCD(nn.Module):
 
     @property
     def cutoff(self) -> float:
-        """Radius of the neighbour list, Å. The released builder keeps pairs at exactly its cutoff, lists do not."""
-        return self.config.cutoff if self.config.max_neighbors is None else self.config.cutoff * (1 + 1e-12)
+        return self.config.cutoff
 
     @property
     def conservative(self) -> bool:

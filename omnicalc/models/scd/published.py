@@ -59,19 +59,21 @@ _DEFAULTS = {  # of the release, for settings that its config files leave out
 }  # fmt: skip
 
 
-def from_published(config: dict, tensors: dict[str, Tensor]) -> SCD:
+def from_published(config: dict, tensors: dict[str, Tensor], *, energies: bool = True) -> SCD:
     """The network of published settings and tensors, in float64 until cast.
 
     ``config`` holds the settings of a released model file, ``model`` (CET, ET or CFrad) among them, either flat or
     with the others under ``model_kwargs``; ``detach_modulation`` may be added (false: exact gradient). ``tensors``
-    is a state dict by released names, with or without the training checkpoint's prefix ``model.``.
+    is a state dict by released names, with or without the training checkpoint's prefix ``model.``. ``energies`` false:
+    pretrained only, so the network refuses to give energies.
 
     Raises:
         WeightsError: unsupported settings, or missing, unexpected and mis-shaped tensors (all of them named).
     """
     tensors = without_prefix(tensors)
     references = tensors.get("prior_model.0.atomref.weight")
-    model = SCD(translate(config, reference_rows=None if references is None else len(references))).double()
+    rows = None if references is None else len(references)
+    model = SCD(translate(config, reference_rows=rows, energies=energies)).double()
     state = {re.sub(r"^scalar_head\.", f"scalar_heads.{HEAD}.", key): value for key, value in tensors.items()}
     problems = _misfits(state, model.state_dict())
     if problems:

@@ -1,0 +1,126 @@
+"""From a published SCD training checkpoint (``last.ckpt``) to a weights folder under a name of ours, once.
+
+The checkpoint holds the network's tensors in ``state_dict`` under ``model.`` and its settings, as far as they were
+recorded, in ``hyper_parameters``; copies under ``ema_model.`` were never trained and are dropped. Both published ones
+(``ct-scd-pcq``, ``ct-scd-amp``) are pretrained only: they give embeddings and denoising, and no energies.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from omnicalc.card import Card, CardHead
+from omnicalc.errors import WeightsError
+from omnicalc.files import sha256_of
+from omnicalc.models.scd.published import HEAD, from_published, without_prefix
+from omnicalc.published_weights import (
+    Imported,
+    checked_tensors,
+    free_name,
+    install,
+    read_config,
+    read_container,
+)
+
+LICENCE = "MIT (as the repository of the code says)"
+CITATION = ("Perez et al., Self-Conditioned Denoising for Atomistic Representation Learning (2026), arXiv:2603.17196",)
+_FLAGS = {  # of the published model files, which a checkpoint may not repeat
+    "scd": {"model": "CET", "vec_prenorm": True, "inv_post_norm": True, "vec_post_norm": False,
+            "layernorm_on_vec": False, "num_heads": 8},
+    "scd_small": {"model": "CET", "vec_prenorm": True, "inv_post_norm": True, "vec_post_norm": False,
+                  "layernorm_on_vec": True, "num_heads": 8},
+}  # fmt: skip
+_SETTINGS = (
+    "model", "num_heads", "rbf_type", "trainable_rbf", "cutoff_upper", "cutoff_lower", "max_num_neighbors",
+    "distance_influence", "activation", "derivative", "layernorm_on_vec", "p_dropcond", "p_droppath", "inv_post_norm",
+    "vec_post_norm", "vec_prenorm", "emb_agg", "head_agg", "vector_cutoff", "add_head_to_pred",
+)  # fmt: skip
+
+
+def import_scd(file: Path, name: str, config_file: Path | None = None) -> Imported:
+    """Convert a published checkpoint into installed weights ``name`` ("name:tag").
+
+    ``config_file``: a published model file (``scd.yaml``) whose settings come before those of the checkpoint.
+
+    Raises:
+        WeightsError: a name that is taken, a file that is no such checkpoint, tensors that do not fit the settings.
+        InputError: files that are not there, or a weights folder that cannot be written to.
+    """
+    wanted, tag = free_name(name, smooth=False)
+    container = read_container(file)
+    if not isinstance(container, dict) or not isinstance(container.get("state_dict"), dict):
+        raise WeightsError(f"{file}: not a published SCD checkpoint: 'state_dict' with the tensors is needed")
+    every = checked_tensors(container["state_dict"], "state_dict", file)
+    tensors = without_prefix(every)
+    if not any(key.startswith("rep_model.") for key in tensors):
+        raise WeightsError(f"{file}: 'state_dict' holds no tensors under model.rep_model, so it is no SCD checkpoint")
+    given = {} if config_file is None else read_config(config_file)
+    settings = _settings(container.get("hyper_parameters") or {}, given, tensors, file)
+    model = from_published(settings, tensors, energies=False)
+    content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
+    origin = {
+        "source": "published SCD checkpoint, converted; not trained here. Pretrained only: no energies",
+        "file": file.name,
+        "file_sha256": sha256_of(file),
+        "global_step": int(container.get("global_step", -1)),
+        "epoch": int(container.get("epoch", -1)),
+    }
+    facts = json.dumps([origin["file_sha256"], model.config.to_dict()], sort_keys=True)
+    card = Card(
+        name=wanted,
+        tag=tag,
+        version=hashlib.sha256(facts.encode()).hexdigest()[:8],
+        family="scd",
+        summary=f"published SCD checkpoint {file.name}: pretrained only, gives embeddings and denoising, no energies",
+        conservative=model.conservative,
+        cutoff=model.config.cutoff,
+        dtype="float32",
+        sha256=hashlib.sha256(content).hexdigest(),
+        licence=LICENCE,
+        citation=CITATION,
+        charges=(0,),
+        spins="ignored",
+        config=model.config.to_dict(),
+        heads=(_untrained_head(model.config.rows),),
+        training=origin,
+        accuracy={},
+    )
+    dropped = tuple(sorted(set(every) - {f"model.{key}" for key in tensors} - set(tensors)))
+    return Imported(folder=install(card, content), card=card, dropped=dropped, rebuilt=0, changes=(), jumps=())
+
+
+def _settings(recorded: dict, given: dict, tensors: dict[str, Tensor], file: Path) -> dict:
+    """Published settings: sizes from the tensors, flags from the model file, the checkpoint, or the published ones."""
+    sizes = _sizes(tensors, file)
+    flags = _FLAGS["scd_small" if sizes["emb_dim"] == 128 else "scd"]
+    if isinstance(recorded.get("model_config"), str):
+        flags = _FLAGS.get(Path(recorded["model_config"]).stem, flags)
+    known = {key: recorded[key] for key in _SETTINGS if recorded.get(key) is not None}
+    named = {key: given[key] for key in _SETTINGS if given.get(key) is not None}
+    return {**flags, **known, **named, **sizes}
+
+
+def _sizes(tensors: dict[str, Tensor], file: Path) -> dict:
+    try:
+        rows, channels = tensors["rep_model.embedding.weight"].shape
+        basis = tensors["rep_model.attention_layers.0.dk_proj.weight"].shape[1]
+    except KeyError as error:
+        raise WeightsError(f"{file}: the tensor {error.args[0]} is missing, so this is no CT checkpoint") from None
+    layers = {key.split(".")[2] for key in tensors if key.startswith("rep_model.attention_layers.")}
+    return {"emb_dim": channels, "num_layers": len(layers), "num_rbf": basis, "max_z": rows}
+
+
+def _untrained_head(rows: int) -> CardHead:
+    from ase.data import chemical_symbols
+
+    return CardHead(
+        name=HEAD,
+        level_of_theory="none: never trained",
+        elements=tuple(chemical_symbols[1:rows]),
+        reference_source="none",
+        data="pretrained on geometries alone",
+        reference=dict.fromkeys(chemical_symbols[1:rows], 0.0),
+    )

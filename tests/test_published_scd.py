@@ -1,0 +1,107 @@
+"""Import of published SCD checkpoints: settings from the file, energies refused, embeddings those of the release."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from safetensors.torch import load_file
+
+from omnicalc import OmniCalc, SCDCalculator, denoise, embed, load_potential
+from omnicalc.errors import InputError, WeightsError
+from omnicalc.weights_home import weights_home
+from tests.command import omnicalc
+from tests.conftest import GOLDEN
+
+CASE = GOLDEN / "scd" / "ct_molecules"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
+
+
+def checkpoint(path, **changes):
+    """A training checkpoint as the release writes it, of the golden case's network."""
+    tensors = load_file(CASE / "weights.safetensors")
+    state = {f"model.{k}": v for k, v in tensors.items()} | {f"ema_model.{k}": v + 1 for k, v in tensors.items()}
+    settings = json.loads((CASE / "config.json").read_text())["model_kwargs"]
+    content = {
+        "state_dict": state,
+        "hyper_parameters": {**settings, "model": "CET", "lr": 5e-4, "model_config": "configs/model_configs/scd.yaml"},
+        "epoch": 3,
+        "global_step": 800,
+        **changes,
+    }
+    torch.save(content, path)
+    return path
+
+
+def structures() -> list[Atoms]:
+    given = np.load(CASE / "input.npz")
+    parts = [given["batch"] == k for k in range(len(given["natoms"]))]
+    return [Atoms(given["z"][p], given["pos"][p]) for p in parts]
+
+
+def test_import_embed_and_refusal(tmp_path):
+    file = checkpoint(tmp_path / "last.ckpt")
+    omnicalc("models", "import", file, "--as", "scd:pcq")
+    potential = load_potential("scd:pcq", dtype="float64")
+    wanted = np.load(CASE / "output.npz")
+    assert np.abs(embed(structures(), potential) - wanted["f64_uncond_mol_emb"]).max() < 1e-9
+    assert np.abs(embed(structures(), "scd:pcq") - wanted["f64_uncond_mol_emb"]).max() < 1e-4
+    again = embed(structures(), potential, conditioned=True)
+    assert np.abs(again - wanted["f64_selfcond_mol_emb"]).max() < 1e-9
+    for refuse in (
+        lambda: SCDCalculator("scd:pcq").get_potential_energy(molecule("H2O")),
+        lambda: OmniCalc(potential).get_forces(molecule("H2O")),
+        lambda: omnicalc("sp", "examples/water.xyz", "--model", "scd:pcq"),
+        lambda: omnicalc("md", "examples/water.xyz", "--model", "scd:pcq", "--steps", "1", "--out", tmp_path / "run"),
+    ):
+        with pytest.raises(InputError, match="pretrained only"):
+            refuse()
+    assert not (tmp_path / "run").exists()
+
+
+def test_denoise_takes_predicted_noise_off(tmp_path):
+    omnicalc("models", "import", checkpoint(tmp_path / "last.ckpt"), "--as", "scd:pcq")
+    potential = load_potential("scd:pcq", dtype="float64")
+    frames, normalizer = structures(), potential.model.noise_normalizer
+    predicted = torch.from_numpy(np.load(CASE / "output.npz")["f64_uncond_noise_pred"])
+    wanted = normalizer.displacement(predicted).numpy()
+    cleaned = denoise(frames, potential)
+    moved = np.concatenate([a.positions - b.positions for a, b in zip(frames, cleaned, strict=True)])
+    assert np.abs(moved - wanted).max() < 1e-9
+    assert denoise(frames[0], potential, steps=2).positions.shape == frames[0].positions.shape
+    assert np.abs(denoise(frames[0], potential, steps=2).positions - cleaned[0].positions).max() > 0
+
+
+def test_settings_without_a_record_are_the_published_ones(tmp_path):
+    """Sizes come from the tensors; the heads' number, which leaves no trace there, from the published files."""
+    file = checkpoint(tmp_path / "last.ckpt", hyper_parameters={"model_config": "configs/model_configs/scd.yaml"})
+    omnicalc("models", "import", file, "--as", "scd:other")
+    config = load_potential("scd:other").model.config
+    assert (config.attention_heads, config.layers, config.channels, config.vector_prenorm) == (8, 3, 24, "component")
+    assert not config.final_whitening and config.max_neighbors == 32
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"state_dict": {}}, "no tensors|none at all"),
+        ({"state_dict": {"model.head": torch.ones(1)}}, "no SCD checkpoint"),
+        ({"hyper_parameters": {"model": "CFrad"}}, "do not fit"),
+    ],
+)
+def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
+    file = checkpoint(tmp_path / "last.ckpt", **changes)
+    with pytest.raises(WeightsError, match=message):
+        omnicalc("models", "import", file, "--as", "scd:pcq")
+    assert not weights_home().exists() or not list(weights_home().iterdir())
+
+
+def test_embedding_needs_the_heads():
+    with pytest.raises(InputError, match="no embedding"):
+        embed(molecule("H2O"), "ubio-s3")
