@@ -64,7 +64,7 @@ def pair_features(
 def envelope(r: Tensor, cutoff: float | Tensor) -> Tensor:
     """1 - 10 u^3 + 15 u^4 - 6 u^5 of u = r / cutoff, 0 beyond; its first two derivatives are continuous."""
     u = (r / cutoff).clamp(max=1.0)
-    return 1 - u**3 * (10 - u * (15 - 6 * u))
+    return (1 - u) ** 3 * (1 + u * (3 + 6 * u))  # the same, but never below 0 by rounding
 
 
 def cosines(delta: Tensor, keep: Tensor) -> Tensor:
