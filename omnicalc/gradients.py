@@ -60,7 +60,8 @@ class PositionGeometry:
         positions = torch.einsum("na,nab->nb", self.positions, stretch[systems.system])
         vectors = self.neighbors.vectors(positions, cell, systems.system)
         sums = positions.new_zeros(systems.n_systems, 3).index_add(0, systems.system, positions)
-        centred = positions - (sums / systems.counts[:, None])[systems.system]
+        centroids = sums / systems.counts[:, None]
+        centred = positions - centroids[systems.system]
         return Graph.build(
             systems,
             self.neighbors,
@@ -68,6 +69,7 @@ class PositionGeometry:
             head,
             positions=centred.to(self.dtype),
             cell=cell.to(self.dtype),
+            origin=centroids.detach(),
         )
 
     def derivatives(

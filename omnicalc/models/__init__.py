@@ -5,6 +5,7 @@ from importlib import import_module
 from omnicalc.errors import WeightsError
 
 _FAMILIES = {
+    "allscaip": "omnicalc.models.allscaip",
     "e2former": "omnicalc.models.e2former",
     "omnimol": "omnicalc.models.omnimol",
     "scd": "omnicalc.models.scd",

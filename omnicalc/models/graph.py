@@ -1,8 +1,8 @@
 """What every model sees of a batch of structures (atoms, heads, dense neighbours with edge vectors) and gives back.
 
 Most models need no more. One that looks at positions beyond its neighbours (all pairs of a molecule, say) declares
-``uses_positions = True`` and finds ``positions``, ``cell`` and ``pbc`` filled; forces and stress then come from
-them (:mod:`omnicalc.gradients`).
+``uses_positions = True`` and finds ``positions``, ``origin``, ``cell`` and ``pbc`` filled; forces and stress then come
+from them (:mod:`omnicalc.gradients`).
 """
 
 from dataclasses import dataclass, replace
@@ -37,6 +37,7 @@ class Graph:
     positions: Tensor | None = None  # (N, 3) Å, from the centroid of each structure; as they are, not wrapped
     cell: Tensor | None = None  # (S, 3, 3) Å, zeros where there is none
     pbc: Tensor | None = None  # (S, 3) bool
+    origin: Tensor | None = None  # (S, 3) float64 Å, the centroids that positions count from; no gradient
 
     @classmethod
     def build(
@@ -48,9 +49,10 @@ class Graph:
         *,
         positions: Tensor | None = None,
         cell: Tensor | None = None,
+        origin: Tensor | None = None,
     ) -> "Graph":
         """Graph on the edge ``vectors`` (N, K, 3), already in the dtype of the model, as are ``positions`` and
-        ``cell`` if given.
+        ``cell`` if given; ``origin`` is float64.
         """
         return cls(
             numbers=systems.numbers,
@@ -66,6 +68,7 @@ class Graph:
             positions=positions,
             cell=cell,
             pbc=None if positions is None else systems.pbc,
+            origin=origin,
         )
 
     @cached_property

@@ -1,10 +1,9 @@
 """What an evaluation will need: all-to-all attention keeps every layer's N x N logits, so size has a hard end."""
 
-import os
-
 import torch
 
 from omnicalc.errors import InputError
+from omnicalc.models.free_memory import free_memory
 from omnicalc.models.omnimol.config import OmnimolConfig
 
 _COPIES = 3.0  # arrays of the size of the logits that a layer keeps for its gradient: logits, weights, their slopes
@@ -47,15 +46,3 @@ def check_memory(config: OmnimolConfig, n_systems: int, width: int, dtype: torch
         f"GiB may be used; about {fits} atoms in one molecule fit. Take a smaller molecule or batch, float32, or a "
         "model with a cutoff (omnicalc models)"
     )
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that can still be allocated on a device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):  # not Linux: all there is
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
