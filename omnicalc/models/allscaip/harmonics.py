@@ -55,7 +55,7 @@ def _K(l: int, m: int) -> float:  # noqa: N802 (the formula's letter)
 
 
 def legendre(cosine: Tensor, square: Tensor, degrees: int) -> list[Tensor]:
-    """P_0 to P_(degrees - 1) of u·v, each of the shape of ``cosine``; ``square`` = |u|² |v|² is 1, or 0 at zero vectors.
+    """P_0 to P_(degrees - 1) of u·v, each shaped as ``cosine``; ``square`` = |u|² |v|², 1 or (of a zero vector) 0.
 
     Equals Y_l(u)·Y_l(v) / (2l + 1): at a zero vector 1 for l = 0 and 0 for the others.
     """
