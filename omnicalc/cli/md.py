@@ -3,7 +3,7 @@
 import secrets
 import shlex
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import click
@@ -155,6 +155,11 @@ class Ramp(click.ParamType):
     help=f"Steps between restart files. [default: {Settings.restart_interval}]",
 )
 @click.option("--seed", type=int, help="Seed of velocities and noise. [default: drawn and printed]")
+@click.option(
+    "--replicas",
+    type=int,
+    help="Copies with the seeds SEED, SEED+1, ..., computed as one batch, each in a folder of its own inside --out.",
+)
 @click.option("--out", type=Folder(), help="Folder of the run. [default: <structure>_md]")
 @click.option(
     "--resume", is_flag=True, help="Go on with the run in the folder; with a larger --steps, extend it."
@@ -177,7 +182,9 @@ class Ramp(click.ParamType):
     "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
 )
 @click.option("--threads", type=int, help="Threads for tensor arithmetic. [default: PyTorch's own choice]")
-def command(structure: Path, out: Path | None, resume: bool, threads: int | None, **given) -> None:
+def command(
+    structure: Path, out: Path | None, resume: bool, threads: int | None, replicas: int | None, **given
+) -> None:
     """Run molecular dynamics of STRUCTURE (any file that ASE reads, its last frame).
 
     \b
@@ -198,9 +205,11 @@ def command(structure: Path, out: Path | None, resume: bool, threads: int | None
     folder = RunFolder(out if out is not None else Path(f"{structure.stem}_md"))
     stored = folder.read_record() if resume else folder.check_free()
     settings, drawn = _settings(given, stored, folder)
+    if stored is not None and replicas is None:
+        replicas = stored.get("replicas")
     with _threads(threads):
-        result = _run(structure, folder, settings, given, stored, resume, drawn)
-    _closing_words(structure, out, folder, settings, result, all(folder.read_record()["structure"]["pbc"]))
+        result = _run(structure, folder, settings, given, stored, resume, drawn, replicas)
+    _closing_words(structure, out, folder, settings, result, all(folder.read_record()["structure"]["pbc"]), replicas)
     if result.signal is not None and not result.finished:
         raise SystemExit(128 + result.signal)  # as the shell reports a process ended by this signal
 
@@ -254,8 +263,19 @@ def _given_settings(given: dict) -> dict:
 
 
 def _run(
-    structure: Path, folder, settings: Settings, given: dict, stored: dict | None, resume: bool, drawn: bool
+    structure: Path,
+    folder,
+    settings: Settings,
+    given: dict,
+    stored: dict | None,
+    resume: bool,
+    drawn: bool,
+    replicas: int | None,
 ):
+    from omnicalc.md.replicas import check_count, run_replicas
+
+    if replicas is not None:
+        check_count(replicas, settings)
     wanted = _wanted(given, stored)
     atoms = _read(structure, wanted)
     if stored is not None:
@@ -281,9 +301,13 @@ def _run(
     )
 
     def announce():
-        _header(potential, job, settings, folder, given, drawn=drawn, resumed=stored is not None)
+        _header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
 
-    return run(job, settings, folder, resume=resume, progress=for_stream(), say=click.echo, announce=announce)
+    how = {"resume": resume, "progress": for_stream(), "say": click.echo, "announce": announce}
+    if replicas is None:
+        return run(job, settings, folder, **how)
+    results = run_replicas(job, settings, folder, replicas, **how)
+    return replace(results[0], steps_per_s=sum(result.steps_per_s for result in results))
 
 
 def _check_same_sources(atoms, wanted: dict, stored: dict, folder) -> None:
@@ -353,7 +377,9 @@ def _threads(number: int | None):
         torch.set_num_threads(before)
 
 
-def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: bool, resumed: bool) -> None:
+def _header(
+    potential, job, settings: Settings, folder, given: dict, replicas: int | None, *, drawn: bool, resumed: bool
+) -> None:
     """What is about to run, before anything is written."""
     from omnicalc.md.dynamics import Dynamics
     from omnicalc.md.initial import given_velocities
@@ -383,6 +409,7 @@ def _header(potential, job, settings: Settings, folder, given: dict, *, drawn: b
         "atoms": _atoms(settings, dynamics),
         "run": f"{settings.steps} steps of {settings.timestep_fs:g} fs, "
         f"a frame every {settings.interval} steps",
+        "replicas": f"{replicas}, with seeds from the one below on, as one batch" if replicas else "",
         "seed": f"{settings.seed}{' (drawn)' if drawn else ''}",
         "folder": f"{folder.path}",
     }
@@ -453,7 +480,9 @@ def _atoms(settings: Settings, dynamics) -> str:
     return "; ".join(parts)
 
 
-def _closing_words(structure: Path, out: Path | None, folder, settings: Settings, result, periodic: bool) -> None:
+def _closing_words(
+    structure: Path, out: Path | None, folder, settings: Settings, result, periodic: bool, replicas: int | None
+) -> None:
     again = (
         f"omnicalc md {shlex.quote(str(structure))}"
         + (f" --out {shlex.quote(str(out))}" if out else "")
@@ -466,9 +495,32 @@ def _closing_words(structure: Path, out: Path | None, folder, settings: Settings
         )
         return
     ps = settings.steps * settings.timestep_fs / 1000
+    copies = f"{replicas} replicas of " if replicas else ""
+    together = " together" if replicas else ""
     click.echo(
-        f"done: {result.step} steps, {ps:g} ps, {result.steps_per_s:.1f} steps/s; results in {folder.path}"
+        f"done: {copies}{result.step} steps, {ps:g} ps, {result.steps_per_s:.1f} steps/s{together}; results in "
+        f"{folder.path}"
     )
+    if replicas:
+        folder = _first_replica(folder, replicas)
     if periodic:  # g(r) needs a density
         click.echo(f"next:\n  omnicalc analyze rdf {shlex.quote(str(folder.trajectory))}")
     click.echo(f"to go on with this run:\n  {again} --steps {10 * settings.steps}")
+
+
+def _first_replica(folder, replicas: int):
+    """Folder of the first replica, after what the table in the folder of all of them says."""
+    import csv
+
+    from omnicalc.md.folder import RunFolder
+    from omnicalc.md.replicas import replica_folder
+
+    with (folder.path / "replicas.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name, unit in (("potential_eV", "eV"), ("temperature_K", "K")):
+        values = [float(row[name]) for row in rows]
+        mean = sum(values) / len(values)
+        if len(values) > 1:
+            error = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
+            click.echo(f"mean {name.rpartition('_')[0]} of the second half: {mean:.6g} +- {error:.2g} {unit}")
+    return RunFolder(replica_folder(folder.path, 0, replicas))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from omnicalc.md.guards import Guards
 
 LOG_COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
+_DRAWING = threading.Lock()  # matplotlib's caches serve one thread at a time
 TIMING_HEADER = "utc,step,elapsed_s,steps_per_s,ns_per_day\n"
 
 
@@ -54,9 +56,9 @@ class Loop:
         self.start_eV: float | None = None  # total energy at step 0, as the log has it
         self._measure(state)
 
-    def go(self, progress: Silent) -> Result:
+    def go(self, progress: Silent, wish: StopWish | None = None) -> Result:
         """Run to the end, to a signal, or to a :class:`RunError`; the last good state is saved each time."""
-        with ExitStack() as stack, StopWish() as wish:
+        with ExitStack() as stack, wish or StopWish() as wish:
             self._open(stack)
             self.speed = Speed(self.state.step, self.settings.steps, self.settings.timestep_fs)
             progress.start(self.state.step, self.settings.steps, self.settings.timestep_fs)
@@ -175,15 +177,16 @@ class Loop:
 
     def _draw(self) -> None:
         folder, settings = self.folder, self.settings
-        plots.draw(
-            folder.log,
-            folder.energy_plot,
-            folder.temperature_plot,
-            n_atoms=len(self.job.atoms),
-            bath=(lambda step: settings.at(step)[0]) if settings.has_bath else None,
-        )
-        if self.moving_cell:
-            plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
+        with _DRAWING:
+            plots.draw(
+                folder.log,
+                folder.energy_plot,
+                folder.temperature_plot,
+                n_atoms=len(self.job.atoms),
+                bath=(lambda step: settings.at(step)[0]) if settings.has_bath else None,
+            )
+            if self.moving_cell:
+                plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
 
 
 def _first_total(folder: RunFolder) -> float:

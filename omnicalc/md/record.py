@@ -112,13 +112,15 @@ def _said_of(old: Mapping, key: str) -> str:
 
 
 def _identity(record: Mapping) -> dict[str, object]:
-    fields = {f"settings.{k}": v for k, v in record["settings"].items() if k not in MAY_CHANGE}
+    settings = asdict(Settings()) | record["settings"]  # what an older version did not know, it had as it is by default
+    fields = {f"settings.{k}": v for k, v in settings.items() if k not in MAY_CHANGE}
     fields["structure.sha256"] = record["structure"].get("sha256")
+    fields["run.replicas"] = record.get("replicas")
     return fields | {
         f"model.{k}": record["model"].get(k) for k in ("sha256", "head", "dtype", "device", "skin")
     }
 
 
 def _short(value: object) -> str:
-    text = "unknown" if value is None else str(value)
+    text = "none" if value is None else str(value)
     return text[:12] if len(text) == 64 else text

@@ -118,3 +118,14 @@ def load(path: Path, device: torch.device | str, usable: Callable[[Restart], boo
                 os.replace(candidate, path)
             return restart
     return None
+
+
+def steps(path: Path, device: torch.device | str = "cpu") -> set[int]:
+    """Steps of the whole restart files at ``path`` and before it."""
+    found = set()
+    for candidate in (path, previous(path)):
+        try:
+            found.add(Restart.read(candidate, device).state.step)
+        except RunError:
+            continue
+    return found

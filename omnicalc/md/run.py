@@ -24,6 +24,7 @@ from omnicalc.md.progress import Silent
 from omnicalc.md.restart import Restart
 from omnicalc.md.settings import Settings
 from omnicalc.md.trajectory import whole_frames
+from omnicalc.signals import StopWish
 
 
 def run(
@@ -35,10 +36,13 @@ def run(
     progress: Silent | None = None,
     say: Callable[[str], None] = lambda text: None,
     announce: Callable[[], None] = lambda: None,
+    wish: StopWish | None = None,
+    up_to: int | None = None,
 ) -> Result:
     """Run molecular dynamics in ``folder``, or go on with the run there; ``say`` gets lines for the user.
 
-    ``announce`` is called once, when everything is found to fit, before anything is written.
+    ``announce`` is called once, when everything is found to fit, before anything is written. ``wish``: what is asked
+    whether to stop; None: signals to this process. ``up_to``: go on from no later step than this.
 
     Raises :class:`InputError` before anything is written when settings, folder and resumed run do not fit,
     and :class:`RunError` when the run has to stop, its last good state saved.
@@ -52,7 +56,7 @@ def run(
     new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom)
     if old is not None:
         with folder.locked():
-            return _go_on(dynamics, folder, old, new, progress, say, announce)
+            return _go_on(dynamics, folder, old, new, progress, say, announce, wish, up_to)
     folder.check_free()
     guards = Guards(settings, job.atoms, folder.path, say)
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
@@ -63,7 +67,7 @@ def run(
     with folder.locked():
         folder.check_free()  # again, now that no other process can start here
         folder.write_record(new)
-        return Loop(dynamics, guards, folder, state).go(progress)
+        return Loop(dynamics, guards, folder, state).go(progress, wish)
 
 
 def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
@@ -93,10 +97,12 @@ def _go_on(
     progress: Silent,
     say: Callable[[str], None],
     announce: Callable[[], None],
+    wish: StopWish | None,
+    up_to: int | None,
 ) -> Result:
     job, settings = dynamics.job, dynamics.settings
     guards = Guards(settings, job.atoms, folder.path, say)
-    last = _last_restart(job, folder)
+    last = _last_restart(job, folder, up_to)
     check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
     if last is None:  # killed before the first restart file; the first frame comes again
         state = initial_state(job.atoms, dynamics, settings, guards, job.device)
@@ -117,18 +123,22 @@ def _go_on(
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
     folder.write_record(old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]})
-    return Loop(dynamics, guards, folder, state, last).go(progress)
+    return Loop(dynamics, guards, folder, state, last).go(progress, wish)
 
 
-def _last_restart(job: Job, folder: RunFolder) -> Restart | None:
-    """The newest restart file that is whole and whose frames and lines are there.
+def _last_restart(job: Job, folder: RunFolder, up_to: int | None = None) -> Restart | None:
+    """The newest restart file, of a step up to ``up_to``, that is whole and whose frames and lines are there.
 
     None when the run was killed before its first restart file, so that nothing is lost by starting over.
     Raises :class:`RunError` when there are restart files or frames, but none that fit together.
     """
     frames = whole_frames(folder.trajectory, len(job.atoms), bool(job.atoms.pbc.any()))
     log_bytes = folder.log.stat().st_size if folder.log.exists() else 0
-    last = restart.load(folder.restart, job.device, lambda r: r.frames <= frames and r.log_bytes <= log_bytes)
+
+    def usable(r: Restart) -> bool:
+        return r.frames <= frames and r.log_bytes <= log_bytes and (up_to is None or r.state.step <= up_to)
+
+    last = restart.load(folder.restart, job.device, usable)
     anything = frames > 1 or folder.restart.exists() or restart.previous(folder.restart).exists()
     if last is None and anything:
         raise RunError(

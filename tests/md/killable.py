@@ -3,7 +3,7 @@
 Torch is loaded once, a child starts in milliseconds. Reads one JSON request per line, answers with the
 child's process id, then with its exit status. A request holds ``out`` and Settings; ``resume``; ``die_at``:
 die of SIGKILL at the n-th operation on files, the half of a write done; ``limit``: file size limit in bytes;
-``forget``: the wrong variants, whose restart has lost one variable of the state.
+``forget``: the wrong variants, whose restart has lost one variable of the state; ``replicas``: so many copies.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from omnicalc.errors import OmniCalcError
 from omnicalc.md import loop
 from omnicalc.md.folder import RunFolder
+from omnicalc.md.replicas import run_replicas
 from omnicalc.md.restart import Restart
 from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
@@ -82,7 +83,10 @@ def child(request: dict) -> int:
     if count := request.pop("die_at", None):
         die_at(count)
     try:
-        result = run(toy.pairs_job(), Settings(**request), folder, resume=resume)
+        if count := request.pop("replicas", None):
+            result = run_replicas(toy.pairs_job(), Settings(**request), folder, count, resume=resume)[0]
+        else:
+            result = run(toy.pairs_job(), Settings(**request), folder, resume=resume)
     except OmniCalcError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2

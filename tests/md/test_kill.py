@@ -53,6 +53,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
         "barostat_interval": 2,
     },
     "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc"},
+    "replicas": {"replicas": 3, "ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
 }
 MEDIUM = LONG | {"steps": 30}
 SHORT = LONG | {"steps": 6, "interval": 2, "restart_interval": 3}
@@ -112,7 +113,8 @@ def reference(runner, tmp_path_factory):
 
 
 def result_of(out: Path) -> tuple[bytes, ...]:
-    files = (out / name for name in ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc"))
+    names = ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc")
+    files = (folder / name for folder in (out, *sorted(out.glob("replica_*"))) for name in names)
     return tuple(file.read_bytes() for file in files if file.exists())
 
 
