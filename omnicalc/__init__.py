@@ -11,6 +11,7 @@ _LAZY = {
     "OmniCalc": "omnicalc.calculator",
     "E2FormerCalculator": "omnicalc.calculator",
     "SCDCalculator": "omnicalc.calculator",
+    "OmnimolCalculator": "omnicalc.calculator",
     "embed": "omnicalc.embedding",
     "denoise": "omnicalc.embedding",
     "load_potential": "omnicalc.registry",

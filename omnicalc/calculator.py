@@ -197,6 +197,44 @@ class SCDCalculator(OmniCalc):
     family = "scd"
 
 
+class OmnimolCalculator(OmniCalc):
+    """:class:`OmniCalc` for OMNIMOL weights only, with the options of its direct forces; others are refused.
+
+    Molecules only: periodic structures are refused with an InputError. Direct forces are no gradient of the energy,
+    so they conserve no energy, and they and the energy depend on the orientation.
+    """
+
+    family = "omnimol"
+
+    def __init__(
+        self,
+        model: str | Path | Potential = "omnimol",
+        *,
+        remove_net_force: bool | None = None,
+        remove_torque: bool | None = None,
+        rotations: int | None = None,
+        **settings,
+    ):
+        """
+        Args:
+            remove_net_force: take the mean off direct forces; None: as the weights say.
+            remove_torque: take the torque off direct forces.
+            rotations: average over 1, 4, 12 or 24 rotations of a cube, which costs as many evaluations.
+            settings: those of :class:`OmniCalc`.
+
+        The three options stay with a loaded potential that is given as ``model``.
+
+        Raises:
+            InputError: weights of another family, or options of direct forces for weights that have none.
+        """
+        super().__init__(model, **settings)
+        options = {"remove_net_force": remove_net_force, "remove_torque": remove_torque, "rotations": rotations}
+        options = {key: value for key, value in options.items() if value is not None}
+        if options:
+            self.potential.model.set_options(**options)
+            self.parameters.update(options)
+
+
 def _potential(
     model: str | Path | Potential, device: str | torch.device, dtype: str | torch.dtype
 ) -> Potential:

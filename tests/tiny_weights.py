@@ -24,8 +24,10 @@ def write_weights(
     spins="ignored",
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
+    family: str = "e2former",
+    settings: dict | None = None,
 ) -> Card:
-    """Write ``model.safetensors`` and ``card.toml`` into ``folder``; the card."""
+    """Write ``model.safetensors`` and ``card.toml`` into ``folder``; the card. ``settings``: of another family."""
     elements = sorted({atomic_numbers[s] for symbols in heads.values() for s in symbols})
     config = {
         "heads": list(heads),
@@ -41,9 +43,10 @@ def write_weights(
         "radial_width": 4,
         "values": ["first-order"],
     }
+    config = config if settings is None else {"heads": list(heads), **settings}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model("e2former", config)
+        model = build_model(family, config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     content = save({key: tensor.to(dtype) for key, tensor in model.state_dict().items()})
@@ -51,17 +54,17 @@ def write_weights(
         name=name,
         tag=tag,
         version=version,
-        family="e2former",
+        family=family,
         summary="untrained, for tests",
-        conservative=True,
-        cutoff=3.0,
+        conservative=model.conservative,
+        cutoff=model.cutoff,
         dtype=str(dtype).removeprefix("torch."),
         sha256=hashlib.sha256(content).hexdigest(),
         licence="MIT",
         citation=("nobody, nowhere",),
         charges=charges,
         spins=spins,
-        config=config,
+        config=model.config.to_dict(),
         heads=tuple(
             CardHead(
                 name=head,

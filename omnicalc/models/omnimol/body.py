@@ -56,7 +56,8 @@ class MoleculeBody(Trunk):
         else:
             self.add_embed = nn.Sequential(MLP(2, hidden, d, bias=False))
         self.pair_scalar = PairScalar(d, 2 * d)
-        self.local_pair_scalar = self.pair_scalar if config.shared_pair_scalar else PairScalar(d, 2 * d)
+        if not config.shared_pair_scalar:
+            self.local_pair_scalar = PairScalar(d, 2 * d)
         self.local_physics = LocalBlock(
             config.n_local_features, d, hidden, heads, config.local_layers, **config.drops
         )
@@ -145,12 +146,13 @@ class MoleculeBody(Trunk):
         n, k = index.shape
         if k == 0:
             return torch.zeros_like(identity)
-        left, right = self.local_pair_scalar.halves(identity)
+        scalar = self.pair_scalar if self.config.shared_pair_scalar else self.local_pair_scalar
+        left, right = scalar.halves(identity)
 
         def centres(part: slice) -> Tensor:
             near, real = index[part], keep[part]
             delta = positions[part].unsqueeze(1) - positions[near]
-            g = self.local_pair_scalar.join(left[part].unsqueeze(1), right[near])
+            g = scalar.join(left[part].unsqueeze(1), right[near])
             return self._local_rows(self.features(delta, real, g), delta, real)
 
         return in_chunks(centres, n, self.config.pair_chunk // k, dim=0)

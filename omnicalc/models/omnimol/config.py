@@ -85,6 +85,9 @@ class OmnimolConfig:
             if getattr(self, key) not in allowed:
                 choices = ", ".join(map(str, allowed))
                 raise WeightsError(f"{key} = {getattr(self, key)!r} is not supported; choose one of: {choices}")
+        for key in (f.name for f in fields(self) if f.type is bool):
+            if type(getattr(self, key)) is not bool:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; true or false is needed")
         if not self.heads:
             raise WeightsError("heads is empty; the name of at least one level of theory is needed")
         if self.width % self.attention_heads:

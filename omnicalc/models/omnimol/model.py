@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.graph import Graph, ModelOutput
 from omnicalc.models.omnimol.body import MoleculeBody
 from omnicalc.models.omnimol.config import OmnimolConfig
@@ -47,6 +47,22 @@ class Omnimol(nn.Module):
     @property
     def conservative(self) -> bool:
         return self.config.forces == "gradient"
+
+    def set_options(self, **options) -> None:
+        """Change what is done to direct predictions: remove_net_force, remove_torque, rotations.
+
+        Raises:
+            InputError: these weights have no direct forces, or a value that is not allowed.
+        """
+        if self.conservative:
+            raise InputError(
+                f"{', '.join(options)}: options of direct forces; these weights are conservative, and their forces "
+                "have neither net force nor torque nor a dependence on orientation"
+            )
+        try:
+            self.config = replace(self.config, **options)
+        except WeightsError as error:
+            raise InputError(str(error)) from None
 
     def check(self, systems: Systems) -> None:
         """Refuse what this model cannot compute.
