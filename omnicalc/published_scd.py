@@ -59,7 +59,7 @@ def import_scd(file: Path, name: str, config_file: Path | None = None) -> Import
         raise WeightsError(f"{file}: 'state_dict' holds no tensors under model.rep_model, so it is no SCD checkpoint")
     given = {} if config_file is None else read_config(config_file)
     settings = _settings(container.get("hyper_parameters") or {}, given, tensors, file)
-    model = from_published(settings, tensors, energies=False)
+    model = from_published(settings, tensors, gives="embeddings")
     content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
     origin = {
         "source": "published SCD checkpoint, converted; not trained here. Pretrained only: no energies",

@@ -6,6 +6,7 @@ from omnicalc.errors import WeightsError
 
 _FAMILIES = {
     "allscaip": "omnicalc.models.allscaip",
+    "denoiser": "omnicalc.models.denoiser",
     "e2former": "omnicalc.models.e2former",
     "omnimol": "omnicalc.models.omnimol",
     "scd": "omnicalc.models.scd",

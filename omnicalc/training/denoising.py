@@ -1,17 +1,44 @@
 """Self-conditioned denoising (arXiv:2603.17196) as a loss of any network that can be conditioned.
 
 A network is asked for ``embed(graph)``: pooled embeddings (G, D), ``node_features(graph, condition)``: scalars (N, D)
-and vectors (N, 3, D), ``noise_head(x, v)``: a pair whose second is (N, 3), and a ``noise_normalizer``.
-:class:`omnicalc.models.scd.SCD` is one; :mod:`omnicalc.training.denoisers` makes one of other backbones.
+and vectors (N, 3, D), ``noise_head(x, v)``: a pair whose second is (N, 3), ``noise_normalizer`` and ``cutoff``.
+:class:`omnicalc.models.scd.SCD` is one; :class:`omnicalc.models.denoiser.Denoiser` makes one of other backbones.
 """
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnicalc.errors import InputError
+from omnicalc.gradients import geometry
 from omnicalc.models.graph import Graph
+from omnicalc.neighbors import neighbors
+from omnicalc.systems import Systems
+from omnicalc.training.batch_clipper import BatchClipper
+from omnicalc.training.cell_tiling import random_repeats, tiled
+
+
+@dataclass(frozen=True)
+class NoiseSettings:
+    """How a batch is made noisy."""
+
+    clean_noise: float = 0.005  # Å, of the view that is embedded
+    corrupt_noise: float = 0.04  # Å, of the view that is denoised
+    self_conditioned: bool = True  # false: plain coordinate denoising, one pass
+    tile_cells: bool = True  # random supercells of periodic structures
+    most_atoms: int | None = None  # of a batch after tiling; structures beyond it are left out at random
+
+    def __post_init__(self):
+        for key, least in (("clean_noise", 0.0), ("corrupt_noise", 1e-6)):
+            value = getattr(self, key)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= least:
+                raise InputError(f"{key} = {value!r} given; a length of at least {least:g} Å is needed")
+        for key in ("self_conditioned", "tile_cells"):
+            if not isinstance(getattr(self, key), bool):
+                raise InputError(f"{key} = {getattr(self, key)!r} given; true or false is needed")
 
 
 @dataclass(frozen=True)
@@ -22,10 +49,7 @@ class Denoised:
     prediction: Tensor
     target: Tensor
     condition: Tensor | None  # (G, D), pooled embeddings of the clean pass
-
-    def absolute(self) -> Tensor:
-        """Mean absolute error, the figure reported on test structures."""
-        return (self.prediction - self.target).abs().mean()
+    system: Tensor  # (N,) of the structures that were denoised
 
 
 def denoise(network: nn.Module, corrupted: Graph, noise: Tensor, clean: Graph | None = None) -> Denoised:
@@ -37,18 +61,74 @@ def denoise(network: nn.Module, corrupted: Graph, noise: Tensor, clean: Graph | 
     condition = None if clean is None else network.embed(clean)
     x, v = network.node_features(corrupted, condition)
     _, prediction = network.noise_head(x, v)
-    normalizer = network.noise_normalizer
+    normalizer, noise = network.noise_normalizer, noise.to(prediction)
     if network.training:
         normalizer.update(noise)
     target = normalizer.normalised(noise)
-    return Denoised(F.mse_loss(prediction, target), prediction, target, condition)
+    return Denoised(F.mse_loss(prediction, target), prediction, target, condition, corrupted.system)
 
 
-def gaussian_noise(system: Tensor, scale: float, generator: torch.Generator, *, centred: bool) -> Tensor:
-    """(N, 3) float64, Å; ``centred``: without its mean per structure, as the release does for molecules."""
-    noise = scale * torch.randn(len(system), 3, dtype=torch.float64, generator=generator)
-    if not centred:
-        return noise
-    n = int(system[-1]) + 1
-    mean = noise.new_zeros(n, 3).index_add(0, system, noise) / torch.bincount(system, minlength=n)[:, None]
-    return noise - mean[system]
+def denoise_systems(
+    network: nn.Module, systems: Systems, settings: NoiseSettings, generator: torch.Generator
+) -> Denoised:
+    """One step on a batch of structures: tiled, made noisy and denoised; the same ``generator``, the same step.
+
+    Two independent draws make the clean and the corrupted view. Noise of molecules has no mean per structure, as in the
+    release; that of crystals keeps it.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(generator))  # of the draws inside the network: dropped conditions and paths
+        if network.training and settings.tile_cells and bool(systems.pbc.any()):
+            systems = tiled_systems(systems, settings, np.random.default_rng(_seed(generator)))
+        noise = noise_of(systems, settings.corrupt_noise, generator)
+        clean = None
+        if settings.self_conditioned:
+            clean = graph_of(network, systems, noise_of(systems, settings.clean_noise, generator))
+        return denoise(network, graph_of(network, systems, noise), noise, clean)
+
+
+def denoise_pairs(
+    network: nn.Module, condition: Systems, denoised: Systems, settings: NoiseSettings, generator: torch.Generator
+) -> Denoised:
+    """The pocket variant: structure k of ``denoised`` on the embedding of structure k of ``condition``, which it does
+    not see otherwise; for pocket and ligand, or the other way round.
+    """
+    if condition.n_systems != denoised.n_systems:
+        raise InputError(f"{condition.n_systems} conditions given for {denoised.n_systems} structures; as many needed")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed(generator))
+        noise = noise_of(denoised, settings.corrupt_noise, generator)
+        clean = graph_of(network, condition, noise_of(condition, settings.clean_noise, generator))
+        return denoise(network, graph_of(network, denoised, noise), noise, clean)
+
+
+def noise_of(systems: Systems, scale: float, generator: torch.Generator) -> Tensor:
+    """(N, 3) float64, Å; without its mean over each structure that is periodic nowhere."""
+    noise = scale * torch.randn(systems.n_atoms, 3, dtype=torch.float64, generator=generator)
+    noise = noise.to(systems.device)
+    mean = noise.new_zeros(systems.n_systems, 3).index_add(0, systems.system, noise) / systems.counts[:, None]
+    mean = torch.where(systems.pbc.any(1, keepdim=True), 0.0, mean)
+    return noise - mean[systems.system]
+
+
+def graph_of(network: nn.Module, systems: Systems, displacement: Tensor) -> Graph:
+    """What the network sees of ``systems`` with ``displacement`` (N, 3), Å, added."""
+    moved = systems.with_positions(systems.positions + displacement)
+    dtype = next(network.parameters()).dtype
+    head = torch.zeros(systems.n_systems, dtype=torch.int64, device=systems.device)
+    return geometry(network, moved, neighbors(moved, network.cutoff), dtype, False).graph(head)
+
+
+def tiled_systems(systems: Systems, settings: NoiseSettings, rng: np.random.Generator) -> Systems:
+    """Random supercells of the periodic structures, cut to ``most_atoms``; at least one structure stays."""
+    frames = [tiled(a, random_repeats(len(a), a.pbc, rng)) if a.pbc.any() else a for a in systems.to_atoms()]
+    if settings.most_atoms is not None:
+        clipper = BatchClipper(settings.most_atoms, cache_size=0)
+        frames = clipper(frames, [len(a) for a in frames], rng) or [min(frames, key=len)]
+    for atoms in frames:
+        atoms.info = {"charge": 0} if atoms.pbc.any() else atoms.info  # charges do not repeat with the cell
+    return Systems.from_atoms(frames).to(systems.device)
+
+
+def _seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (1,), generator=generator))

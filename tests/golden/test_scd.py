@@ -285,7 +285,7 @@ def _step(golden: Case, **kinds):
     for part in model.modules():
         if hasattr(part, "p"):
             part.p = 0.0
-    for parameter in (*model.rep_model.frozen_in_pretraining(), *model.scalar_heads.parameters()):
+    for parameter in model.frozen_in_pretraining():
         parameter.requires_grad_(False)
     given = golden.given
     clean = golden.graph(model, given["pos"] + given["reg_noise"])

@@ -187,13 +187,14 @@ class AllScAIP(nn.Module):
         output = ModelOutput(energies, forces)
         return output if self._lone_atoms is None else self._lone_atoms.put_into(output, graph)
 
-    def features(self, graph: Graph) -> Tensor:
-        """(N, H): the features that enter the heads."""
+    def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
+        """(N, H): the features that enter the heads. ``condition`` (N, H) is added to all slots before every block."""
         slots = Slots.build(graph, self.config)
         view = self._view(graph, slots)
         degrees = max(self.config.order_degrees, self.config.direction_degrees)
         h = self.input(graph, slots, harmonics(slots.unit, degrees))
         for k, block in enumerate(self.blocks):
+            h = h if condition is None else h + condition.unsqueeze(1)
             h = block(h, view, last=k == len(self.blocks) - 1)
         return h[:, 0]
 

@@ -264,10 +264,15 @@ class E2Former(nn.Module):
         forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])
         return ModelOutput(energies, forces[head, torch.arange(len(x), device=x.device)])
 
-    def features(self, graph: Graph) -> Tensor:
-        """(N, (l_max+1)^2, C): the features that enter the heads."""
+    def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
+        """(N, (l_max+1)^2, C): the features that enter the heads.
+
+        ``condition`` (N, C) is added to the scalars that enter every attention block, beside the system embedding.
+        """
         s = self.system_embedding(graph)
         s = None if s is None else s[graph.system]
+        if condition is not None:
+            s = condition if s is None else s + condition
         edges, x = self._embed(self._short_graph(graph))
         for block in self.blocks:
             x = block(x, s, edges)

@@ -10,6 +10,7 @@ POOLS = ("sum", "mean", "mean-plus-one", "min", "max")
 VECTOR_PRENORMS = ("none", "component", "equivariant")
 DISTANCE_INFLUENCES = ("both", "keys", "values", "none")
 FORCES = ("gradient", "direct")
+GIVES = ("energies", "properties", "embeddings")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class SCDConfig:
     embedding_adds_to_energy: bool = False
     reference_rows: int | None = None  # rows of a learned table of reference values per element
     forces: str = "gradient"  # "direct": the vector head's
-    energies: bool = True  # false: pretrained only, the scalar heads are random
+    gives: str = "energies"  # what the scalar heads were trained for; "embeddings": for nothing, pretrained only
     layer_whitening: bool = True  # cgt only: whitening after every layer
     angle_width: int = 64  # cgt only, and below
     distance_basis_width: int = 8
@@ -73,6 +74,7 @@ class SCDConfig:
             "embedding_pool": POOLS,
             "energy_pool": POOLS,
             "forces": FORCES,
+            "gives": GIVES,
         }
         for key, allowed in choices.items():
             if getattr(self, key) not in allowed:

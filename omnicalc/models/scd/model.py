@@ -63,7 +63,12 @@ class SCD(nn.Module):
 
     def check(self, systems: Systems) -> None:
         """Raise :class:`InputError` when this network has no energy for any structure, or none for these."""
-        if not self.config.energies:
+        if self.config.gives == "properties":
+            raise InputError(
+                f"these weights give properties ({', '.join(self.config.heads)}), no energies, so there is nothing to "
+                "derive forces from; use omnicalc.properties, or choose a potential (omnicalc models)"
+            )
+        if self.config.gives == "embeddings":
             raise InputError(
                 "these weights are pretrained only: their scalar head was never trained, so an energy would be random. "
                 "They give embeddings and denoising (omnicalc.embed, omnicalc.denoise); for energies, fine-tune them "
@@ -110,6 +115,10 @@ class SCD(nn.Module):
         """Displacements (N, 3), Å, by which the atoms are off, as the vector head sees it."""
         _, noise = self.noise_head(*self.node_features(graph, condition))
         return self.noise_normalizer.displacement(noise)
+
+    def frozen_in_pretraining(self) -> list[nn.Parameter]:
+        """What pretraining leaves as it is, as released: element embedding, mask token, scalar heads."""
+        return [*self.rep_model.frozen_in_pretraining(), *self.scalar_heads.parameters()]
 
     def atom_outputs(self, x: Tensor, v: Tensor, head: Tensor) -> Tensor:
         """e_i (N,) of the head (N,) of each atom's structure."""

@@ -59,13 +59,13 @@ _DEFAULTS = {  # of the release, for settings that its config files leave out
 }  # fmt: skip
 
 
-def from_published(config: dict, tensors: dict[str, Tensor], *, energies: bool = True) -> SCD:
+def from_published(config: dict, tensors: dict[str, Tensor], *, gives: str = "energies") -> SCD:
     """The network of published settings and tensors, in float64 until cast.
 
     ``config`` holds the settings of a released model file, ``model`` (CET, ET or CFrad) among them, either flat or
     with the others under ``model_kwargs``; ``detach_modulation`` may be added (false: exact gradient). ``tensors``
-    is a state dict by released names, with or without the training checkpoint's prefix ``model.``. ``energies`` false:
-    pretrained only, so the network refuses to give energies.
+    is a state dict by released names, with or without the training checkpoint's prefix ``model.``. ``gives``:
+    "embeddings" for a pretrained network, which then refuses to give energies.
 
     Raises:
         WeightsError: unsupported settings, or missing, unexpected and mis-shaped tensors (all of them named).
@@ -73,7 +73,7 @@ def from_published(config: dict, tensors: dict[str, Tensor], *, energies: bool =
     tensors = without_prefix(tensors)
     references = tensors.get("prior_model.0.atomref.weight")
     rows = None if references is None else len(references)
-    model = SCD(translate(config, reference_rows=rows, energies=energies)).double()
+    model = SCD(translate(config, reference_rows=rows, gives=gives)).double()
     state = {re.sub(r"^scalar_head\.", f"scalar_heads.{HEAD}.", key): value for key, value in tensors.items()}
     problems = _misfits(state, model.state_dict())
     if problems:
@@ -89,7 +89,7 @@ def without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix("model."): value for key, value in tensors.items() if key.startswith("model.")}
 
 
-def translate(config: dict, *, reference_rows: int | None = None, energies: bool = True) -> SCDConfig:
+def translate(config: dict, *, reference_rows: int | None = None, gives: str = "energies") -> SCDConfig:
     """Our settings for published ones. Raises :class:`WeightsError` for what is not supported."""
     given = {**config, **config.get("model_kwargs", {})}
     name = given.get("model")
@@ -119,7 +119,7 @@ def translate(config: dict, *, reference_rows: int | None = None, energies: bool
         embedding_pool=_POOLS[table["emb_agg"]],
         energy_pool=_POOLS[table["head_agg"]],
         reference_rows=reference_rows,
-        energies=energies,
+        gives=gives,
     )
 
 
