@@ -15,6 +15,7 @@ VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` impor
     "models": "List the weights on this machine, or show the card of one.",
     "train": "Train a potential from a recipe.",
     "data": "Build data sets to train on.",
+    "label": "Energies and forces of structures by quantum chemistry.",
     "evaluate": "Compare a potential with labelled structures.",
     "bench": "Time a potential on water boxes, with its force error beside it.",
     "doctor": "Check the installation: packages, device, kernel, weights, a short self-test.",

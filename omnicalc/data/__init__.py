@@ -1,1 +1,1 @@
-"""Data sets: readers of public ones, and builders of our own."""
+"""Data sets: readers of public ones, builders of our own, and labels from quantum chemistry."""

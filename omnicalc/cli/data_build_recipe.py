@@ -1,0 +1,32 @@
+"""``omnicalc data build RECIPE``: a recipe in, shards of labelled structures out."""
+
+import click
+
+from omnicalc.cli.options import Folder
+
+
+@click.command(name="recipe", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("recipe")
+@click.option("--out", type=Folder(), required=True, help="Folder of the shards; the same command goes on in it.")
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
+@click.option("--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of local processes.")
+def command(recipe, out, workers, scheduler):
+    """Build the structures of RECIPE: a TOML file, or the name of a shipped recipe such as ubio-xtb.
+
+    Writes shard-NNNN.extxyz with energies and forces of GFN2-xTB. Can be stopped at any time; the same command again
+    builds what is missing, the same structures in any case.
+    """
+    from omnicalc.data.build.recipe import read_recipe
+
+    settings = read_recipe(recipe)
+
+    from omnicalc.cli.task_progress import task_progress
+    from omnicalc.data.build.build import build
+    from omnicalc.data.parallel import runner
+
+    with runner(workers, scheduler) as run_all, task_progress("shards") as progress:
+        whole = build(settings, out, run_all, lambda done, total, frames: progress(done, total, f"{frames} new frames"))
+    if not whole:
+        click.echo(f"stopped; go on with the same command. Shards so far: {out}")
+        raise SystemExit(130)
+    click.echo(f"all shards of '{settings.name}': {out}")

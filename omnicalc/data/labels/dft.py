@@ -1,0 +1,155 @@
+"""Density-functional theory through PySCF, with density fitting; on a GPU where GPU4PySCF finds one.
+
+wB97M-D3(BJ) is wB97M-V (Mardirossian and Head-Gordon, J. Chem. Phys. 144, 214110 (2016)) with its nonlocal correlation
+replaced by D3(BJ) (Najibi and Goerigk, J. Chem. Theory Comput. 14, 5725 (2018): s8 0.3908, a1 0.5660, a2 3.1280, no
+three-body term), which PySCF knows as ``wb97m-d3bj`` and takes from pyscf-dispersion.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ase.units import Bohr, Hartree
+
+from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
+from omnicalc.data.labels.label import Label, LabelFailure
+from omnicalc.data.labels.method import MIXED, Method
+from omnicalc.data.labels.rescue import converge
+from omnicalc.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+AUXILIARY = "def2-universal-jkfit"  # Weigend, J. Comput. Chem. 29, 167 (2008); one for all orbital bases
+_DISPERSION = ("-d3bj", "-d3zero", "-d4", "-d3")
+
+
+class Dft:
+    """Energies and forces of one method; restricted for singlets, unrestricted for all else."""
+
+    def __init__(self, method: Method):
+        self._method = method
+        _check(method)
+
+    def __call__(self, atoms: Atoms) -> Label:
+        """Raises :class:`LabelFailure` when no rung of the ladder converges, or the basis lacks an element."""
+        check_not_periodic(atoms)
+        molecule = self._molecule(atoms)
+        field, rung = converge(functools.partial(self._field, molecule), self._method)
+        gradients = field.nuc_grad_method()
+        gradients.verbose = 0
+        forces = -np.asarray(gradients.kernel()) * (Hartree / Bohr) if len(atoms) > 1 else np.zeros((1, 3))
+        energy = float(field.e_tot) * Hartree
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise LabelFailure("energy or forces are not finite")
+        notes = {"settings": f"{self._method.settings}, {AUXILIARY}"}
+        if molecule.spin:
+            notes["s_squared"] = round(float(field.spin_square()[0]), 4)
+        return Label(energy, forces, notes | ({"scf_rung": rung} if rung else {}))
+
+    def _molecule(self, atoms: Atoms):
+        from pyscf import gto
+
+        charge, unpaired = charge_and_unpaired(atoms)
+        symbols = atoms.get_chemical_symbols()
+        try:
+            return gto.M(
+                atom=list(zip(symbols, atoms.positions.tolist(), strict=True)),
+                basis=_basis(self._method.basis, symbols),
+                ecp=_cores(self._method.basis, symbols),
+                charge=charge,
+                spin=unpaired,
+                verbose=0,
+                unit=Bohr,  # Å per bohr: of ASE, so that forces are the slope of the energy
+            )
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise LabelFailure(f"basis {self._method.basis}: {' '.join(str(error).split())}") from None
+
+    def _field(self, molecule, grid: int):
+        """A fresh mean-field object with grid level ``grid``."""
+        from pyscf import dft
+
+        kind = dft.UKS if molecule.spin else dft.RKS
+        field = kind(molecule, xc=self._method.functional).density_fit(auxbasis=AUXILIARY)
+        if _has_gpu():
+            field = field.to_gpu()
+        field.verbose = 0
+        field.grids.level = grid
+        return field
+
+
+def versions() -> str:
+    """Programs and versions, as written into every entry."""
+    from importlib.metadata import version
+
+    _pyscf()
+    parts = [f"pyscf {version('pyscf')}"]
+    if _has_gpu():
+        parts.append(f"gpu4pyscf {_gpu_version()}")
+    return ", ".join(parts)
+
+
+def _pyscf():
+    try:
+        import pyscf
+    except ImportError:
+        raise InputError("DFT labels need PySCF: pip install 'omnicalc[label]'") from None
+    return pyscf
+
+
+def _check(method: Method) -> None:
+    """Refuse what cannot work before the first structure."""
+    _pyscf()
+    from pyscf.dft import dft_parser, libxc
+
+    try:
+        functional, _, dispersion = dft_parser.parse_dft(method.functional)
+        libxc.parse_xc(functional)
+    except Exception as error:
+        raise InputError(f"functional '{method.functional}': PySCF does not know it ({error})") from None
+    if dispersion or method.functional.endswith(_DISPERSION):
+        try:
+            import pyscf.dispersion  # noqa: F401
+        except ImportError:
+            raise InputError(
+                f"'{method.functional}' needs the dispersion of PySCF: pip install pyscf-dispersion"
+            ) from None
+
+
+def _basis(name: str, symbols: list[str]) -> dict[str, str] | str:
+    if name not in MIXED:
+        return name
+    first, second, special = MIXED[name]
+    return {symbol: second if symbol in special else first for symbol in set(symbols)}
+
+
+def _cores(name: str, symbols: list[str]) -> dict[str, str]:
+    """Effective core potentials that def2 bases mean, for elements beyond krypton."""
+    from ase.data import atomic_numbers
+
+    heavy = {symbol for symbol in symbols if atomic_numbers[symbol] > 36}
+    basis = _basis(name, symbols)
+    return {s: basis[s] if isinstance(basis, dict) else basis for s in heavy} if "def2" in name else {}
+
+
+@functools.cache
+def _has_gpu() -> bool:
+    """Whether GPU4PySCF is installed and sees a device."""
+    try:
+        import cupy
+        import gpu4pyscf  # noqa: F401
+
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # no such package, no driver, a driver too old: all mean the CPU
+        return False
+
+
+def _gpu_version() -> str:
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    try:
+        return version(packages_distributions()["gpu4pyscf"][0])
+    except (KeyError, IndexError, PackageNotFoundError):
+        return "of unknown version"

@@ -1,0 +1,79 @@
+"""Levels of theory by name: ``gfn2-xtb``, or ``functional/basis`` as in ``wb97m-d3bj/def2-svp``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from omnicalc.errors import InputError
+
+XTB = "gfn2-xtb"
+DEFAULT = "wb97m-d3bj/def2-svp"
+# Bases that differ between elements: name -> (symbols that take the second one, first, second)
+_METALS = ("Li", "Na", "K", "Rb", "Cs", "Mg", "Ca", "Sr", "Ba", "Zn", "Fe", "Mn", "Cu", "Co", "Ni")
+MIXED = {"def2-mixed": ("def2-tzvpd", "def2-tzvp", ("H", *_METALS))}
+SHIPPED = (XTB, DEFAULT, "wb97m-d3bj/def2-mixed")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A level of theory, and the numerical settings that its labels depend on."""
+
+    functional: str  # "" for GFN2-xTB
+    basis: str = ""
+    grid: int = 3  # PySCF's level of the integration grid
+    convergence_Ha: float = 1e-8  # change of the energy in the last cycle
+
+    @property
+    def name(self) -> str:
+        """The level of theory, as heads are named."""
+        return f"{self.functional}/{self.basis}" if self.functional else XTB
+
+    @property
+    def settings(self) -> str:
+        """What else decides the numbers; part of the entry's key."""
+        return f"grid {self.grid}, scf {self.convergence_Ha:.0e} Ha" if self.functional else ""
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name}, {self.settings}" if self.settings else self.name
+
+
+def parse_method(text: str, grid: int = 3, convergence_Ha: float = 1e-8) -> Method:
+    """A method from its name.
+
+    Raises:
+        InputError: a name that is neither; a functional or basis that PySCF does not know is found out later.
+    """
+    name = text.strip().lower()
+    if name in (XTB, "gfn2", "xtb"):
+        return Method("")
+    functional, slash, basis = name.partition("/")
+    if not (slash and functional and basis) or "/" in basis:
+        raise InputError(f"method '{text}' given; functional/basis or one of {', '.join(SHIPPED)} is needed")
+    if convergence_Ha > 1e-6:
+        raise InputError(f"convergence {convergence_Ha:g} Ha given; 1e-6 or tighter is needed, forces depend on it")
+    return Method(functional, basis, grid, convergence_Ha)
+
+
+def labeller(method: Method):
+    """The function from ``Atoms`` to :class:`Label` of a method.
+
+    Raises:
+        InputError: its program is not installed, or does not know the functional or basis.
+    """
+    if not method.functional:
+        from omnicalc.data.labels.xtb import Xtb
+
+        return Xtb()
+    from omnicalc.data.labels.dft import Dft
+
+    return Dft(method)
+
+
+def program(method: Method) -> str:
+    """Name and version of the program behind a method. Raises :class:`InputError` when it is not installed."""
+    if not method.functional:
+        from omnicalc.data.labels.xtb import versions
+    else:
+        from omnicalc.data.labels.dft import versions
+    return versions()

@@ -1,0 +1,86 @@
+"""Entries in an extended XYZ file that grows, and failures in a file beside it; both survive being killed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Store:
+    """Entries by key. ``add`` appends and flushes; a last entry that was cut off is dropped on opening.
+
+    Raises:
+        InputError: the file exists and holds something that is not such entries.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.failures_path = path.with_name(f"{path.name}.failures.jsonl")
+        self.keys: set[str] = set()
+        self.failures: dict[str, str] = {}
+        if path.is_file():
+            self._open()
+        if self.failures_path.is_file():
+            for line in self.failures_path.read_text(encoding="utf-8").splitlines():
+                try:
+                    failure = json.loads(line)
+                except json.JSONDecodeError:  # cut off while being written
+                    continue
+                self.failures[failure["key"]] = failure["reason"]
+
+    def add(self, labelled: Atoms) -> None:
+        from ase.io import write
+
+        with self.path.open("a", encoding="utf-8") as file:
+            write(file, labelled, format="extxyz")
+        self.keys.add(labelled.info["key"])
+
+    def fail(self, key: str, origin: str, reason: str) -> None:
+        with self.failures_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "structure": origin, "reason": reason}) + "\n")
+        self.failures[key] = reason
+
+    def sort(self, order: list[str]) -> None:
+        """Rewrite the file with its entries in the order of these keys, once all are there."""
+        blocks = {self._key(block): block for block in _blocks(self.path)[0]}
+        first = [blocks.pop(key) for key in dict.fromkeys(order) if key in blocks]
+        text = "".join(first + list(blocks.values()))
+        write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _open(self) -> None:
+        blocks, whole = _blocks(self.path)
+        for block in blocks:
+            self.keys.add(self._key(block))
+        if not whole:
+            text = "".join(blocks)
+            write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
+
+    def _key(self, block: str) -> str:
+        from ase.io.extxyz import key_val_str_to_dict
+
+        key = key_val_str_to_dict(block.split("\n", 2)[1]).get("key")
+        if key is None:
+            raise InputError(f"'{self.path}' holds frames that are no entries of ours; choose another --out")
+        return str(key)
+
+
+def _blocks(path: Path) -> tuple[list[str], bool]:
+    """Whole frames of an extended XYZ file as text, and whether nothing was left over."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    blocks, k = [], 0
+    while k < len(lines):
+        if not lines[k].strip().isdecimal():
+            raise InputError(f"'{path}' is not an extended XYZ file (line {k + 1}); choose another --out")
+        end = k + 2 + int(lines[k])
+        if end > len(lines) or not lines[end - 1].endswith("\n"):
+            return blocks, False
+        blocks.append("".join(lines[k:end]))
+        k = end
+    return blocks, True
