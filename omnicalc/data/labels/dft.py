@@ -14,7 +14,7 @@ import numpy as np
 from ase.units import Bohr, Hartree
 
 from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
-from omnicalc.data.labels.label import Label, LabelFailure
+from omnicalc.data.labels.label import Label, LabelError
 from omnicalc.data.labels.method import MIXED, Method
 from omnicalc.data.labels.rescue import converge
 from omnicalc.errors import InputError
@@ -34,7 +34,7 @@ class Dft:
         _check(method)
 
     def __call__(self, atoms: Atoms) -> Label:
-        """Raises :class:`LabelFailure` when no rung of the ladder converges, or the basis lacks an element."""
+        """Raises :class:`LabelError` when no rung of the ladder converges, or the basis lacks an element."""
         check_not_periodic(atoms)
         molecule = self._molecule(atoms)
         field, rung = converge(functools.partial(self._field, molecule), self._method)
@@ -43,7 +43,7 @@ class Dft:
         forces = -np.asarray(gradients.kernel()) * (Hartree / Bohr) if len(atoms) > 1 else np.zeros((1, 3))
         energy = float(field.e_tot) * Hartree
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise LabelFailure("energy or forces are not finite")
+            raise LabelError("energy or forces are not finite")
         notes = {"settings": f"{self._method.settings}, {AUXILIARY}"}
         if molecule.spin:
             notes["s_squared"] = round(float(field.spin_square()[0]), 4)
@@ -65,7 +65,7 @@ class Dft:
                 unit=Bohr,  # Å per bohr: of ASE, so that forces are the slope of the energy
             )
         except (KeyError, RuntimeError, ValueError) as error:
-            raise LabelFailure(f"basis {self._method.basis}: {' '.join(str(error).split())}") from None
+            raise LabelError(f"basis {self._method.basis}: {' '.join(str(error).split())}") from None
 
     def _field(self, molecule, grid: int):
         """A fresh mean-field object with grid level ``grid``."""

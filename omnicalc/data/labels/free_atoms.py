@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from omnicalc.data.labels.label import LabelFailure
+from omnicalc.data.labels.label import LabelError
 from omnicalc.data.labels.method import Method, labeller, program
 from omnicalc.errors import InputError
 from omnicalc.files import not_writable, write_atomically
@@ -37,7 +37,7 @@ def free_atoms(symbols: Sequence[str], method: Method) -> dict:
     def energy(symbol: str, charge: int, spin: int) -> float:
         try:
             found = label(Atoms(symbol, info={"charge": charge, "spin": spin}))
-        except LabelFailure as error:
+        except LabelError as error:
             raise InputError(f"free {symbol} with charge {charge}: {error}") from None
         return round(found.energy, 8)
 

@@ -14,5 +14,5 @@ class Label:
     notes: dict = field(default_factory=dict)  # what else is written into the entry: cycles, rung of the ladder, ...
 
 
-class LabelFailure(Exception):
+class LabelError(Exception):
     """This structure has no label at this level of theory; the message is the reason, and is recorded."""

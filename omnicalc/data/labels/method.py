@@ -21,7 +21,7 @@ class Method:
     functional: str  # "" for GFN2-xTB
     basis: str = ""
     grid: int = 3  # PySCF's level of the integration grid
-    convergence_Ha: float = 1e-8  # change of the energy in the last cycle
+    convergence: float = 1e-8  # Ha: change of the energy in the last cycle
 
     @property
     def name(self) -> str:
@@ -31,14 +31,14 @@ class Method:
     @property
     def settings(self) -> str:
         """What else decides the numbers; part of the entry's key."""
-        return f"grid {self.grid}, scf {self.convergence_Ha:.0e} Ha" if self.functional else ""
+        return f"grid {self.grid}, scf {self.convergence:.0e} Ha" if self.functional else ""
 
     @property
     def identity(self) -> str:
         return f"{self.name}, {self.settings}" if self.settings else self.name
 
 
-def parse_method(text: str, grid: int = 3, convergence_Ha: float = 1e-8) -> Method:
+def parse_method(text: str, grid: int = 3, convergence: float = 1e-8) -> Method:
     """A method from its name.
 
     Raises:
@@ -50,9 +50,9 @@ def parse_method(text: str, grid: int = 3, convergence_Ha: float = 1e-8) -> Meth
     functional, slash, basis = name.partition("/")
     if not (slash and functional and basis) or "/" in basis:
         raise InputError(f"method '{text}' given; functional/basis or one of {', '.join(SHIPPED)} is needed")
-    if convergence_Ha > 1e-6:
-        raise InputError(f"convergence {convergence_Ha:g} Ha given; 1e-6 or tighter is needed, forces depend on it")
-    return Method(functional, basis, grid, convergence_Ha)
+    if convergence > 1e-6:
+        raise InputError(f"convergence {convergence:g} Ha given; 1e-6 or tighter is needed, forces depend on it")
+    return Method(functional, basis, grid, convergence)
 
 
 def labeller(method: Method):

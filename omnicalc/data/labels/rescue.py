@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from omnicalc.data.labels.label import LabelFailure
+from omnicalc.data.labels.label import LabelError
 from omnicalc.data.labels.method import Method
 
 _COARSE_GRID = 0  # the first cycles, far from the solution, need no fine grid
@@ -23,7 +23,7 @@ def converge(field_with_grid: Callable[[int], object], method: Method) -> tuple[
     Whatever helped on the way, the last cycles are plain, to the method's convergence on its own grid.
 
     Raises:
-        LabelFailure: no rung converged.
+        LabelError: no rung converged.
     """
     density = None
     for rung, help_ in enumerate(_RUNGS):
@@ -46,13 +46,13 @@ def converge(field_with_grid: Callable[[int], object], method: Method) -> tuple[
     if newton.converged:
         plain = _last(field_with_grid, method)
         plain.kernel(dm0=newton.make_rdm1())
-        if plain.converged and plain.e_tot <= newton.e_tot + method.convergence_Ha * 10:
+        if plain.converged and plain.e_tot <= newton.e_tot + method.convergence * 10:
             return plain, len(_RUNGS)
-    raise LabelFailure(f"the self-consistent field of {method.name} did not converge on any of {len(_RUNGS) + 1} rungs")
+    raise LabelError(f"the self-consistent field of {method.name} did not converge on any of {len(_RUNGS) + 1} rungs")
 
 
 def _last(field_with_grid: Callable[[int], object], method: Method):
     field = field_with_grid(method.grid)
-    field.conv_tol = method.convergence_Ha
+    field.conv_tol = method.convergence
     field.max_cycle = 80
     return field

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
 from omnicalc.data.labels.entry import entry
 from omnicalc.data.labels.key import label_key
-from omnicalc.data.labels.label import LabelFailure
+from omnicalc.data.labels.label import LabelError
 from omnicalc.data.labels.method import Method, labeller, program
 from omnicalc.data.labels.store import Store
 from omnicalc.errors import InputError
@@ -115,7 +115,7 @@ class Task:
         start = time.perf_counter()
         try:
             found = label(atoms)
-        except LabelFailure as error:
+        except LabelError as error:
             return None, str(error)
         return entry(atoms, found, self._method, version, time.perf_counter() - start), ""
 

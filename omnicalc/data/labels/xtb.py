@@ -9,7 +9,7 @@ import numpy as np
 from ase.units import Bohr, Hartree
 
 from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
-from omnicalc.data.labels.label import Label, LabelFailure
+from omnicalc.data.labels.label import Label, LabelError
 from omnicalc.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Xtb:
         self._last: tuple | None = None
 
     def __call__(self, atoms: Atoms) -> Label:
-        """Raises :class:`LabelFailure` when the self-consistent charges do not converge."""
+        """Raises :class:`LabelError` when the self-consistent charges do not converge."""
         check_not_periodic(atoms)
         charge, unpaired = charge_and_unpaired(atoms)
         same = self._last and self._last[0] == (atoms.numbers.tobytes(), charge, unpaired)
@@ -49,7 +49,7 @@ class Xtb:
             except RuntimeError as error:
                 reason = " ".join(str(error).split())
         self._last = None
-        raise LabelFailure(f"GFN2-xTB: {reason}")
+        raise LabelError(f"GFN2-xTB: {reason}")
 
     def _label(self, atoms: Atoms, calculator, guess, rung: int) -> Label:
         result = calculator.singlepoint(guess) if guess is not None else calculator.singlepoint()
@@ -58,7 +58,7 @@ class Xtb:
         energy = float(result.get("energy")) * Hartree
         forces = -np.asarray(result.get("gradient")) * (Hartree / Bohr)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
-            raise LabelFailure("GFN2-xTB: energy or forces are not finite")
+            raise LabelError("GFN2-xTB: energy or forces are not finite")
         return Label(energy, forces, {"scf_rung": rung} if rung else {})
 
     def _calculator(self, atoms: Atoms, charge: int, unpaired: int, settings: dict):
