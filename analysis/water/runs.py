@@ -113,8 +113,19 @@ class Run:
         }
 
 
-def make_run(atoms, potential, structure: Path, folder: Path, length_ps: float, **settings):
+def make_run(
+    atoms,
+    potential,
+    structure: Path,
+    folder: Path,
+    length_ps: float,
+    every_fs: float = LOG_EVERY_FS,
+    head: str | None = None,
+    **settings,
+):
     """Run NVT for ``length_ps`` in ``folder``, or go on with what is there; the bound potential.
+
+    A frame and a line of the log come every ``every_fs``.
 
     ``settings`` as of :class:`omnicalc.md.settings.Settings`. Raises InputError when another run is there,
     RunError when this one stops early.
@@ -127,9 +138,9 @@ def make_run(atoms, potential, structure: Path, folder: Path, length_ps: float, 
     from omnicalc.md.settings import Settings
 
     h = settings["timestep_fs"]
-    steps, interval = round(1000 * length_ps / h), max(1, round(LOG_EVERY_FS / h))
+    steps, interval = round(1000 * length_ps / h), max(1, round(every_fs / h))
     settings = Settings(steps=steps, interval=interval, **settings)
-    job = build_job(atoms, potential, file=structure, read_options={"cell": None, "no_pbc": False})
+    job = build_job(atoms, potential, file=structure, read_options={"cell": None, "no_pbc": False}, head=head)
     place = RunFolder(folder)
     stored = place.read_record()
     if stored is not None and stored["settings"]["steps"] == steps:

@@ -1,0 +1,159 @@
+"""Molecular dynamics with the Amber force fields that OpenMM ships, in parts that a resumed run does not repeat.
+
+Water is TIP3P, Na and Cl those of Joung and Cheatham, Mg the 12-6 set of Li and Merz, peptides ff14SB, RNA OL3. Bonds
+to hydrogen are constrained, waters rigid; 2 fs steps, Langevin (middle scheme, friction 1/ps), PME.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+from ase import Atoms
+
+from omnicalc.analysis.quiet import quietly
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+FILES = ("amber14/protein.ff14SB.xml", "amber14/RNA.OL3.xml", "amber14/tip3p.xml")
+STEP_FS, FRICTION, CUTOFF = 2.0, 1.0, 9.0  # fs, 1/ps, Å
+PART_PS = 5.0
+
+
+def openmm():
+    """The OpenMM package; InputError with the pip command where it is missing."""
+    try:
+        import openmm
+    except ImportError:
+        raise InputError("this needs OpenMM; install it with: pip install 'omnicalc[openmm]'") from None
+    return openmm
+
+
+def topology_of(atoms: Atoms):
+    """An OpenMM topology of labelled atoms, with the bonds of the residues that OpenMM knows."""
+    openmm()
+    from openmm import app, unit
+
+    topology = app.Topology()
+    arrays = atoms.arrays
+    chain = residue = last = None
+    for k in range(len(atoms)):
+        here = (arrays["chains"][k], arrays["residuenumbers"][k], arrays["residuenames"][k])
+        if last is None or here[0] != last[0]:
+            chain = topology.addChain()
+        if here != last:
+            residue = topology.addResidue(str(here[2]), chain, str(here[1]))
+        topology.addAtom(str(arrays["atomtypes"][k]), app.Element.getByAtomicNumber(int(atoms.numbers[k])), residue)
+        last = here
+    if atoms.pbc.all():
+        topology.setPeriodicBoxVectors(atoms.cell.array * 0.1 * unit.nanometer)
+    topology.createStandardBonds()
+    return topology
+
+
+def run_amber(atoms: Atoms, folder: Path, *, ps: float, frame_ps: float, temperature: float, seed: int, threads: int):
+    """Run ``ps`` picoseconds at constant volume in ``folder``: topology.pdb and traj.dcd; goes on with what is there.
+
+    Raises InputError for a force field that does not know the atoms, and for a folder with another run.
+    """
+    openmm()
+    from openmm import app
+
+    folder.mkdir(parents=True, exist_ok=True)
+    topology = topology_of(atoms)
+    about = {
+        "engine": "amber",
+        "force_field": list(FILES),
+        "atoms": hashlib.sha256(atoms.positions.round(4).tobytes() + atoms.numbers.tobytes()).hexdigest(),
+        "timestep_fs": STEP_FS,
+        "frame_ps": frame_ps,
+        "temperature_K": temperature,
+        "seed": seed,
+    }
+    _same_run(folder / "amber.json", about)
+    with (folder / "topology.pdb").open("w") as file:
+        app.PDBFile.writeFile(topology, atoms.positions, file)
+    per_part = max(1, round(min(PART_PS, ps) / frame_ps))
+    n_parts = -(-round(ps / frame_ps) // per_part)
+    parts = [folder / "parts" / f"{k:04d}.dcd" for k in range(n_parts)]
+    parts[0].parent.mkdir(exist_ok=True)
+    missing = [k for k, part in enumerate(parts) if not part.with_suffix(".xml").exists()]
+    if missing:
+        simulation = _simulation(topology, atoms, temperature, seed, threads)
+        if missing[0]:
+            simulation.loadState(str(parts[missing[0] - 1].with_suffix(".xml")))
+        else:
+            _start(simulation, atoms, temperature, seed)
+        for k in missing:
+            _one_part(simulation, parts[k], per_part, round(frame_ps * 1000 / STEP_FS))
+            print(f"{folder}: {(k + 1) * per_part * frame_ps:g} of {ps:g} ps", file=sys.stderr, flush=True)
+    _join(parts, folder / "traj.dcd")
+
+
+def _same_run(path: Path, about: dict) -> None:
+    if not path.exists():
+        write_atomically(path, lambda part: part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8"))
+        return
+    there = json.loads(path.read_text(encoding="utf-8"))
+    different = [key for key, value in about.items() if there.get(key) != value]
+    if different:
+        raise InputError(f"{path.parent} holds another run ({', '.join(different)} differ); give another --out")
+
+
+def _simulation(topology, atoms: Atoms, temperature: float, seed: int, threads: int):
+    from openmm import LangevinMiddleIntegrator, Platform, app, unit
+
+    field = app.ForceField(*FILES)
+    periodic = bool(atoms.pbc.all())
+    reach = min(CUTOFF, 0.49 * float(atoms.cell.lengths().min())) if periodic else CUTOFF
+    try:
+        system = field.createSystem(
+            topology,
+            nonbondedMethod=app.PME if periodic else app.NoCutoff,
+            nonbondedCutoff=reach * unit.angstrom,
+            constraints=app.HBonds,
+            rigidWater=True,
+        )
+    except ValueError as error:
+        raise InputError(f"the Amber force fields that OpenMM ships do not know these molecules: {error}") from None
+    integrator = LangevinMiddleIntegrator(temperature, FRICTION, STEP_FS * unit.femtosecond)
+    integrator.setRandomNumberSeed(seed + 1)
+    platform = Platform.getPlatformByName("CPU")
+    simulation = app.Simulation(topology, system, integrator, platform, {"Threads": str(threads)})
+    simulation.context.setPositions(atoms.positions * 0.1)
+    return simulation
+
+
+def _start(simulation, atoms: Atoms, temperature: float, seed: int) -> None:
+    simulation.minimizeEnergy(maxIterations=300)
+    simulation.context.setVelocitiesToTemperature(temperature, seed + 1)
+
+
+def _one_part(simulation, path: Path, frames: int, every: int) -> None:
+    """Frames of one part; its state is written last, so that a part with a state is whole."""
+    from openmm import app
+
+    simulation.reporters = [app.DCDReporter(str(path), every, enforcePeriodicBox=False)]
+    simulation.step(frames * every)
+    simulation.reporters = []  # closes the file
+    write_atomically(path.with_suffix(".xml"), lambda part: simulation.saveState(str(part)))
+
+
+def _join(parts: list[Path], path: Path) -> None:
+    """All frames of all parts in one file."""
+    from MDAnalysis.lib.formats.libdcd import DCDFile
+
+    def write(part: Path) -> None:
+        with quietly(), DCDFile(str(part), "w") as out:
+            for k, piece in enumerate(parts):
+                with DCDFile(str(piece)) as frames:
+                    if k == 0:
+                        about = frames.header
+                        keep = ("remarks", "natoms", "istart", "nsavc", "delta", "is_periodic")
+                        out.write_header(**{key: about[key] for key in keep if key in about})
+                    for frame in frames:
+                        out.write(xyz=frame.xyz, box=frame.unitcell)
+
+    write_atomically(path, write)

@@ -1,0 +1,164 @@
+"""The command line that the four studies share, and the way from a built system to a run that can be analysed."""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from ase import Atoms
+
+from omnicalc import __version__
+from omnicalc.analysis.quiet import quietly
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, constant volume
+QUICK_PS = {"model": 0.4, "amber": 4.0}
+FRAMES = {"model": 0.02, "amber": 0.1}  # ps between frames of a full run
+QUICK_FRAMES = 100
+SKIPPED = 0.1  # of a run is left out of the analysis, as equilibration
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a study was asked to do."""
+
+    engine: str  # model or amber
+    model: str
+    head: str | None
+    ps: float
+    quick: bool
+    seed: int
+    threads: int
+    out: Path
+
+    @property
+    def frame_ps(self) -> float:
+        return self.ps / QUICK_FRAMES if self.quick else FRAMES[self.engine]
+
+    @property
+    def name(self) -> str:
+        return "TIP3P and Amber force fields (OpenMM)" if self.engine == "amber" else self.model
+
+    def simulate(self, atoms: Atoms, name: str) -> dict:
+        """Run atoms at 300 K; what to analyse, as keywords ``source``, ``start`` and ``dt_ps`` of an analysis."""
+        folder = self.out / name
+        if self.engine == "amber":
+            from analysis.common.amber import run_amber
+
+            run_amber(atoms, folder, ps=self.ps, frame_ps=self.frame_ps, temperature=TEMPERATURE, seed=self.seed,
+                      threads=self.threads)  # fmt: skip
+        else:
+            from analysis.common.model import run_model
+
+            run_model(atoms, folder, model=self.model, head=self.head, ps=self.ps, frame_ps=self.frame_ps,
+                      temperature=TEMPERATURE, seed=self.seed)  # fmt: skip
+        return self.analysed(folder)
+
+    def analysed(self, folder: Path) -> dict:
+        skip = round(SKIPPED * self.ps / self.frame_ps)
+        return {"source": folder / "traj.dcd", "start": skip}
+
+    def title(self, what: str) -> list[str]:
+        """Lines over a table: what was run, when, with what."""
+        used = (1 - SKIPPED) * self.ps
+        kind = "a quick look, far too short for conclusions" if self.quick else "constant volume"
+        return [
+            f"{what}, {self.name}, {TEMPERATURE:g} K, {self.ps:g} ps, of which the last {used:.4g} ps count ({kind}).",
+            f"omnicalc {__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}; "
+            f"`{_command()}`",
+        ]
+
+
+def study(run: Callable[[Settings], None], name: str, options: tuple = ()) -> click.Command:
+    """A command with the common options, and ``options`` of its own passed on as keywords."""
+
+    def call(engine, model, head, ps, quick, seed, threads, out, **own):
+        if ps is not None and not 0 < ps < 1e6:
+            raise InputError(f"--ps {ps} is no length; give picoseconds above zero, such as 200")
+        if threads < 1:
+            raise InputError(f"--threads {threads}: at least 1 is needed")
+        ps = ps or (QUICK_PS[engine] if quick else FULL_PS)
+        default = Path("runs") / f"{name}_{engine if engine == 'amber' else model.replace(':', '-')}"
+        out = out or Path(f"{default}_quick" if quick else default)
+        out.mkdir(parents=True, exist_ok=True)
+        with _threads(threads):
+            run(Settings(engine, model, head, ps, quick, seed, threads, out), **own)
+        print(f"wrote {out / 'table.md'} and {out / 'figure.png'}")
+
+    command = click.Command(name, callback=call, help=(sys.modules[run.__module__].__doc__ or "").strip())
+    command.params = [
+        click.Option(["--engine"], type=click.Choice(["model", "amber"]), default="model", show_default=True,
+                     help="A potential of OmniCalc, or the Amber force fields in OpenMM."),
+        click.Option(["--model"], default="ubio-s3", show_default=True, help="Weights, for --engine model."),
+        click.Option(["--head"], help="Level of theory of the model."),
+        click.Option(["--ps"], type=float, help=f"Length of each run. Default: {FULL_PS:g}."),
+        click.Option(["--quick"], is_flag=True, help="A minute or two in a small box: shows that all works."),
+        click.Option(["--seed"], type=int, default=1, show_default=True),
+        click.Option(["--threads"], type=int, default=1, show_default=True),
+        click.Option(["--out"], type=click.Path(path_type=Path, file_okay=False), help="Default: runs/STUDY_ENGINE."),
+        *options,
+    ]  # fmt: skip
+    return command
+
+
+def main(command: click.Command) -> None:
+    """Run a study: one message and an exit code for what the user can change."""
+    from omnicalc.cli.border import at_border
+
+    sys.exit(at_border(lambda: command.main(standalone_mode=False)))
+
+
+def save_figure(figure, folder: Path) -> None:
+    """figure.png with a palette of 128 colours, small enough to keep beside the code."""
+    from PIL import Image
+
+    drawn = io.BytesIO()
+    with quietly():
+        figure.savefig(drawn, dpi=100, format="png", facecolor="white")
+    small = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    write_atomically(folder / "figure.png", lambda part: small.save(part, format="PNG", optimize=True))
+
+
+def legend_below(axis, columns: int = 1) -> None:
+    """The legend under a panel, where it hides nothing."""
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=7.5, frameon=False)
+
+
+def new_figure(width: float, height: float):
+    """A matplotlib Figure without pyplot."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+class _threads:  # noqa: N801 - used like a function
+    """Threads of torch for as long as a study runs."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __enter__(self):
+        import torch
+
+        self.before = torch.get_num_threads()
+        torch.set_num_threads(self.number)
+
+    def __exit__(self, *error):
+        import torch
+
+        torch.set_num_threads(self.before)
+
+
+def _command() -> str:
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)
+    return " ".join(["python", "-m", spec.name if spec else Path(sys.argv[0]).name, *sys.argv[1:]])

@@ -1,0 +1,180 @@
+"""Mg sites of an RNA crystal structure: which there are, and one of them carved out with its waters, or the whole RNA.
+
+A fragment is the dinucleoside monophosphate whose phosphate oxygen the ion holds (the nucleotide of that phosphate and
+the one before it, ends capped by OH) with the ion and the oxygens of its first shell. Ligands that are neither water
+nor this phosphate (a biotin oxygen at one site of 1F27) give their place to a water oxygen. Hydrogens are placed by
+OpenMM with the Amber OL3 force field. The charge, +1 for Mg with one phosphate, is met by one chloride.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.geometry import get_distances
+
+from analysis.common.amber import FILES, openmm
+from analysis.common.boxes import numbered
+from omnicalc.errors import InputError
+
+SHELL = 2.6  # Å, from the ion to the oxygens of its first shell in a crystal structure
+NUCLEOTIDES = ("A", "C", "G", "U")
+OXYGENS = ("OP1", "OP2", "O1P", "O2P")
+_RENAMED = {"O1P": "OP1", "O2P": "OP2"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """An ion at a phosphate oxygen; numbers are those of the file."""
+
+    name: str  # A36: chain and residue number of the ion
+    ion: int  # atom indices
+    phosphate: int
+    shell: tuple[int, ...]  # other oxygens of its first shell
+    nucleotide: tuple[str, str]  # chain and residue number
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.nucleotide[0]} {self.nucleotide[1]}, {1 + len(self.shell)} oxygens)"
+
+
+class Crystal:
+    """A structure as the file has it, first of alternative positions only."""
+
+    def __init__(self, path: Path):
+        openmm()
+        from openmm import app, unit
+
+        if not path.is_file():
+            raise InputError(f"{path} does not exist; give a PDB file with --pdb")
+        try:
+            pdb = app.PDBFile(str(path))
+        except Exception as error:  # the parser raises whatever it met
+            raise InputError(f"{path} cannot be read as PDB ({type(error).__name__}: {error})") from None
+        self.path, self.topology, self.raw = path, pdb.topology, pdb.positions
+        self.positions = np.array(pdb.positions.value_in_unit(unit.angstrom))
+        self.atoms = list(pdb.topology.atoms())
+
+    def sites(self, element: str = "Mg") -> list[Site]:
+        """Ions that hold exactly one phosphate oxygen; InputError, saying what there is, for none."""
+        symbols = np.array([a.element.symbol if a.element else "" for a in self.atoms])
+        ions, oxygens = np.flatnonzero(symbols == element), np.flatnonzero(symbols == "O")
+        found = []
+        for ion in ions.tolist():
+            near = oxygens[np.linalg.norm(self.positions[oxygens] - self.positions[ion], axis=1) < SHELL].tolist()
+            bound = [k for k in near if self.atoms[k].name in OXYGENS and self.atoms[k].residue.name in NUCLEOTIDES]
+            if len(bound) == 1:
+                residue, own = self.atoms[bound[0]].residue, self.atoms[ion].residue
+                found.append(Site(f"{own.chain.id}{own.id}", ion, bound[0], tuple(k for k in near if k != bound[0]),
+                                  (residue.chain.id, residue.id)))  # fmt: skip
+        if not found:
+            raise InputError(f"{self.path}: of its {len(ions)} {element} none holds one phosphate oxygen ({SHELL} Å)")
+        return found
+
+    def fragment(self, site: Site) -> Atoms:
+        """One site carved out, with hydrogens, labelled; its charge in ``info``."""
+        phosphate = self.atoms[site.phosphate].residue
+        chain = [r for r in phosphate.chain.residues() if r.name in NUCLEOTIDES]
+        at = chain.index(phosphate)
+        if at == 0:
+            raise InputError(f"site {site.name}: {phosphate} is the first nucleotide of its chain; nothing precedes it")
+        keep = [a.index for a in chain[at - 1].atoms() if a.name not in ("P", *OXYGENS)]
+        keep += [a.index for a in phosphate.atoms()]
+        pieces = [("nucleotide", [k for k in keep if self.atoms[k].element.symbol != "H"])]
+        pieces += [("ion", [site.ion]), *(("water", [k]) for k in site.shell)]
+        atoms = self._hydrogenated(pieces)
+        atoms.info = {"charge": 1}
+        return atoms
+
+    def whole(self) -> Atoms:
+        """All nucleotides, ions and waters, with hydrogens; other ligands are left out."""
+        pieces = []
+        for chain in self.topology.chains():
+            inside = [a.index for r in chain.residues() if r.name in NUCLEOTIDES for a in r.atoms()]
+            firsts = next((r for r in chain.residues() if r.name in NUCLEOTIDES), None)
+            drop = set()
+            if firsts is not None:  # a 5' phosphate has no template
+                drop = {a.index for a in firsts.atoms() if a.name in ("P", *OXYGENS)}
+            heavy = [k for k in inside if k not in drop and self.atoms[k].element.symbol != "H"]
+            pieces += [("nucleotide", heavy)] if heavy else []
+        ions = [a.index for a in self.atoms if a.element and a.element.symbol == "Mg"]
+        apart: list[int] = []
+        for k in ions:  # half-occupied neighbours cannot both be there
+            near = [j for j in apart if np.linalg.norm(self.positions[j] - self.positions[k]) < 3.5]
+            apart += [] if near else [k]
+        pieces += [("ion", [k]) for k in apart]
+        waters = [a.index for a in self.atoms if a.residue.name in ("HOH", "WAT") and a.element.symbol == "O"]
+        taken: list[int] = []
+        for k in waters:
+            if all(np.linalg.norm(self.positions[j] - self.positions[k]) > 2.3 for j in taken):
+                taken.append(k)
+        pieces += [("water", [k]) for k in taken]
+        atoms = self._hydrogenated(pieces)
+        phosphorus = int((atoms.numbers == 15).sum())
+        atoms.info = {"charge": 2 * len(apart) - phosphorus}
+        return atoms
+
+    def _hydrogenated(self, pieces: list[tuple[str, list[int]]]) -> Atoms:
+        """Labelled atoms of the pieces, each its own chain, with hydrogens."""
+        from openmm import app, unit
+
+        topology, positions = app.Topology(), []
+        for kind, indices in pieces:
+            chain, last, residue = topology.addChain(), None, None
+            for k in indices:
+                old = self.atoms[k]
+                if old.residue is not last:
+                    name = {"nucleotide": old.residue.name, "ion": "MG", "water": "HOH"}[kind]
+                    residue, last = topology.addResidue(name, chain, old.residue.id), old.residue
+                own = {"ion": "MG", "water": "O"}.get(kind, _RENAMED.get(old.name, old.name))
+                topology.addAtom(own, old.element, residue)
+                positions.append(self.positions[k])
+        topology.createStandardBonds()
+        modeller = app.Modeller(topology, np.array(positions) * unit.angstrom)
+        try:
+            modeller.addHydrogens(app.ForceField(*FILES))
+        except ValueError as error:
+            raise InputError(f"{self.path}: hydrogens cannot be placed ({error})") from None
+        return _labelled(modeller)
+
+
+def _labelled(modeller) -> Atoms:
+    from openmm import unit
+
+    named = list(modeller.topology.atoms())
+    atoms = Atoms([a.element.symbol for a in named],
+                  positions=np.array(modeller.positions.value_in_unit(unit.angstrom)))  # fmt: skip
+    atoms.set_array("atomtypes", np.array([a.name for a in named], dtype="<U5"))
+    atoms.set_array("residuenames", np.array([a.residue.name for a in named], dtype="<U5"))
+    atoms.set_array("residuenumbers", np.array([a.residue.index for a in named]))
+    atoms.set_array("chains", np.array([a.residue.chain.index for a in named]))
+    return numbered(atoms)
+
+
+def geometry(crystal: Crystal, site: Site) -> dict[str, np.ndarray]:
+    """Distances (Å) and angles (degrees) of a site as the crystal has them."""
+    x = crystal.positions
+    ligands = [site.phosphate, *site.shell]
+    arms = x[ligands] - x[site.ion]
+    lengths = np.linalg.norm(arms, axis=1)
+    cosines = (arms / lengths[:, None]) @ (arms / lengths[:, None]).T
+    angles = np.degrees(np.arccos(np.clip(cosines[np.triu_indices(len(arms), 1)], -1, 1)))
+    residue = crystal.atoms[site.phosphate].residue
+    phosphorus = next(a.index for a in residue.atoms() if a.name == "P")
+    bend = get_angle(x[site.ion], x[site.phosphate], x[phosphorus])
+    return {"phosphate": lengths[:1], "water": lengths[1:], "cis": angles[angles < 135], "trans": angles[angles >= 135],
+            "bend": np.array([bend])}  # fmt: skip
+
+
+def get_angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
+    """Angle a-b-c in degrees."""
+    u, v = a - b, c - b
+    return float(np.degrees(np.arccos(u @ v / np.linalg.norm(u) / np.linalg.norm(v))))
+
+
+def clashes(atoms: Atoms) -> float:
+    """Shortest distance between atoms, Å, nearest images."""
+    distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)[1]
+    np.fill_diagonal(distances, np.inf)
+    return float(distances.min())
