@@ -1,0 +1,70 @@
+"""Raw benchmark files of any kind to one labelled file with a split."""
+
+import gzip
+from collections import Counter
+from pathlib import Path
+
+from ase import Atoms
+
+from omnicalc.data.lba import TARGET as AFFINITY
+from omnicalc.data.lba import read_lba
+from omnicalc.data.matbench import read_matbench, target_of
+from omnicalc.data.protocols import SPLITS, random_split, split_frames, with_property
+from omnicalc.data.qm9 import read_qm9
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+
+def read_raw(source: Path, kind: str = "auto", *, exclude: Path | None = None) -> tuple[list[Atoms], str | None]:
+    """The structures of a raw file, and the one property it is about, if there is one.
+
+    ``kind`` "auto": matbench by the ending .json.gz, lba by data.mdb inside, qm9 by a tar or a folder of .xyz files,
+    else frames as ASE reads them.
+    """
+    kind = _guess(source) if kind == "auto" else kind
+    if kind == "qm9":
+        return list(read_qm9(source, exclude=exclude)), None
+    if kind == "matbench":
+        return list(read_matbench(source)), target_of(source)
+    if kind == "lba":
+        return list(read_lba(source)), AFFINITY
+    from omnicalc.structure_file import read_structures
+
+    return read_structures(source), None
+
+
+def write_split(
+    out: Path, frames: list[Atoms], key: str | None, *, train: int, valid: int, test: int | None, seed: int
+) -> dict[str, int]:
+    """Write the frames with their split, and ``key`` in the place of the energy if given; how many of each split."""
+    from ase.io import write
+
+    if not out.name.endswith((".extxyz", ".extxyz.gz")):
+        raise InputError(f"'{out}' given; a name that ends in .extxyz or .extxyz.gz is needed")
+    if key is None and (frames[0].calc is None or "energy" not in frames[0].calc.results):
+        raise InputError("the frames carry no energies; say which of their numbers to learn with --property")
+    splits, left = random_split(len(frames), train=train, valid=valid, seed=seed), test
+    chosen = list(with_property(split_frames(frames, splits), key) if key else split_frames(frames, splits))
+    if left is not None:
+        tests = [k for k, a in enumerate(chosen) if a.info["split"] == "test"]
+        dropped = set(tests[left:])
+        chosen = [a for k, a in enumerate(chosen) if k not in dropped]
+    opener = gzip.open if out.name.endswith(".gz") else open
+
+    def save(temporary: Path) -> None:
+        with opener(temporary, "wt") as file:
+            write(file, chosen, format="extxyz")
+
+    write_atomically(out, save)
+    count = Counter(a.info["split"] for a in chosen)
+    return {name: count.get(name, 0) for name in SPLITS}
+
+
+def _guess(source: Path) -> str:
+    if source.name.endswith((".json.gz", ".json")):
+        return "matbench"
+    if (source / "data.mdb").is_file():
+        return "lba"
+    if source.is_dir() or ".tar" in source.name:
+        return "qm9"
+    return "frames"
