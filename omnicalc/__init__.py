@@ -14,6 +14,7 @@ _LAZY = {
     "OmnimolCalculator": "omnicalc.calculator",
     "embed": "omnicalc.embedding",
     "denoise": "omnicalc.embedding",
+    "properties": "omnicalc.embedding",
     "load_potential": "omnicalc.registry",
     "list_models": "omnicalc.registry",
 }

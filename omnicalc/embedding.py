@@ -1,4 +1,4 @@
-"""Pooled embeddings of structures, and denoising of them, by SCD networks: ``omnicalc.embed``, ``omnicalc.denoise``."""
+"""What SCD networks give beside energies: pooled embeddings, denoising, and properties of structures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
-from omnicalc.models.graph import Graph
+from omnicalc.gradients import geometry
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential
@@ -59,6 +59,34 @@ def denoise(
     return frames[0] if isinstance(structures, Atoms) else frames
 
 
+def properties(structures: Atoms | Sequence[Atoms], model: str | Path | Potential, *, head: str) -> np.ndarray:
+    """One number per structure (S,), of the property that the head ``head`` was trained on, in its unit.
+
+    Raises:
+        InputError: an unknown head, or weights without heads for properties.
+    """
+    potential = model if isinstance(model, Potential) else load_potential(model)
+    if head not in potential.heads or not hasattr(potential.model, "values"):
+        names = ", ".join(potential.heads)
+        raise InputError(f"no head '{head}' for a property; {potential.name_resolved} has: {names}")
+    row, found = list(potential.heads).index(head), []
+    with torch.no_grad():
+        for graph in _graphs(structures, potential.model.eval(), row):
+            references = potential.reference_values(graph.numbers, graph.head[graph.system])
+            sums = references.new_zeros(len(graph.head)).index_add(0, graph.system, references)
+            found.append(potential.model.values(graph).double() + sums)
+    return torch.cat(found).cpu().numpy()
+
+
+def untrained_twin(potential: Potential, seed: int = 0) -> Potential:
+    """The same network with random weights, to compare with; the global random state stays as it was."""
+    network = potential.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        twin = type(network)(network.config).to(next(network.parameters()))
+    return Potential(twin.eval(), list(potential.heads.values()))
+
+
 def _network(model: str | Path | Potential):
     potential = model if isinstance(model, Potential) else load_potential(model)
     network = potential.model
@@ -73,7 +101,7 @@ def _listed(structures) -> list[Atoms]:
     return [structures] if isinstance(structures, Atoms) else list(structures)
 
 
-def _graphs(structures, network):
+def _graphs(structures, network, head_row: int = 0):
     """Batches of at most BATCH_ATOMS atoms, in order."""
     frames, first = _listed(structures), 0
     if not frames:
@@ -86,7 +114,6 @@ def _graphs(structures, network):
             last += 1
         systems = Systems.from_atoms(frames[first:last]).to(parameter.device)
         found = neighbors(systems, network.cutoff)
-        vectors = found.vectors(systems.positions, systems.cell, systems.system).to(parameter.dtype)
-        head = torch.zeros(systems.n_systems, dtype=torch.int64, device=parameter.device)
-        yield Graph.build(systems, found, vectors, head)
+        head = torch.full((systems.n_systems,), head_row, device=parameter.device)
+        yield geometry(network, systems, found, parameter.dtype, False).graph(head)
         first = last

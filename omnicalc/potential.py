@@ -193,7 +193,11 @@ class Potential(nn.Module):
 
     def reference_energies(self, systems: Systems, head: Tensor) -> Tensor:
         """(N,) float64, eV: energies of free atoms at the level of theory of each structure's head, (S,) indices."""
-        return self._reference.to(self.device)[head[systems.system], systems.numbers]
+        return self.reference_values(systems.numbers, head[systems.system])
+
+    def reference_values(self, numbers: Tensor, head: Tensor) -> Tensor:
+        """(N,) float64: what each atom (N,) adds at its structure's head (N,), in the head's unit."""
+        return self._reference.to(self.device)[head, numbers]
 
     def predict(
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False

@@ -7,10 +7,13 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.io import read, write
 from safetensors.torch import load_file
 
-from omnicalc import OmniCalc, SCDCalculator, denoise, embed, load_potential
+from omnicalc import OmniCalc, SCDCalculator, denoise, embed, load_potential, properties
 from omnicalc.errors import InputError, WeightsError
+from omnicalc.models import build_model
+from omnicalc.potential import Head, Potential
 from omnicalc.weights_home import weights_home
 from tests.command import omnicalc
 from tests.conftest import GOLDEN
@@ -105,3 +108,38 @@ def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
 def test_embedding_needs_the_heads():
     with pytest.raises(InputError, match="no embedding"):
         embed(molecule("H2O"), "ubio-s3")
+
+
+def test_embed_command_draws_a_map(tmp_path):
+    omnicalc("models", "import", checkpoint(tmp_path / "last.ckpt"), "--as", "scd:pcq")
+    frames = structures() * 3
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+        atoms.info["value"] = float(k)
+    write(tmp_path / "frames.xyz", frames)
+    words = ["embed", tmp_path / "frames.xyz", "--model", "scd:pcq", "--out", tmp_path / "map"]
+    omnicalc(*words, "--colour", "value", "--untrained")
+    arrays = np.load(tmp_path / "map" / "embeddings.npz")
+    assert arrays["embeddings"].shape == (12, 24) and arrays["coordinates"].shape == (12, 2)
+    assert np.abs(arrays["embeddings"] - embed(read(tmp_path / "frames.xyz", ":"), "scd:pcq")).max() < 1e-6
+    assert (tmp_path / "map" / "latent_map.png").stat().st_size > 5000
+    with pytest.raises(InputError, match="not empty"):
+        omnicalc(*words)
+    with pytest.raises(InputError, match="no number under 'colour'"):
+        omnicalc(*words[:-1], tmp_path / "other", "--colour", "colour")
+
+
+def test_properties_are_heads_with_references_and_no_energies():
+    """A property head: the network's sum and a reference per element; forces and energies of it are refused."""
+    config = {"heads": ["homo", "gap"], "gives": "properties", "channels": 16, "layers": 1, "energy_pool": "mean"}
+    heads = [Head("homo", {1: 0.5, 8: -1.0}), Head("gap", {1: 0.0, 8: 0.0})]
+    potential = Potential(build_model("scd", config).double().eval(), heads)
+    water = molecule("H2O")
+    homo, gap = (properties([water, water], potential, head=name) for name in ("homo", "gap"))
+    assert homo.shape == (2,) and homo[0] == pytest.approx(homo[1], abs=1e-12) and abs(homo[0] - gap[0]) > 1e-6
+    shifted = Potential(potential.model, [Head("homo", {1: 0.75, 8: -1.0}), heads[1]])
+    assert properties(water, shifted, head="homo")[0] == pytest.approx(homo[0] + 0.5)
+    with pytest.raises(InputError, match="properties .homo, gap., no energies"):
+        OmniCalc(potential).get_potential_energy(water)
+    with pytest.raises(InputError, match="has: homo, gap"):
+        properties(water, potential, head="lumo")

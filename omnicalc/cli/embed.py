@@ -1,0 +1,63 @@
+"""``omnicalc embed``: embeddings of structures by SCD weights, and a map of them."""
+
+from pathlib import Path
+
+import click
+
+from omnicalc.cli.options import Folder
+
+ARRAYS, MAP = "embeddings.npz", "latent_map.png"
+
+
+@click.command(name="embed")
+@click.argument("structures", type=click.Path(path_type=Path))
+@click.option("--model", required=True, help="SCD weights: name, name:tag or folder.")
+@click.option("--out", type=Folder(), required=True, help="Folder for embeddings.npz and latent_map.png.")
+@click.option("--colour", "keys", multiple=True, metavar="KEY", help="Number in the frames to colour by, or energy.")
+@click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
+@click.option("--untrained", is_flag=True, help="A row for the same network with random weights beside it.")
+@click.option("--seed", default=0, show_default=True)
+def command(structures, model, out, keys, method, untrained, seed):
+    """Embeddings of the frames in STRUCTURES (any file that ASE reads), and a map coloured by size and properties."""
+    import numpy as np
+
+    from omnicalc.errors import InputError
+    from omnicalc.structure_file import read_structures
+
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"'{out}' is not empty; give another folder with --out")
+    frames = read_structures(structures)
+    colours = {"atoms": np.array([float(len(a)) for a in frames])}
+    colours |= {key: np.array([_number(a, key, k) for k, a in enumerate(frames)]) for key in keys}
+
+    from omnicalc.analysis.latent_map import draw_map
+    from omnicalc.embedding import embed, untrained_twin
+    from omnicalc.files import made_folder, write_atomically
+    from omnicalc.registry import load_potential
+
+    potential = load_potential(model)
+    vectors = {potential.name_resolved: embed(frames, potential)}
+    if untrained:
+        vectors["untrained"] = embed(frames, untrained_twin(potential, seed))
+    with made_folder(out):
+        points = draw_map(out / MAP, vectors, colours, method=method, seed=seed)
+        arrays = {"embeddings": next(iter(vectors.values())), "coordinates": next(iter(points.values())), **colours}
+
+        def save(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                np.savez_compressed(file, **arrays)
+
+        write_atomically(out / ARRAYS, save)
+    click.echo(f"{len(frames)} structures, {arrays['embeddings'].shape[1]} numbers each: {out / ARRAYS}")
+    click.echo(f"map: {out / MAP}")
+
+
+def _number(atoms, key: str, k: int) -> float:
+    from omnicalc.errors import InputError
+
+    labels = {} if atoms.calc is None else atoms.calc.results
+    value = atoms.info.get(key, labels.get(key))
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"frame {k} has no number under '{key}' to colour by") from None
