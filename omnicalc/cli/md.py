@@ -129,6 +129,17 @@ class Ramp(click.ParamType):
 )
 @click.option("--fix", help="Atoms that stay where they are: numbers from 0, ranges, elements, as in 0-11,20,Na.")
 @click.option(
+    "--constrain",
+    "constraints",
+    help="Bonds of fixed length, for a longer time step: h-bonds (those of hydrogens, at the mean length in the "
+    "structure), or a file with a line 'I J' or 'I J LENGTH' for each pair.",
+)
+@click.option(
+    "--constraint-tolerance",
+    type=float,
+    help=f"Relative, of constrained lengths. [default: {Settings.constraint_tolerance:g}]",
+)
+@click.option(
     "--restrain",
     "restraints",
     help="Atoms held where they start by springs in eV/Å^2, as in '0-11:5;Na:0.5'.",
@@ -249,6 +260,10 @@ def _check_of_use(given: dict, settings: Settings) -> None:
 def _given_settings(given: dict) -> dict:
     """Settings that were typed, by name; a ramp is two of them."""
     values = {name: given[name] for name in _SETTINGS if given.get(name) is not None and name != "guards"}
+    if given["constraints"]:
+        from omnicalc.md.constraint_list import as_setting
+
+        values["constraints"] = as_setting(given["constraints"])
     if given["guards"]:
         values["guards"] = ",".join(given["guards"])
     for typed, first, last in (
@@ -472,6 +487,8 @@ def _atoms(settings: Settings, dynamics) -> str:
     parts = []
     if len(dynamics.fixed):
         parts.append(f"{len(dynamics.fixed)} fixed")
+    if dynamics.constraints is not None:
+        parts.append(f"{len(dynamics.constraints)} bonds of fixed length")
     if dynamics.forces.restraints:
         parts.append(f"{sum(len(spring.atoms) for spring in dynamics.forces.restraints)} held by springs")
     if settings.hydrogen_mass is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from ase import units
 
-from omnicalc.md.integrators import ForcesFn, Integration, arrive
+from omnicalc.md.integrators import ForcesFn, Integration, arrive, drift
 from omnicalc.md.state import remove_com_velocity
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def bussi(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
 
     heat = state.heat + (alpha * alpha - 1.0) * kinetic
     velocities = torch.addcdiv(alpha * velocities, state.forces, masses, value=0.5 * h)
-    positions = torch.add(state.positions, velocities, alpha=h)
+    positions, velocities = drift(state.positions, velocities, h, state, settings)
     return arrive(state, positions, velocities, forces_fn, settings, generator=generator, heat=heat)
 
 

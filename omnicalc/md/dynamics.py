@@ -11,9 +11,11 @@ import torch
 from ase import units
 from torch import Tensor
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from omnicalc.md.bussi import bussi
 from omnicalc.md.cell_rescaling import CellRescaling
+from omnicalc.md.constraint_list import Bonds, constrained
+from omnicalc.md.constraints import Constraints
 from omnicalc.md.forces import Forces
 from omnicalc.md.integrators import Integration, baoab, velocity_verlet
 from omnicalc.md.masses import masses_of
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from omnicalc.md.settings import Settings
     from omnicalc.md.state import State
 
+_FARTHEST = 0.5  # Å, that an atom may have to move for its constraints
 INTEGRATORS = {"nve": velocity_verlet, "langevin": baoab, "bussi": bussi, "nhc": nose_hoover, "qtb": quantum}
 
 
@@ -48,7 +51,8 @@ class Dynamics:
         self.masses = torch.tensor(masses_of(atoms, settings.hydrogen_mass), device=device)
         springs = restraints(atoms, settings.restraints, device)
         self.com_removed = settings.keeps_momentum and not springs and not len(self.fixed)
-        self.taken = 3 * len(self.fixed)
+        self.constraints = self._prepared_constraints()
+        self.taken = 3 * len(self.fixed) + len(self.constraints or ())
         self._check_freedom()
         index = torch.tensor(self.fixed, device=device) if len(self.fixed) else None
         self.forces = Forces(job.bound, springs, index)
@@ -57,6 +61,8 @@ class Dynamics:
             self._check_npt()
             if settings.barostat == "mc":
                 self.molecules = molecules_of(atoms)
+                if self.constraints is not None:
+                    self._check_within_molecules()
         self._integrator = INTEGRATORS[settings.thermostat if settings.has_bath else "nve"]
         self._integration = self._prepared(index)
         self._monte_carlo = self._prepared_monte_carlo()
@@ -114,11 +120,77 @@ class Dynamics:
         """N k_B T/V, T of the bath, less a third of the trace of the stress.
 
         With the bath's temperature in place of the kinetic one its mean is the same but for the error that the
-        time step leaves in velocities, and it scatters less.
+        time step leaves in velocities, and it scatters less. With constraints, whose forces no potential knows, that of
+        the molecules: M k_B T/V for their number M, and of the virial what pulls on their centres.
         """
         kelvin, _ = self.settings.at(state.step)
+        if self.constraints is not None:
+            return self._molecular_pressure_bar(state, kelvin)
         ideal = state.n_atoms * units.kB * kelvin / state.volume
         return (ideal - float(state.stress.trace()) / 3.0) / units.bar
+
+    def _molecular_pressure_bar(self, state: State, kelvin: float) -> float:
+        found = self._monte_carlo
+        whole = state.positions + found.images @ state.cell
+        weight = state.masses[:, None]
+        sums = whole.new_zeros(found.count, 3).index_add(0, found.molecule, weight * whole)
+        total = whole.new_zeros(found.count, 1).index_add(0, found.molecule, weight)
+        from_centre = whole - (sums / total).index_select(0, found.molecule)
+        virial = -state.volume * float(state.stress.trace()) - float((from_centre * state.forces).sum())
+        return (found.count * units.kB * kelvin + virial / 3.0) / state.volume / units.bar
+
+    def _prepared_constraints(self) -> Constraints | None:
+        settings, atoms = self.settings, self.job.atoms
+        found = constrained(atoms, settings.constraints)
+        if found is None:
+            return None
+        still = np.isin(found.i, self.fixed) & np.isin(found.j, self.fixed)
+        if still.all():
+            raise InputError("every constrained pair is of fixed atoms; leave --constrain or --fix out")
+        found = Bonds(*(column[~still] for column in found))
+        constraints = Constraints(found, self.masses, self.fixed, settings.constraint_tolerance)
+        positions, cell = (torch.tensor(x, device=self.job.device) for x in (atoms.positions, atoms.cell.array))
+        held = self.held(positions, cell, constraints)
+        if dependent := constraints.dependent(held, cell):
+            pairs = ", ".join(f"{i}-{j}" for i, j in dependent[:6])
+            raise InputError(
+                f"among the constraints {pairs} one follows from the others, as in a linear molecule; leave it out "
+                "(--constrain)"
+            )
+        return constraints
+
+    def held(self, positions: Tensor, cell: Tensor, constraints: Constraints | None = None) -> Tensor:
+        """Positions (N, 3) of the structure moved until constrained lengths are right.
+
+        Raises :class:`InputError` when they cannot be, or only far away.
+        """
+        constraints = constraints or self.constraints
+        if constraints is None:
+            return positions
+        remedy = "give lengths that the structure can have (--constrain), or a structure that has them"
+        try:
+            held = constraints.onto(positions, positions, cell)
+        except RunError as error:
+            raise InputError(f"{error} together with the other constraints; {remedy}") from None
+        moved = (held - positions).norm(dim=1)
+        atom = int(moved.argmax())
+        if not float(moved[atom]) <= _FARTHEST:
+            raise InputError(
+                f"to meet the constraints atom {atom} ({self.job.atoms[atom].symbol}) would have to move by "
+                f"{float(moved[atom]):.3g} Å; {remedy}"
+            )
+        return held
+
+    def _check_within_molecules(self) -> None:
+        molecule, images = self.molecules.molecule, self.molecules.images
+        i, j = (x.cpu().numpy() for x in (self.constraints.i, self.constraints.j))
+        across = (molecule[i] != molecule[j]) | (images[j] - images[i] != self.constraints.images.cpu().numpy()).any(1)
+        if across.any():
+            k = int(across.argmax())
+            raise InputError(
+                f"the Monte-Carlo barostat moves molecules apart, and atoms {i[k]} and {j[k]} are constrained but of "
+                "different ones; leave the pair out, or use --ensemble nvt"
+            )
 
     def _prepared(self, fixed: Tensor | None) -> Integration:
         settings = self.settings
@@ -147,6 +219,7 @@ class Dynamics:
             rescaling=rescaling if rescale else None,
             moving_cell=npt,
             quantum=self._quantum_bath(),
+            constraints=self.constraints,
             stress_at=stress_at if npt else lambda step: False,
         )
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: Guards, device: str = "cpu") -> State:
     """State at step 0: the structure's own velocities, or Maxwell-Boltzmann at the settings' temperature.
 
-    Fixed atoms are at rest; where the dynamics keeps the momentum, the centre of mass is set at rest and stays so.
-    Raises :class:`InputError` for velocities that cannot be, :class:`omnicalc.errors.RunError` when energy, forces
-    or temperature are such that the run would stop at once.
+    Fixed atoms are at rest, and constrained bonds have their lengths; where the dynamics keeps the momentum, the centre
+    of mass is set at rest and stays so. Raises :class:`InputError` for velocities that cannot be,
+    :class:`omnicalc.errors.RunError` when energy, forces or temperature are such that the run would stop at once.
     """
     generator = torch.Generator(device=device).manual_seed(settings.seed)
     masses = dynamics.masses
@@ -34,9 +34,12 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     )
     if len(dynamics.fixed):
         velocities = velocities.index_fill(0, torch.tensor(dynamics.fixed, device=device), 0.0)
+    cell = _tensor(atoms.cell.array, device)
+    positions = dynamics.held(_tensor(atoms.positions, device), cell)
+    if dynamics.constraints is not None:
+        velocities = dynamics.constraints.tangent(velocities, positions, cell)
     if dynamics.com_removed:
         velocities = remove_com_velocity(velocities, masses)
-    positions, cell = _tensor(atoms.positions, device), _tensor(atoms.cell.array, device)
     state = State.start(
         positions,
         velocities,

@@ -22,6 +22,7 @@ from omnicalc.md.cell_rescaling import CellRescaling, strained
 from omnicalc.md.state import State
 
 if TYPE_CHECKING:
+    from omnicalc.md.constraints import Constraints
     from omnicalc.md.quantum import QuantumBath
 
 ForcesFn = Callable[..., tuple]
@@ -40,12 +41,33 @@ class Integration:
     moving_cell: bool = False  # whether any barostat acts, so that every force call needs the cell
     quantum: QuantumBath | None = None  # noise of the quantum thermal bath
     stress_at: Callable[[int], bool] = lambda step: False  # whether the state after this step needs its stress
+    constraints: Constraints | None = None  # bonds of fixed length
 
     @classmethod
     def from_fs(
         cls, timestep_fs: float, temperature_K: float = 0.0, friction_per_fs: float = 0.0, **more
     ) -> Integration:
         return cls(timestep_fs * units.fs, temperature_K, friction_per_fs / units.fs, **more)
+
+
+def drift(
+    positions: Tensor, velocities: Tensor, time: float, state: State, settings: Integration
+) -> tuple[Tensor, Tensor]:
+    """Positions (N, 3) after ``time``, and the velocities (N, 3) that lead there: the same ones but for the pull of
+    constraints along the bonds at ``positions``.
+    """
+    free = torch.add(positions, velocities, alpha=time)
+    if settings.constraints is None:
+        return free, velocities
+    held = settings.constraints.onto(free, positions, state.cell)
+    return held, torch.add(velocities, held - free, alpha=1.0 / time)
+
+
+def tangent(velocities: Tensor, positions: Tensor, state: State, settings: Integration) -> Tensor:
+    """Velocities (N, 3) less what would change the length of a constrained bond at ``positions``."""
+    if settings.constraints is None:
+        return velocities
+    return settings.constraints.tangent(velocities, positions, state.cell)
 
 
 def arrive(
@@ -70,6 +92,7 @@ def arrive(
     if wants_stress:
         stress = rest[0] if rest[0] is not None else torch.full_like(cell, torch.nan)
     velocities = torch.addcdiv(velocities, forces, state.masses[:, None], value=0.5 * settings.timestep)
+    velocities = tangent(velocities, positions, state, settings)
     return replace(
         state,
         positions=positions,
@@ -100,11 +123,12 @@ def velocity_verlet(state: State, forces_fn: ForcesFn, settings: Integration) ->
     h        ``settings.timestep``      Å·sqrt(amu/eV)
     =======  =========================  =========================
 
-    Swope, Andersen, Berens & Wilson, J. Chem. Phys. 76, 637 (1982).
+    With constrained bonds this is RATTLE. Swope, Andersen, Berens & Wilson, J. Chem. Phys. 76, 637 (1982); Andersen, J.
+    Comput. Phys. 52, 24 (1983).
     """
     h, masses = settings.timestep, state.masses[:, None]
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
-    positions = torch.add(state.positions, velocities, alpha=h)
+    positions, velocities = drift(state.positions, velocities, h, state, settings)
     return arrive(state, positions, velocities, forces_fn, settings)
 
 
@@ -135,7 +159,8 @@ def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     m⟨v²⟩ = k_B T (1 - (ω h)²/4): kinetic temperatures read low by O(h²) while the structure is right. What O adds
     to the kinetic energy is kept in ``heat``: potential + kinetic - heat moves only by the error of the time step.
 
-    Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34; J. Chem. Phys. 138, 174102 (2013).
+    Leimkuhler & Matthews, Appl. Math. Res. Express 2013, 34; J. Chem. Phys. 138, 174102 (2013); with constrained
+    bonds each A is one of RATTLE and O acts in the tangent space: Proc. R. Soc. A 472, 20160138 (2016).
     """
     h, masses = settings.timestep, state.masses[:, None]
     keep = math.exp(-settings.friction * h)
@@ -144,12 +169,14 @@ def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     noise = torch.randn(masses.shape[0], 3, dtype=torch.float64, device=masses.device, generator=generator)
 
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
-    positions = torch.add(state.positions, velocities, alpha=0.5 * h)
+    positions, velocities = drift(state.positions, velocities, 0.5 * h, state, settings)
+    velocities = tangent(velocities, positions, state, settings)
     if settings.mobile is not None:
         noise = noise * settings.mobile
     thermal = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
+    thermal = tangent(thermal, positions, state, settings)
     heat = state.heat + gained(velocities, thermal, masses)
-    positions = torch.add(positions, thermal, alpha=0.5 * h)
+    positions, thermal = drift(positions, thermal, 0.5 * h, state, settings)
     return arrive(state, positions, thermal, forces_fn, settings, generator=generator, heat=heat)
 
 

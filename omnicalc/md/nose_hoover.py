@@ -10,7 +10,7 @@ import torch
 from ase import units
 from torch import Tensor
 
-from omnicalc.md.integrators import ForcesFn, Integration, arrive
+from omnicalc.md.integrators import ForcesFn, Integration, arrive, drift
 from omnicalc.md.state import remove_com_velocity
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def nose_hoover(state: State, forces_fn: ForcesFn, settings: Integration) -> Sta
     velocities = remove_com_velocity(state.velocities, state.masses) if state.com_removed else state.velocities
     bath, scale = _half_step(state.bath, velocities, state, settings)
     velocities = torch.addcdiv(scale * velocities, state.forces, masses, value=0.5 * h)
-    positions = torch.add(state.positions, velocities, alpha=h)
+    positions, velocities = drift(state.positions, velocities, h, state, settings)
     new = arrive(state, positions, velocities, forces_fn, settings)
     bath, scale = _half_step(bath, new.velocities, state, settings)
     return replace(new, velocities=scale * new.velocities, bath=bath)

@@ -33,6 +33,7 @@ _OPTIONS = {  # where the option has another name than the setting
     "hydrogen_mass": "--hmr",
     "guards": "--guard",
     "restraints": "--restrain",
+    "constraints": "--constrain",
 }
 
 
@@ -58,6 +59,8 @@ class Settings:
     ramp_steps: int | None = None  # steps of a ramp; None: the steps of the run as it was started
     hydrogen_mass: float | None = None  # amu, taken from the atoms that hydrogens are bonded to; None: as they are
     fix: str = ""  # atoms that stay where they are; see omnicalc.md.selection
+    constraints: str = ""  # bonds of fixed length: h-bonds, or pairs; see omnicalc.md.constraint_list
+    constraint_tolerance: float = 1e-10  # relative, of their lengths
     restraints: str = ""  # atoms held by springs; see omnicalc.md.restraints
     guards: str = ""  # what guards do, where not the usual; see omnicalc.md.guard_settings
     save: str = ""  # what else is kept with every frame; see omnicalc.md.frames
@@ -72,6 +75,7 @@ class Settings:
         self._check_steps()
         self._check_bath()
         self._check_barostat()
+        self._check_constraints()
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(
                 f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
@@ -192,6 +196,25 @@ class Settings:
             raise InputError(
                 f"the time step is {self.timestep_fs} fs; the quantum bath needs at most {MAX_QUANTUM_TIMESTEP_FS:g} "
                 "fs, as its noise goes up to 6000 1/cm (--timestep)"
+            )
+
+    def _check_constraints(self) -> None:
+        if not 1e-14 <= self.constraint_tolerance <= 1e-6:
+            raise InputError(
+                f"the constraint tolerance is {self.constraint_tolerance}; a number from 1e-14 to 1e-6 is needed "
+                "(--constraint-tolerance)"
+            )
+        if not self.constraints:
+            return
+        if self.has_bath and self.thermostat == "qtb":
+            raise InputError(
+                "the quantum bath gives every bond its zero-point energy, which a bond of fixed length has not; leave "
+                "--constrain out, or use another --thermostat"
+            )
+        if self.ensemble == "npt" and self.barostat == "rescale":
+            raise InputError(
+                "stochastic cell rescaling strains every bond with the cell; with --constrain use --barostat mc, which "
+                "moves whole molecules"
             )
 
     def _check_barostat(self) -> None:

@@ -53,6 +53,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
         "barostat_interval": 2,
     },
     "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc"},
+    "constrained": {"thermostat": "nhc", "constraints": "0-1,1-2:3.75,8-9,9-10,8-10"},
     "replicas": {"replicas": 3, "ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
 }
 MEDIUM = LONG | {"steps": 30}
