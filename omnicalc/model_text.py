@@ -77,7 +77,10 @@ def _head(head: CardHead, accuracy: Mapping, preferred: bool) -> list[str]:
     ]
     measured = accuracy.get(head.name)
     if isinstance(measured, Mapping):
-        lines += [f"  {key:<17} {value}" for key, value in measured.items()]
+        lines += [f"  {key:<17} {value}" for key, value in measured.items() if not isinstance(value, Mapping)]
+        for domain, errors in measured.get("domains", {}).items():
+            values = ", ".join(f"{key} {value}" for key, value in errors.items())
+            lines += _wrapped(f"    {domain}: ", values)
     elif not accuracy:
         lines.append("  accuracy          not measured here")
     return lines

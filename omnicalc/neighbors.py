@@ -116,8 +116,8 @@ def neighbors(systems: Systems, cutoff: float) -> Neighbors:
     Raises :class:`InputError` for a cutoff that is not positive and for positions that are not finite.
     """
     cutoff = _positive("cutoff", cutoff)
-    i, j, shift = _search(systems, cutoff)
-    return _dense(i, j, shift, systems.n_atoms, cutoff)
+    i, j, shift = flat_pairs(systems, cutoff)
+    return dense_rows(i, j, shift, systems.n_atoms, cutoff)
 
 
 def _positive(name: str, value: float, or_zero: bool = False) -> float:
@@ -131,7 +131,7 @@ def _positive(name: str, value: float, or_zero: bool = False) -> float:
     return value
 
 
-def _search(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+def flat_pairs(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """Flat pairs of a batch, on its device: i (E,), j (E,), shift (E, 3) float64, in canonical order."""
     positions, cell, pbc, system = (
         t.detach().cpu().numpy() for t in (systems.positions, systems.cell, systems.pbc, systems.system)
@@ -146,8 +146,8 @@ def _search(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     return i, j, shift
 
 
-def _dense(i: Tensor, j: Tensor, shift: Tensor, n_atoms: int, cutoff: float) -> Neighbors:
-    """Rows of equal length from flat pairs sorted by i."""
+def dense_rows(i: Tensor, j: Tensor, shift: Tensor, n_atoms: int, cutoff: float) -> Neighbors:
+    """Rows of equal length from flat pairs (E,), (E,), (E, 3) sorted by i."""
     atoms = torch.arange(n_atoms, device=i.device)
     count = torch.bincount(i, minlength=n_atoms)
     n_slots = int(count.max()) if n_atoms else 0
@@ -241,7 +241,7 @@ class _Built:
     def search(cls, systems: Systems, cutoff: float, skin: float) -> _Built:
         tensors = {f.name: getattr(systems, f.name) for f in fields(systems)}
         copy = replace(systems, **{name: t.detach().clone() for name, t in tensors.items()})
-        i, j, shift = _search(copy, cutoff + skin)
+        i, j, shift = flat_pairs(copy, cutoff + skin)
         atoms = torch.arange(copy.n_atoms, device=i.device)
         count = torch.bincount(i, minlength=copy.n_atoms)
         moved = translation(shift, copy.cell if copy.n_systems == 1 else copy.cell[copy.system[i]])
@@ -323,7 +323,7 @@ def neighbors_reference(systems: Systems, cutoff: float) -> Neighbors:
     i = torch.tensor([pair[0] for pair in found], dtype=torch.int64, device=systems.device)
     j = torch.tensor([pair[1] for pair in found], dtype=torch.int64, device=systems.device)
     shift = torch.tensor([pair[2:] for pair in found], dtype=torch.float64, device=systems.device)
-    return _dense(i, j, shift.reshape(-1, 3), systems.n_atoms, cutoff)
+    return dense_rows(i, j, shift.reshape(-1, 3), systems.n_atoms, cutoff)
 
 
 def _brute_force(positions: Tensor, cell: Tensor, periodic: Tensor, cutoff: float, atoms: Tensor) -> list:

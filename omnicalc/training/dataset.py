@@ -1,183 +1,371 @@
-"""Labelled structures for training: files checked by hash, reference energies, and padded frames."""
+"""The structures of a recipe: found, checked, split, and served as examples without holding them all."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
-from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
+from omnicalc.training.example import Example, pairs_of
+from omnicalc.training.label_checks import UnitCheck, check_labels, check_references_scale
+from omnicalc.training.packing import Size
 from omnicalc.training.recipe import DataSource, Recipe
-from omnicalc.training.step import Frame
+from omnicalc.training.references import fit_references
+from omnicalc.training.sampler import seed_of
+
+_CACHE_BYTES = 2 << 30  # of examples kept in memory; beyond it, files are read again
+_SAME = 1e-4  # Å; two geometries that agree this closely are one
 
 
-@dataclass(frozen=True)
-class Labelled:
-    """Structures of one source with energies (eV) and forces (eV/Å), split as their ``split`` key says."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one structure lies, and what is known of it without reading it again."""
 
-    source: DataSource
-    train: list
-    valid: list
+    file: int
+    frame: int
+    size: Size
+    counts: dict  # atomic number -> atoms
+    energy: float  # eV, NaN where there is none
+    charge: int
+    spin: int
+    molecule: str
+    config_type: str
+    digest: bytes  # of its geometry
+    has_energy: bool
+    has_forces: bool
+    has_stress: bool
+
+    @property
+    def n_atoms(self) -> int:
+        return self.size.atoms
 
 
-@dataclass(frozen=True)
+@dataclass
+class Source:
+    """One ``[[data]]`` of a recipe with its files."""
+
+    settings: DataSource
+    paths: list[Path]
+    files: list[Sequence]
+    head: int
+    digest: str  # sha256 of its file; of several, that of the list of their sha256 in the order of the names
+    train: list[Entry] = field(default_factory=list)
+    valid: list[Entry] = field(default_factory=list)
+    left_out: int = 0
+
+    def where(self, entry: Entry) -> str:
+        return f"frame {entry.frame} of '{self.paths[entry.file]}'"
+
+
 class Dataset:
-    """Padded frames of all sources, and the reference energies that were taken off their labels."""
+    """All sources of a recipe. ``references``: head -> atomic number -> eV, taken off the labels of examples."""
 
-    heads: tuple[str, ...]
-    references: dict[str, dict[int, float]]  # head -> atomic number -> eV
-    train: list[list[Frame]]  # per source
-    valid: list[list[Frame]]
-    weights: list[float]  # probability of each source
+    def __init__(self, sources: list[Source], references: dict[str, dict[int, float]], cutoff: float):
+        self.sources, self.references, self.cutoff = sources, references, cutoff
+        self.heads = tuple(references)
+        total = sum(s.settings.weight for s in sources)
+        self.weights = [s.settings.weight / total for s in sources]
+        self._cache: OrderedDict[tuple, Example] = OrderedDict()
+        self._cached = 0
+
+    def example(self, source: int, entry: Entry) -> Example:
+        """The structure of one entry, from memory or from its file."""
+        key = (source, entry.file, entry.frame)
+        found = self._cache.get(key)
+        if found is not None:
+            self._cache.move_to_end(key)
+            return found
+        mine = self.sources[source]
+        found = self._made(mine, entry, mine.files[entry.file][entry.frame])
+        self._cache[key] = found
+        self._cached += found.n_bytes
+        while self._cached > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached -= self._cache.popitem(last=False)[1].n_bytes
+        return found
+
+    def _made(self, source: Source, entry: Entry, atoms) -> Example:
+        systems = Systems.from_atoms(atoms)
+        table = self.references[self.heads[source.head]]
+        labels = atoms.calc.results
+        forces = labels["forces"] if entry.has_forces else np.zeros((len(atoms), 3))
+        return Example(
+            systems,
+            *pairs_of(systems, self.cutoff),
+            head=source.head,
+            energy=entry.energy - sum(n * table[z] for z, n in entry.counts.items()) if entry.has_energy else 0.0,
+            forces=torch.from_numpy(np.array(forces, dtype=np.float32)),
+            stress=torch.from_numpy(_stress(labels) if entry.has_stress else np.zeros((3, 3))),
+            has_energy=entry.has_energy,
+            has_forces=entry.has_forces,
+            has_stress=entry.has_stress,
+        )
 
 
-def read_labelled(source: DataSource, folder: Path) -> Labelled:
-    """Read and check one source.
+def _stress(labels: dict) -> np.ndarray:
+    from ase.stress import voigt_6_to_full_3x3_stress
 
-    Raises:
-        InputError: file not there (says where it comes from), wrong hash, or frames without energy, forces or split.
+    stress = np.asarray(labels["stress"], dtype=float)
+    return stress if stress.shape == (3, 3) else voigt_6_to_full_3x3_stress(stress)
+
+
+def build_dataset(
+    recipe: Recipe, folder: Path, cutoff: float, *, report: Callable = print, progress: Callable | None = None
+) -> Dataset:
+    """Read every frame of a recipe's sources once: check it, measure it, put it into its split.
+
+    ``progress`` (frames read, all frames). Raises :class:`InputError` naming file and frame for what cannot be used.
     """
-    from omnicalc.structure_file import read_structures
+    heads = recipe.heads
+    sources = [_open(settings, folder, heads.index(settings.head)) for settings in recipe.data]
+    total, done = sum(len(f) for s in sources for f in s.files), 0
+    for source in sources:
+        units = UnitCheck()
+        for entry, split in _scan(source, cutoff, units):
+            done += 1
+            if progress is not None:
+                progress(done, total)
+            if entry is not None and split in ("train", "valid"):
+                getattr(source, split).append(entry)
+        _check_source(source, recipe)
+        verdict = units.verdict(f"[[data]] '{source.settings.label}'")
+        if verdict is not None:
+            raise InputError(f"{verdict} Energies in eV and forces (minus the gradient) in eV/Å are needed")
+        _limit(source, recipe.optimiser.seed)
+        if source.left_out:
+            report(f"{source.settings.label}: {source.left_out} frames left out, as the recipe says")
+    _check_splits(sources)
+    _check_elements(sources, recipe)
+    return Dataset(sources, _references(sources, recipe), cutoff)
 
+
+def _open(settings: DataSource, folder: Path, head: int) -> Source:
+    paths = _paths(settings, folder)
+    return Source(settings, paths, [open_frames(path) for path in paths], head, _digest_of(paths))
+
+
+def _digest_of(paths: list[Path]) -> str:
+    found = [sha256_of(path) for path in paths]
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
+
+
+def _paths(settings: DataSource, folder: Path) -> list[Path]:
+    """Local files of one source. Raises InputError when they are not there or not the ones the recipe means."""
+    if settings.shards:
+        pattern = Path(settings.shards)
+        base = Path(pattern.anchor) if pattern.is_absolute() else folder
+        parts = pattern.relative_to(pattern.anchor) if pattern.is_absolute() else pattern
+        found = sorted(p for p in base.glob(str(parts)) if p.is_file())
+        if not found:
+            raise InputError(f"no file matches shards = '{settings.shards}' below '{base}'")
+        return found
     if not folder.is_dir():
         raise InputError(f"'{folder}' is no folder; --data takes the folder that holds the recipe's data files")
-    matches = sorted(folder.rglob(source.file))
-    origin = f"{source.repository} (commit {source.commit[:12]}, {source.path})"
+    matches = [folder / settings.file] if (folder / settings.file).is_file() else sorted(folder.rglob(settings.file))
+    origin = ""
+    if settings.repository:
+        origin = f"; it comes from {settings.repository} (commit {settings.commit[:12]}, {settings.path})"
     if not matches:
-        raise InputError(f"'{source.file}' is not below '{folder}'; it comes from {origin}. Say where with --data")
-    found = sha256_of(matches[0])
-    if found != source.sha256:
-        raise InputError(
-            f"'{matches[0]}' has sha256 {found}, the recipe asks for {source.sha256}; it comes from {origin}"
-        )
-    frames = read_structures(matches[0])
-    for k, atoms in enumerate(frames):
-        _check_labels(atoms, f"frame {k} of '{matches[0]}'")
-    frames = [a for a in frames if not any(a.info.get(k) == v for k, v in source.exclude.items())]
-    parts = {name: [a for a in frames if a.info["split"] == name] for name in ("train", "valid")}
-    for name, part in parts.items():
-        if not part:
-            raise InputError(f"no frame of '{matches[0]}' has the key split={name}; train and valid are both needed")
-    return Labelled(source, **parts)
-
-
-def _check_labels(atoms, where: str) -> None:
-    """Raise :class:`InputError` for a frame without finite labels or without a split."""
-    if atoms.calc is None or not {"energy", "forces"} <= set(atoms.calc.results) or "split" not in atoms.info:
-        raise InputError(f"{where} lacks energy, forces or the key split=train|valid")
-    if not (np.isfinite(atoms.get_potential_energy()) and np.isfinite(atoms.get_forces()).all()):
-        raise InputError(f"{where} has an energy or forces that are not finite; leave it out")
-
-
-def _check_elements(labelled: Sequence[Labelled], elements: Sequence[int] | None) -> None:
-    """Raise :class:`InputError` when a source has elements that the model has no row for, or that its head's
-    training frames lack, so that there would be no reference energy.
-    """
-    trained: dict[str, set[int]] = {}  # head -> atomic numbers
-    for part in labelled:
-        trained.setdefault(part.source.head, set()).update(int(z) for a in part.train for z in a.numbers)
-    for part in labelled:
-        head = trained[part.source.head]
-        present = {int(z) for a in (*part.train, *part.valid) for z in a.numbers}
-        if elements is not None and not present <= set(elements):
-            missing = sorted(present - set(elements))
-            raise InputError(f"'{part.source.file}' holds atomic numbers {missing}; add them to elements in [model]")
-        if not present <= head:
+        raise InputError(f"'{settings.file}' is not below '{folder}'{origin}. Say where with --data")
+    if settings.sha256:
+        found = sha256_of(matches[0])
+        if found != settings.sha256:
             raise InputError(
-                f"'{part.source.file}' has atomic numbers {sorted(present - head)} in its valid frames only; "
-                f"head '{part.source.head}' needs training frames with them"
+                f"'{matches[0]}' has sha256 {found}, the recipe asks for {settings.sha256}{origin}"
+            )
+    return [matches[0]]
+
+
+def _scan(source: Source, cutoff: float, units: UnitCheck):
+    """(Entry, split) of every frame; (None, None) for those the recipe rules out."""
+    settings = source.settings
+    for f, frames in enumerate(source.files):
+        for k in range(len(frames)):
+            atoms, where = frames[k], f"frame {k} of '{source.paths[f]}'"
+            if _ruled_out(atoms, settings, where):
+                source.left_out += 1
+                yield None, None
+                continue
+            split = _split(atoms, settings, where, k)
+            if split not in ("train", "valid"):
+                yield None, None
+                continue
+            check_labels(atoms, where, settings.energies, settings.forces)
+            if settings.energies and settings.forces:
+                units.add(atoms)
+            yield _entry(atoms, f, k, settings, cutoff, where), split
+
+
+def _ruled_out(atoms, settings: DataSource, where: str) -> bool:
+    if any(atoms.info.get(key) == value for key, value in settings.exclude.items()):
+        return True
+    labels = {} if atoms.calc is None else atoms.calc.results
+    forces = labels.get("forces")
+    if forces is None:
+        return False
+    if settings.max_force is not None and np.linalg.norm(forces, axis=1).max() > settings.max_force:
+        return True
+    if not settings.cosine_key:
+        return False
+    other = atoms.arrays.get(settings.cosine_key)
+    if other is None:
+        raise InputError(f"{where} has no per-atom column '{settings.cosine_key}', which cosine_key asks for")
+    length = np.linalg.norm(forces) * np.linalg.norm(other)
+    return length > 0 and float((forces * other).sum() / length) < settings.min_cosine
+
+
+def _split(atoms, settings: DataSource, where: str, k: int) -> str:
+    if settings.split_by == "key":
+        if "split" not in atoms.info:
+            raise InputError(
+                f"{where} lacks the key split=train|valid; add it, or set split_by = \"molecule\" in [[data]]"
+            )
+        return str(atoms.info["split"])
+    by_molecule = settings.split_by == "molecule"
+    name = atoms.info.get("molecule", atoms.get_chemical_formula()) if by_molecule else k
+    share = seed_of("split", str(name)) / 2**63
+    return "valid" if share < settings.valid_fraction else "train"
+
+
+def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: str) -> Entry:
+    try:
+        systems = Systems.from_atoms(atoms)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    i, _, _ = pairs_of(systems, cutoff)
+    width = int(torch.bincount(i, minlength=1).max()) if len(i) else 0
+    labels = atoms.calc.results
+    return Entry(
+        file=f,
+        frame=k,
+        size=Size(len(atoms), len(i), width),
+        counts=dict(Counter(atoms.numbers.tolist())),
+        energy=float(labels.get("energy", np.nan)),
+        charge=int(systems.charge),
+        spin=int(systems.spin),
+        molecule=str(atoms.info.get("molecule", "")),
+        config_type=str(atoms.info.get("config_type", "")),
+        digest=_digest(atoms),
+        has_energy=settings.energies,
+        has_forces=settings.forces,
+        has_stress=labels.get("stress") is not None and bool(atoms.pbc.all()),
+    )
+
+
+def _digest(atoms) -> bytes:
+    rounded = np.round(np.concatenate([atoms.positions, atoms.cell.array]) / _SAME).astype(np.int64)
+    return hashlib.sha256(atoms.numbers.tobytes() + rounded.tobytes()).digest()[:12]
+
+
+def _check_source(source: Source, recipe: Recipe) -> None:
+    label = source.settings.label
+    for split in ("train", "valid"):
+        if not getattr(source, split):
+            raise InputError(f"no frame of '{label}' has the key split={split}; train and valid are both needed")
+    for entry in (*source.train, *source.valid):
+        if entry.charge not in recipe.charges:
+            raise InputError(
+                f"{source.where(entry)} has charge {entry.charge:+d}, the recipe's charges are {list(recipe.charges)}; "
+                "add it there"
+            )
+        if recipe.spins and entry.spin not in recipe.spins:
+            raise InputError(
+                f"{source.where(entry)} has spin {entry.spin}, the recipe's spins are {list(recipe.spins)}; add it"
             )
 
 
-def fit_references(frames: Sequence, prior: dict[int, float]) -> dict[int, float]:
-    """Per-element energies (eV) whose composition sums fit the frames' energies best, in float64.
-
-    At fixed composition least squares leaves directions open; there the solution stays at ``prior``.
-    """
-    elements = sorted({z for atoms in frames for z in set(atoms.numbers.tolist())})
-    missing = [z for z in elements if z not in prior]
-    if missing:
-        raise InputError(f"the recipe's reference_prior lacks atomic numbers {missing}; give an energy for each")
-    counts = np.array([[(a.numbers == z).sum() for z in elements] for a in frames], dtype=float)
-    energies = np.array([a.get_potential_energy() for a in frames])
-    start = np.array([prior[z] for z in elements])
-    correction = np.linalg.lstsq(counts, energies - counts @ start, rcond=1e-10)[0]
-    return dict(zip(elements, (start + correction).tolist(), strict=True))
+def _limit(source: Source, seed: int) -> None:
+    limit = source.settings.limit
+    if limit is not None and limit < len(source.train):
+        order = np.random.default_rng(seed_of(seed, "limit", source.settings.label)).permutation(len(source.train))
+        source.train = [source.train[k] for k in sorted(order[:limit])]
 
 
-def build_dataset(recipe: Recipe, folder: Path, cutoff: float, dtype: torch.dtype = torch.float32) -> Dataset:
-    """All sources of a recipe as padded frames of one common shape."""
+def _check_splits(sources: list[Source]) -> None:
+    """No geometry in both splits, whichever sources it stands in (other levels of theory may share geometries)."""
+    for head in {s.head for s in sources}:
+        mine = [s for s in sources if s.head == head]
+        trained = {e.digest: s.where(e) for s in mine for e in s.train}
+        for s in mine:
+            for entry in s.valid:
+                if entry.digest in trained:
+                    raise InputError(
+                        f"{s.where(entry)} (valid) is the same structure as {trained[entry.digest]} (train); "
+                        "take one of them out, or the validation error means nothing"
+                    )
+
+
+def _check_elements(sources: list[Source], recipe: Recipe) -> None:
+    """Raise :class:`InputError` for elements without a row in the model or without training frames at their head."""
+    elements = recipe.model.get("elements")
+    given = {head: set(_by_number(table)) for head, table in recipe.references.items()}
+    trained: dict[str, set[int]] = {}
+    for s in sources:
+        trained.setdefault(s.settings.head, set()).update(*(e.counts for e in s.train))
+    for s in sources:
+        known = trained[s.settings.head] | given.get(s.settings.head, set())
+        for entry in (*s.train, *s.valid):
+            present = set(entry.counts)
+            if elements is not None and not present <= set(elements):
+                missing = sorted(present - set(elements))
+                raise InputError(f"{s.where(entry)} holds atomic numbers {missing}; add them to elements in [model]")
+            if not present <= known:
+                raise InputError(
+                    f"{s.where(entry)}: atomic numbers {sorted(present - known)} have no reference energy, for they "
+                    f"are in valid frames only; head '{s.settings.head}' needs training frames with them"
+                )
+
+
+def _references(sources: list[Source], recipe: Recipe) -> dict[str, dict[int, float]]:
+    """Reference energies of every head: given ones, or least squares over its training frames."""
+    prior, found = _by_number(recipe.reference_prior), {}
+    for k, head in enumerate(recipe.heads):
+        mine = [s for s in sources if s.head == k]
+        present = set().union(*(e.counts for s in mine for e in s.train))
+        if head in recipe.references:
+            table = _by_number(recipe.references[head])
+            for s in mine:
+                _check_given(s, table, head)
+            found[head] = {z: table[z] for z in sorted(table)}
+            continue
+        entries = [e for s in mine for e in s.train if e.has_energy and np.isfinite(e.energy)]
+        # a head that learns from forces alone still gets the zero of its own labels, where there are any
+        entries = entries or [e for s in mine for e in s.train if np.isfinite(e.energy)]
+        if not entries:
+            missing = sorted(present - set(prior))
+            if missing:
+                raise InputError(
+                    f"head '{head}' has no energies to fit reference energies to, and reference_prior lacks atomic "
+                    f"numbers {missing}; give them, or a table [references.\"{head}\"]"
+                )
+            found[head] = {z: prior[z] for z in sorted(present)}
+            continue
+        for s in mine:
+            if prior and s.train and s.train[0].has_energy:
+                check_references_scale(s.train[0].counts, s.train[0].energy, prior, s.where(s.train[0]), head)
+        found[head] = fit_references([e.counts for e in entries], [e.energy for e in entries], prior)
+    return found
+
+
+def _check_given(source: Source, table: dict[int, float], head: str) -> None:
+    for entry in (*source.train, *source.valid):
+        missing = sorted(set(entry.counts) - set(table))
+        if missing:
+            raise InputError(
+                f"{source.where(entry)}: atomic numbers {missing} have no reference energy in the recipe's table of "
+                f"head '{head}'; add them, or leave the table out to have it fitted"
+            )
+        if entry.has_energy:
+            check_references_scale(entry.counts, entry.energy, table, source.where(entry), head)
+
+
+def _by_number(table: dict[str, float]) -> dict[int, float]:
     from ase.data import atomic_numbers
 
-    labelled = [read_labelled(source, folder) for source in recipe.data]
-    prior = {atomic_numbers[symbol]: energy for symbol, energy in recipe.reference_prior.items()}
-    _check_elements(labelled, recipe.model.get("elements"))
-    references = {}
-    for head in recipe.heads:
-        frames = [a for part in labelled if part.source.head == head for a in part.train]
-        references[head] = fit_references(frames, prior)
-    edges = [[[_edges(a, cutoff) for a in frames] for frames in (part.train, part.valid)] for part in labelled]
-    shapes = [e[1].shape for part in edges for split in part for e in split]
-    size = (max(s[0] for s in shapes), max(s[1] for s in shapes))
-    padded = []
-    for part, (train, valid) in zip(labelled, edges, strict=True):
-        row, table = recipe.heads.index(part.source.head), references[part.source.head]
-        padded.append(
-            [
-                [_frame(a, *e, row, table, size, cutoff, dtype) for a, e in zip(frames, split, strict=True)]
-                for frames, split in ((part.train, train), (part.valid, valid))
-            ]
-        )
-    total = sum(s.weight for s in recipe.data)
-    return Dataset(
-        recipe.heads,
-        references,
-        train=[p[0] for p in padded],
-        valid=[p[1] for p in padded],
-        weights=[s.weight / total for s in recipe.data],
-    )
-
-
-def _edges(atoms, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Sources, mask and float64 vectors of all neighbours of one structure."""
-    systems = Systems.from_atoms(atoms)
-    found = neighbors(systems, cutoff)
-    return found.index, found.mask, found.vectors(systems.positions, systems.cell, systems.system)
-
-
-def _frame(
-    atoms, index: Tensor, mask: Tensor, vectors: Tensor, head: int, references: dict[int, float],
-    size: tuple[int, int], cutoff: float, dtype: torch.dtype,
-) -> Frame:  # fmt: skip
-    """One structure padded to ``size`` = (atoms, slots); padding atoms repeat the last element and see nobody."""
-    n, k = index.shape
-    n_max, k_max = size
-    numbers = torch.full((n_max,), int(atoms.numbers[-1]))
-    numbers[:n] = torch.from_numpy(atoms.numbers)
-    padded_index = torch.arange(n_max)[:, None].repeat(1, k_max)
-    padded_index[:n, :k] = index
-    padded_mask = torch.zeros(n_max, k_max, dtype=torch.bool)
-    padded_mask[:n, :k] = mask
-    padded_vectors = torch.zeros(n_max, k_max, 3, dtype=dtype)
-    padded_vectors[..., 0] = 2 * cutoff
-    padded_vectors[:n, :k] = vectors.to(dtype)
-    weight = torch.zeros(n_max, dtype=dtype)
-    weight[:n] = 1
-    forces = torch.zeros(n_max, 3, dtype=dtype)
-    forces[:n] = torch.from_numpy(atoms.get_forces())
-    energy = atoms.get_potential_energy() - sum(references[z] for z in atoms.numbers.tolist())
-    return Frame(
-        numbers=numbers,
-        head=torch.tensor([head]),
-        index=padded_index,
-        mask=padded_mask,
-        vectors=padded_vectors,
-        weight=weight,
-        energy=torch.tensor(energy, dtype=dtype),
-        forces=forces,
-    )
+    return {atomic_numbers[symbol]: float(energy) for symbol, energy in table.items()}

@@ -1,22 +1,24 @@
 """From a training run to a weights folder: averaged weights and a card that says how they were made."""
 
-import csv
 import hashlib
 from pathlib import Path
 
 from safetensors.torch import save
 
-from omnicalc.card import Card, CardHead, write_card
+from omnicalc.card import CARD, WEIGHTS, Card, CardHead, write_card
 from omnicalc.files import write_atomically
-from omnicalc.training.trainer import Trainer
+from omnicalc.training.dataset import Source
+from omnicalc.training.validation import ALL
 
 
-def export(trainer: Trainer, folder: Path) -> Card:
-    """Write ``model.safetensors`` (the averaged weights) and ``card.toml`` into ``folder``."""
+def export(trainer, folder: Path) -> Card:
+    """Write ``model.safetensors`` (the averaged weights of a :class:`~omnicalc.training.trainer.Trainer`) and
+    ``card.toml``, with the errors of its last validation, into ``folder``.
+    """
     recipe = trainer.recipe
-    weights = save({n: t.contiguous() for n, t in trainer.state.averaged.items()})
+    weights = save({n: t.detach().cpu().contiguous() for n, t in trainer.averaged.items()})
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "model.safetensors", lambda temporary: temporary.write_bytes(weights))
+    write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
     card = Card(
         name=recipe.name,
         tag=recipe.tag,
@@ -28,68 +30,102 @@ def export(trainer: Trainer, folder: Path) -> Card:
         dtype="float32",
         sha256=hashlib.sha256(weights).hexdigest(),
         licence=recipe.licence,
-        citation=[source.citation for source in recipe.data],
+        citation=list(dict.fromkeys(s.citation for s in recipe.data if s.citation)),
         charges=list(recipe.charges),
-        spins="ignored",
+        spins=list(recipe.spins) or "ignored",
         config=trainer.model.config.to_dict(),
         heads=[_head(trainer, name) for name in recipe.heads],
         training=_training(trainer),
         accuracy=_accuracy(trainer),
     )
-    write_card(folder / "card.toml", card)
+    write_card(folder / CARD, card)
     return card
 
 
-def _head(trainer: Trainer, name: str) -> CardHead:
+def _head(trainer, name: str) -> CardHead:
     from ase.data import chemical_symbols
 
     reference = trainer.dataset.references[name]
-    sources = [s for s in trainer.recipe.data if s.head == name]
+    sources = [s for s in trainer.dataset.sources if s.settings.head == name]
+    known = sorted(set(reference) & set().union(*(e.counts for s in sources for e in s.train)))
     return CardHead(
         name=name,
-        elements=[chemical_symbols[z] for z in reference],
-        level_of_theory=sources[0].level_of_theory,
+        elements=[chemical_symbols[z] for z in known],
+        level_of_theory=sources[0].settings.level_of_theory,
         reference_source=trainer.recipe.reference_note,
-        data="; ".join(f"{s.repository} {s.path} ({s.licence}), split: {s.split_note}" for s in sources),
-        reference={chemical_symbols[z]: energy for z, energy in reference.items()},
+        data="; ".join(_in_words(s) for s in sources),
+        reference={chemical_symbols[z]: reference[z] for z in known},
     )
 
 
-def _training(trainer: Trainer) -> dict:
+def _in_words(source: Source) -> str:
+    s = source.settings
+    origin = f"{s.repository} {s.path}" if s.repository else s.label
+    text = f"{origin} ({s.licence}), split: {s.split_note or s.split_by}"
+    return text if s.energies else text + "; forces only"
+
+
+def _training(trainer) -> dict:
     recipe = trainer.recipe
     name = f"{recipe.name}-{recipe.tag}"
-    return {
+    table = {
         "command": f"omnicalc train {name} --data FOLDER --out {name}",
         "seed": recipe.optimiser.seed,
-        "steps": trainer.state.step,
+        "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "sources": [
-            {
-                "head": s.head,
-                "repository": s.repository,
-                "commit": s.commit,
-                "path": s.path,
-                "conversion": s.conversion,
-                "file": s.file,
-                "sha256": s.sha256,
-                "licence": s.licence,
-                "citation": s.citation,
-                "train_frames": len(train),
-                "valid_frames": len(valid),
-            }
-            for s, train, valid in zip(recipe.data, trainer.dataset.train, trainer.dataset.valid, strict=True)
-        ],
+        "sources": [_source(source) for source in trainer.dataset.sources],
     }
+    if recipe.start:
+        table["start"] = trainer.start_report
+    return table
 
 
-def _accuracy(trainer: Trainer) -> dict:
-    """Validation errors of the last log lines, per head."""
-    with (trainer.out / "log.csv").open(newline="") as file:
-        rows = [r for r in csv.DictReader(file) if int(r["step"]) == trainer.state.step]
-    return {
-        r["head"]: {
-            "force_mae_meV_per_A": round(1e3 * float(r["force_mae"]), 2),
-            "energy_mae_meV_per_atom": round(1e3 * float(r["energy_mae"]), 3),
-        }
-        for r in rows
+def _source(source: Source) -> dict:
+    s = source.settings
+    table = {
+        "source": s.label,
+        "head": s.head,
+        "repository": s.repository,
+        "commit": s.commit,
+        "path": s.path,
+        "conversion": s.conversion,
+        "file": s.file or s.shards,
+        "sha256": source.digest,
+        "licence": s.licence,
+        "citation": s.citation,
+        "train_frames": len(source.train),
+        "valid_frames": len(source.valid),
+        "train_molecules": _molecules(source.train),
+        "valid_molecules": _molecules(source.valid),
+        "valid_molecules_also_trained_on": _shared(source),
+        "energies": s.energies,
+        "forces": s.forces,
     }
+    return {k: v for k, v in table.items() if v != ""}
+
+
+def _molecules(entries) -> int:
+    return len({e.molecule for e in entries if e.molecule})
+
+
+def _shared(source: Source) -> int:
+    trained = {e.molecule for e in source.train if e.molecule}
+    return len({e.molecule for e in source.valid if e.molecule} & trained)
+
+
+_UNITS = {
+    "force_mae": "force_mae_meV_per_A",
+    "force_rmse": "force_rmse_meV_per_A",
+    "energy_mae": "energy_mae_meV_per_atom",
+}
+
+
+def _accuracy(trainer) -> dict:
+    """Errors of the last validation by head: of its first source; in ``domains`` of every source and config_type."""
+    table: dict = {}
+    for g in trainer.last_errors:
+        errors = {_UNITS.get(k, k): round(1e3 * v if k in _UNITS else v, 3) for k, v in g.errors.items() if v == v}
+        mine = table.setdefault(g.head, {**errors, "domains": {}})
+        name = g.source if g.group == ALL else f"{g.source}/{g.group}"
+        mine["domains"][name] = {"structures": g.structures, **errors}
+    return table

@@ -10,21 +10,36 @@ from omnicalc.training.recipe_checks import check_values
 
 @dataclass(frozen=True)
 class DataSource:
-    """One labelled file for one head; named by where it comes from and checked by its hash."""
+    """Labelled structures for one head: one file named by its hash, or shards of one's own by a pattern."""
 
     head: str  # name of the level of theory, also the name of the model's head
     level_of_theory: str
-    file: str  # name of the local copy below the data folder
-    sha256: str  # of the local copy
-    repository: str
-    commit: str
-    path: str  # inside the repository
-    licence: str
-    citation: str
-    split_note: str  # what kind of split the `split` key of the frames is
+    file: str = ""  # name of the local copy below the data folder, checked by its hash
+    sha256: str = ""  # of the local copy
+    shards: str = ""  # or: a pattern of files, such as "xtb/*.extxyz.gz", below the data folder or absolute
+    repository: str = ""
+    commit: str = ""
+    path: str = ""  # inside the repository
+    licence: str = "not stated"
+    citation: str = ""
+    split_note: str = ""  # what kind of split the `split` key of the frames is
     conversion: str = ""  # how the local copy was made from the source
-    weight: float = 1.0  # relative probability of drawing a frame from here
+    name: str = ""  # in logs and cards; by default the file's name
+    weight: float = 1.0  # relative probability of drawing a structure from here
+    energies: bool = True  # false: learn from forces only, as where the zero of energy differs from the head's
+    forces: bool = True  # false: learn from energies only
     exclude: dict[str, str] = field(default_factory=dict)  # frame keys that rule a frame out
+    split_by: str = "key"  # the frames' key "split"; or "molecule" or "frame": by a hash, valid_fraction of them
+    valid_fraction: float = 0.1
+    limit: int | None = None  # train on so many frames only, chosen by the seed
+    max_force: float | None = None  # eV/Å; frames with a larger force are left out
+    cosine_key: str = ""  # per-atom forces of another method in the frames; see min_cosine
+    min_cosine: float = 0.0  # leave out frames whose forces have a smaller cosine with those of cosine_key
+
+    @property
+    def label(self) -> str:
+        stem = Path(self.file or self.shards).name.split(".")[0]
+        return self.name or stem.translate(str.maketrans("", "", "*?[]")) or self.head
 
 
 @dataclass(frozen=True)
@@ -35,11 +50,24 @@ class Stage:
     learning_rate: float = 3e-3
     final_rate: float = 0.01
     warmup: int = 300
+    schedule: str = "cosine"  # or "onecycle", "constant"
     decay_steps: int | None = None  # length of the cosine; longer than the stage, it ends at a higher rate
     energy_weight: float = 5.0
     energy_weight_late: float = 40.0
     late_fraction: float = 0.3  # last part of the stage, with the late energy weight
+    force_weight: float = 1.0
+    stress_weight: float = 0.0
     mixture: tuple[float, ...] | None = None  # probability of each data source; None: by their weights
+
+
+@dataclass(frozen=True)
+class Batching:
+    """What one pack (one forward pass) may hold; a step takes ``packs`` of them, shared out among the processes."""
+
+    atoms: int | None = None
+    edges: int | None = None  # directed pairs within the cutoff
+    structures: int | None = None
+    packs: int = 1
 
 
 @dataclass(frozen=True)
@@ -48,10 +76,16 @@ class Optimiser:
 
     seed: int = 0
     betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = 0.0  # decoupled (AdamW); matrices only, no biases, norms or embeddings
     clip: float = 1.5  # times the running mean of the gradient norm
+    clip_norm: float | None = None  # largest norm, in place of the relative clip
     ema: float = 0.999
+    skip_at_most: int = 20  # steps in a row whose gradient is not finite; one more ends the run
     validate_every: int = 2000
+    validate_frames: int | None = None  # per source, until the last validation, which takes all
     checkpoint_every: int = 500
+    tf32: bool = False
+    bf16: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,9 +102,15 @@ class Recipe:
     optimiser: Optimiser
     stages: tuple[Stage, ...]
     data: tuple[DataSource, ...]
-    reference_prior: dict[str, float]  # element symbol -> eV, completes the least-squares reference energies
     reference_note: str
+    reference_prior: dict[str, float] = field(default_factory=dict)  # symbol -> eV, completes least squares
+    references: dict = field(default_factory=dict)  # head -> symbol -> eV: given, not fitted
+    batch: Batching = field(default_factory=lambda: Batching(structures=1))
+    objective: dict = field(default_factory=lambda: {"name": "energy-forces"})
     charges: tuple[int, ...] = (0,)
+    spins: tuple[int, ...] = ()  # empty: the model does not look at them
+    start: str = ""  # weights to begin with: a folder, or a name of the registry
+    copy_heads: dict[str, str] = field(default_factory=dict)  # new head -> head of the start to begin with
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -105,6 +145,10 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
     optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
     stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in _tables(table, "stages", path))
+    if "batch" in table:
+        table["batch"] = batch = _strict(Batching, table["batch"], f"[batch] of '{path}'")
+        if batch.atoms is None and batch.edges is None and batch.structures is None:
+            raise InputError(f"[batch] of '{path}' sets no limit; give atoms, edges or structures")
     sources = tuple(_strict(DataSource, t, f"[[data]] of '{path}'") for t in _tables(table, "data", path))
     if not sources or not stages:
         raise InputError(f"recipe '{path}' needs at least one [[data]] (a labelled file) and one [[stages]]")
@@ -113,6 +157,14 @@ def read_recipe(path: Path) -> Recipe:
             raise InputError(f"mixture in '{path}' lists {len(stage.mixture)} numbers for {len(sources)} [[data]]")
     if sum(source.weight for source in sources) <= 0:
         raise InputError(f"the weights of all [[data]] of '{path}' are 0; at least one above 0 is needed")
+    for source in sources:
+        if bool(source.file) == bool(source.shards):
+            raise InputError(f"[[data]] of '{path}' for head '{source.head}': give file or shards, and not both")
+        if not (source.energies or source.forces):
+            raise InputError(f"[[data]] '{source.label}' of '{path}' learns from neither energies nor forces")
+    labels = [source.label for source in sources]
+    if len(set(labels)) < len(labels):
+        raise InputError(f"[[data]] of '{path}' have the names {', '.join(labels)}; give each a name of its own")
     return _strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
 
 

@@ -54,10 +54,11 @@ def _in_words(kind: object) -> str:
     return _IN_WORDS.get(kind, "a table")
 
 
-def _known_elements(prior: dict) -> bool:
+def known_elements(prior: dict) -> bool:
+    """Whether all keys are symbols of elements."""
     from ase.data import atomic_numbers
 
-    return bool(prior) and all(atomic_numbers.get(symbol, 0) > 0 for symbol in prior)
+    return all(atomic_numbers.get(symbol, 0) > 0 for symbol in prior)
 
 
 def _plain_name(file: str) -> bool:
@@ -72,8 +73,13 @@ _ABOVE_0 = (lambda x: x > 0, "a number above 0")
 _NOT_NEGATIVE = (lambda x: x >= 0, "a number of 0 or more")
 _FRACTION = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
 _RANGES = {
-    ("DataSource", "file"): (_plain_name, "the name of a file below the data folder"),
-    ("DataSource", "sha256"): (re.compile("[0-9a-f]{64}").fullmatch, "64 hexadecimal digits (sha256sum FILE)"),
+    ("DataSource", "file"): (lambda x: not x or _plain_name(x), "the name of a file below the data folder"),
+    ("DataSource", "sha256"): (re.compile("([0-9a-f]{64})?").fullmatch, "64 hexadecimal digits (sha256sum FILE)"),
+    ("DataSource", "split_by"): (lambda x: x in ("key", "molecule", "frame"), "'key', 'molecule' or 'frame'"),
+    ("DataSource", "valid_fraction"): (lambda x: 0 < x < 1, "a number between 0 and 1"),
+    ("DataSource", "limit"): _AT_LEAST_1,
+    ("DataSource", "max_force"): _ABOVE_0,
+    ("DataSource", "min_cosine"): (lambda x: -1 <= x < 1, "a number from -1 to below 1"),
     ("DataSource", "head"): (bool, "a name"),
     ("DataSource", "weight"): _NOT_NEGATIVE,
     ("Stage", "steps"): _AT_LEAST_1,
@@ -83,19 +89,30 @@ _RANGES = {
     ("Stage", "energy_weight"): _NOT_NEGATIVE,
     ("Stage", "energy_weight_late"): _NOT_NEGATIVE,
     ("Stage", "late_fraction"): _FRACTION,
+    ("Stage", "force_weight"): _NOT_NEGATIVE,
+    ("Stage", "stress_weight"): _NOT_NEGATIVE,
+    ("Stage", "schedule"): (lambda x: x in ("cosine", "onecycle", "constant"), "'cosine', 'onecycle' or 'constant'"),
     ("Stage", "mixture"): (
         lambda shares: bool(shares) and min(shares) >= 0 and sum(shares) > 0,
         "a list of numbers of 0 or more, not all 0,",
     ),
     ("Optimiser", "seed"): (lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1"),
     ("Optimiser", "betas"): (lambda x: all(0 <= b < 1 for b in x), "two numbers from 0 to below 1"),
+    ("Batching", "atoms"): _AT_LEAST_1,
+    ("Batching", "edges"): _AT_LEAST_1,
+    ("Batching", "structures"): _AT_LEAST_1,
+    ("Batching", "packs"): _AT_LEAST_1,
+    ("Optimiser", "weight_decay"): _NOT_NEGATIVE,
     ("Optimiser", "clip"): _ABOVE_0,
+    ("Optimiser", "clip_norm"): _ABOVE_0,
+    ("Optimiser", "skip_at_most"): _NOT_NEGATIVE,
+    ("Optimiser", "validate_frames"): _AT_LEAST_1,
     ("Optimiser", "ema"): (lambda x: 0 <= x < 1, "a number from 0 to below 1"),
     ("Optimiser", "validate_every"): _AT_LEAST_1,
     ("Optimiser", "checkpoint_every"): _AT_LEAST_1,
     ("Recipe", "name"): _PART,
     ("Recipe", "tag"): _PART,
     ("Recipe", "version"): _PART,
-    ("Recipe", "reference_prior"): (_known_elements, "a table from element symbols such as H to energies in eV"),
+    ("Recipe", "reference_prior"): (known_elements, "a table from element symbols such as H to energies in eV"),
     ("Recipe", "charges"): (bool, "a list of at least one whole number"),
 }

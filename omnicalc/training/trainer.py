@@ -1,123 +1,84 @@
-"""The training loop: draw a frame, step, average the weights, validate, save; resumable to the bit on one CPU."""
+"""The training loop: plan packs, step, average the weights, validate, save; resumable to the bit on a CPU."""
 
-import csv
-import io
-import json
+import hashlib
 import math
-import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError, RunError
-from omnicalc.files import made_folder, not_writable, write_atomically
+from omnicalc.files import made_folder, write_atomically
 from omnicalc.models import build_model
 from omnicalc.signals import StopWish
+from omnicalc.training.adam import Adam, norm_of
 from omnicalc.training.dataset import build_dataset
-from omnicalc.training.recipe import Recipe, Stage
-from omnicalc.training.step import Frame, Step, predict
+from omnicalc.training.example import Totals, collate
+from omnicalc.training.objectives import StepInfo, build_objective
+from omnicalc.training.packing import Pack, PackingReport
+from omnicalc.training.processes import Processes
+from omnicalc.training.recipe import Recipe
+from omnicalc.training.run_log import CURVE, RunLog, draw_curve
+from omnicalc.training.sampler import Sampler, seed_of
+from omnicalc.training.schedule import energy_weight, learning_rate
+from omnicalc.training.start import copy_matching, read_start
+from omnicalc.training.state import RECIPE, STATE, as_json, check_folder, load_state, save_state
+from omnicalc.training.validation import ALL, GroupErrors, averaged_weights, validate
 
-STATE, RECIPE, LOG = "state.pt", "recipe.json", "log.csv"
-LOG_FIELDS = ["step", "learning_rate", "train_force", "train_energy", "head", "force_mae", "energy_mae"]
-
-
-@dataclass
-class TrainState:
-    """All that a resumed run needs: weights, averages, optimiser moments, clipping norm, random generator, step."""
-
-    parameters: dict[str, Tensor]
-    averaged: dict[str, Tensor]
-    first: dict[str, Tensor]  # Adam's running mean of the gradient
-    second: dict[str, Tensor]  # and of its square
-    generator: torch.Generator
-    norm: float = 0.0  # running mean of the gradient norm
-    step: int = 0
-
-    def save(self, path: Path) -> None:
-        payload = {k: v for k, v in vars(self).items() if k != "generator"}
-        payload["generator"] = self.generator.get_state()
-        content = io.BytesIO()
-        torch.save(payload, content)
-        try:
-            write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
-        except OSError as error:
-            raise RunError(
-                f"cannot write {path}: {error.strerror}; the state saved before is still there. "
-                "Make room, then go on with --resume"
-            ) from None
-
-    @classmethod
-    def load(cls, path: Path) -> "TrainState":
-        """Raises :class:`RunError` for a damaged file."""
-        try:
-            payload = torch.load(path, weights_only=True)
-            generator = torch.Generator()
-            generator.set_state(payload.pop("generator"))
-            return cls(**payload, generator=generator)
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise RunError(
-                f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out"
-            ) from None
-
-
-def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Raise :class:`InputError` when this run cannot be started or resumed in ``out``; needs no data and no model."""
-    why = not_writable(out)
-    if why is not None:
-        raise InputError(f"{why}; give another folder with --out")
-    if not resume:
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"'{out}' is not empty; continue it with --resume or choose another with --out")
-        return
-    lacking = [name for name in (STATE, RECIPE, LOG) if not (out / name).is_file()]
-    if lacking:
-        raise InputError(
-            f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
-        )
-    if (out / RECIPE).read_text() != _as_json(recipe):
-        raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
-
-
-def _as_json(recipe: Recipe) -> str:
-    return json.dumps(asdict(recipe), indent=1, sort_keys=True)
-
-
-def _model(recipe: Recipe) -> torch.nn.Module:
-    """The untrained model of a recipe. Raises InputError, or WeightsError, for settings it cannot be built from."""
-    try:
-        return build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
-        raise InputError(f"no model can be built from [model] of the recipe: {' '.join(str(error).split())}") from None
+BEST = "best"
+_DRAW_EVERY = 20.0  # s
 
 
 class Trainer:
-    """Trains one recipe in one output folder (``state.pt``, ``log.csv``, ``recipe.json``)."""
+    """Trains one recipe in one output folder: ``state.pt``, ``log.csv``, ``recipe.json``, ``learning_curve.png``, and
+    ``best``, the weights folder of the best validation so far.
+    """
 
-    def __init__(self, recipe: Recipe, data: Path, out: Path, *, compiled: bool = False, report=print):
-        self.recipe, self.out, self.report = recipe, out, report
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.optimiser.seed)
-            self.model = _model(recipe)
-        self.dataset = build_dataset(recipe, data, self.model.cutoff)
-        self.step = Step(self.model, compiled)
-        self.state = self._initial()
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Path,
+        out: Path,
+        *,
+        device: torch.device | str = "cpu",
+        report: Callable[[str], object] = print,
+        progress: Callable | None = None,
+    ):
+        """``report`` takes lines of text; ``progress`` (what, done, total) is called often."""
+        self.recipe, self.out, self.device = recipe, out, torch.device(device)
+        self.processes = Processes(self.device)
+        self.report = report if self.processes.first else (lambda line: None)
+        self.progress = progress if progress is not None and self.processes.first else (lambda *_: None)
+        self.objective = build_objective(recipe.objective)
+        self.model, self.start_report = _model(recipe)
+        self.objective.check(self.model)
+        self.model.to(self.device)
+        self.dataset = build_dataset(
+            recipe, data, self.model.cutoff, report=self.report,
+            progress=lambda done, total: self.progress("frames", done, total),
+        )  # fmt: skip
+        if recipe.batch.packs % self.processes.count:
+            raise InputError(
+                f"packs = {recipe.batch.packs} in [batch] cannot be shared out among {self.processes.count} processes; "
+                "set it to a multiple of their number"
+            )
+        sizes = [[e.size for e in source.train] for source in self.dataset.sources]
+        self.sampler = Sampler(sizes, recipe.batch, recipe.optimiser.seed)
+        self.adam = Adam.of(self.model)
+        self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
+        self.best: float | None = None
+        self.last_errors: list[GroupErrors] = []
+        self.packing = PackingReport()
+        self._drawn = -math.inf
+        self.log = RunLog(out, self.objective.terms, tuple(_reported(self.objective.error_names)))
 
-    def _initial(self) -> TrainState:
-        parameters = {n: p.detach().clone() for n, p in self.model.named_parameters()}
-        generator = torch.Generator().manual_seed(self.recipe.optimiser.seed)
-        zeros = {n: torch.zeros_like(p) for n, p in parameters.items()}
-        return TrainState(
-            parameters,
-            averaged={n: p.clone() for n, p in parameters.items()},
-            first=zeros,
-            second={n: z.clone() for n, z in zeros.items()},
-            generator=generator,
-        )
+    @property
+    def averaged(self) -> dict[str, Tensor]:
+        """All tensors of the model, those that are trained as their running averages."""
+        return {**self.model.state_dict(), **self.adam.averaged}
 
     @property
     def state_file(self) -> Path:
@@ -125,131 +86,252 @@ class Trainer:
 
     def prepare(self, resume: bool) -> None:
         """Make or reopen the output folder. Raises InputError rather than touch another run's files."""
-        check_folder(self.recipe, self.out, resume)
+        if self.processes.first:
+            check_folder(self.recipe, self.out, resume)
         if resume:
-            self.state = TrainState.load(self.state_file)
-            self._truncate_log()
-            return
-        with made_folder(self.out):
-            write_atomically(self.out / RECIPE, lambda temporary: temporary.write_text(_as_json(self.recipe)))
-            with self._log("w") as file:
-                csv.writer(file).writerow(LOG_FIELDS)
+            self._restore(load_state(self.state_file))
+            if self.processes.first:
+                self.log.truncate(self.step)
+        elif self.processes.first:
+            with made_folder(self.out):
+                write_atomically(self.out / RECIPE, lambda temporary: temporary.write_text(as_json(self.recipe)))
+                self.log.begin()
+        self.processes.wait()
 
     def run(self, steps: int | None = None) -> int | None:
         """Train to the end of the schedule, for at most ``steps`` more steps, or until SIGINT or SIGTERM, which is
         returned; the state is then saved.
         """
-        with StopWish() as wish:
-            self._run(steps, wish)
-        return wish.signal
+        with StopWish() as wish, _tf32(self.recipe.optimiser.tf32):
+            return self._run(steps, wish)
 
-    def _run(self, steps: int | None, wish: StopWish) -> None:
-        optimiser, total, state = self.recipe.optimiser, self.recipe.steps, self.state
-        last = total if steps is None else min(total, state.step + steps)
-        begun, first = time.perf_counter(), state.step
-        recent: list[tuple[float, float]] = []
-        while state.step < last:
-            recent.append(self._advance())
-            if state.step % optimiser.validate_every == 0 or state.step == total:
+    def _run(self, steps: int | None, wish: StopWish) -> int | None:
+        optimiser, total = self.recipe.optimiser, self.recipe.steps
+        last = total if steps is None else min(total, self.step + steps)
+        begun, first, recent = time.perf_counter(), self.step, []
+        while self.step < last:
+            recent.append(self._advance(wish))
+            stopped = recent[-1]["stop"]
+            self.progress("steps", self.step, total)
+            if self.step % optimiser.validate_every == 0 or self.step == total:
                 self._validate(recent)
                 recent = []
-            stopped = wish.signal is not None
-            if state.step % optimiser.checkpoint_every == 0 or state.step == last or stopped:
-                state.save(self.state_file)
-                rate = (time.perf_counter() - begun) / (state.step - first)
-                self.report(f"step {state.step}/{total}  {1e3 * rate:.0f} ms/step")
+            if self.step % optimiser.checkpoint_every == 0 or self.step == last or stopped:
+                self._save()
+                rate = (time.perf_counter() - begun) / (self.step - first)
+                loss = f"  loss {_mean(recent, 'loss'):.4f}" if recent else ""
+                self.report(f"step {self.step}/{total}  {1e3 * rate:.0f} ms/step{loss}")
             if stopped:
-                return
+                return wish.signal
+        return wish.signal
 
-    def _advance(self) -> tuple[float, float]:
-        """One frame, one Adam step; returns force loss (eV/Å) and energy loss (eV/atom)."""
-        state = self.state
-        stage, step = self.recipe.stage_at(state.step)
-        frame = self._draw(stage)
-        weight = torch.tensor(energy_weight(stage, step))
-        force, energy, gradients = self.step(state.parameters, frame, weight)
-        norm = math.sqrt(sum(float(g.square().sum()) for g in gradients.values()))
-        if not math.isfinite(norm):
-            raise RunError(
-                f"the gradient became non-finite at step {state.step}, so training has to stop; "
-                "start again with a lower learning_rate in the recipe and another --out"
+    def _advance(self, wish: StopWish) -> dict[str, float]:
+        """One step; its loss and terms."""
+        stage, step = self.recipe.stage_at(self.step)
+        packs = self.sampler.next(self.recipe.batch.packs, stage.mixture or self.dataset.weights)
+        self.packing.count(packs, self.recipe.batch)
+        entries = [self._entry(m) for p in packs for m in p.members]
+        totals = Totals.of(entries)
+        mine = range(self.processes.rank, len(packs), self.processes.count)
+        gradients, values = self._gradients(packs, mine, StepInfo(stage, energy_weight(stage, step), totals, None))
+        stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
+        *gradients, values, stop = self.processes.add([*gradients, values, stop])
+        values, stop = values.tolist(), bool(stop.item())
+        norm = norm_of(gradients)
+        if math.isfinite(norm) and math.isfinite(values[0]):
+            scale = self.adam.clipped(norm, self.recipe.optimiser)
+            rate = learning_rate(stage, step)
+            torch._foreach_mul_(gradients, scale)
+            self.adam.update(self.model, gradients, rate, self.recipe.optimiser)
+            self.skipped_in_a_row = 0
+        else:
+            self._skip(packs)
+        self.step += 1
+        return {"stop": stop, **dict(zip(("loss", *self.objective.terms), values, strict=True))}
+
+    def _gradients(self, packs: list[Pack], mine: range, info: StepInfo) -> tuple[list[Tensor], Tensor]:
+        """Gradients of this process's share of the step's loss, and (loss, terms...) of it."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        gradients = [torch.zeros_like(p) for p in parameters]
+        values = torch.zeros(1 + len(self.objective.terms), device=self.device)
+        self.model.train()
+        for k in mine:
+            batch = collate([self._example(m) for m in packs[k].members], self.dataset.cutoff).to(self.device)
+            generator = torch.Generator().manual_seed(seed_of(self.recipe.optimiser.seed, "noise", self.step, k))
+            step = StepInfo(info.stage, info.energy_weight, info.totals, generator)
+            with self._precision():
+                loss, terms = self.objective.loss(self.model, batch, step)
+            if loss.requires_grad:
+                found = torch.autograd.grad(loss, parameters, allow_unused=True)
+                for total, g in zip(gradients, found, strict=True):
+                    if g is not None:
+                        total += g
+            values += torch.stack(
+                [loss.detach().float()]
+                + [terms[t].detach().float() if t in terms else values.new_zeros(()) for t in self.objective.terms]
             )
-        state.norm = norm if state.step == 0 else 0.98 * state.norm + 0.02 * min(norm, 5 * state.norm)
-        scale = min(1.0, self.recipe.optimiser.clip * state.norm / (norm + 1e-12))
-        self._adam({n: g * scale for n, g in gradients.items()}, learning_rate(stage, step))
-        state.step += 1
-        return float(force), float(energy)
+        return gradients, values
 
-    def _draw(self, stage: Stage) -> Frame:
-        generator = self.state.generator
-        mixture = torch.tensor(stage.mixture or self.dataset.weights)
-        source = int(torch.multinomial(mixture, 1, generator=generator))
-        frames = self.dataset.train[source]
-        return frames[int(torch.randint(len(frames), (1,), generator=generator))]
+    def _precision(self):
+        if not self.recipe.optimiser.bf16:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
-    def _adam(self, gradients: dict[str, Tensor], rate: float) -> None:
-        """Adam (Kingma and Ba, arXiv:1412.6980) and the exponential average of the weights, in place."""
-        state, optimiser = self.state, self.recipe.optimiser
-        b1, b2 = optimiser.betas
-        t = state.step + 1
-        names = list(gradients)
-        p, m, v, g, e = (
-            [d[n] for n in names] for d in (state.parameters, state.first, state.second, gradients, state.averaged)
+    def _skip(self, packs: list[Pack]) -> None:
+        """Leave the weights as they are after a step that is not finite; too many in a row end the run."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row <= self.recipe.optimiser.skip_at_most:
+            return
+        source, k = packs[0].members[0]
+        where = self.dataset.sources[source].where(self.dataset.sources[source].train[k])
+        raise RunError(
+            f"loss or gradient became non-finite at step {self.step}, the last of {self.skipped_in_a_row} such steps "
+            f"in a row (its first structure: {where}), so training has to stop; look at those labels, or start "
+            "again with a lower learning_rate in the recipe and another --out"
         )
-        torch._foreach_lerp_(m, g, 1 - b1)
-        torch._foreach_mul_(v, b2)
-        torch._foreach_addcmul_(v, g, g, 1 - b2)
-        denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**t))
-        torch._foreach_add_(denominator, 1e-8)
-        torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
-        # the average starts short, so that it does not remember the random start
-        torch._foreach_lerp_(e, p, 1 - min(optimiser.ema, t / (t + 10)))
 
-    def _validate(self, recent: list[tuple[float, float]]) -> None:
-        """Errors of the averaged weights on every source's validation frames, one log line each."""
-        for source, frames in zip(self.recipe.data, self.dataset.valid, strict=True):
-            errors = mean_errors(self.model, self.state.averaged, frames)
-            mean = [sum(x) / max(1, len(recent)) for x in zip(*recent, strict=True)] or [math.nan] * 2
-            rate = learning_rate(*self.recipe.stage_at(self.state.step))
-            row = [self.state.step, rate, *mean, source.head, *errors]
-            with self._log("a") as file:
-                csv.writer(file).writerow(row)
-            self.report(
-                f"step {self.state.step}  {source.head}: force MAE {1e3 * errors[0]:.1f} meV/Å, "
-                f"energy MAE {1e3 * errors[1]:.3f} meV/atom  (training loss {1e3 * mean[0]:.1f} meV/Å)"
+    def _entry(self, member: tuple[int, int]):
+        return self.dataset.sources[member[0]].train[member[1]]
+
+    def _example(self, member: tuple[int, int]):
+        return self.dataset.example(member[0], self._entry(member))
+
+    def _validate(self, recent: list[dict]) -> None:
+        """Errors of the averaged weights, one log line per group; a weights folder when they are the best yet."""
+        optimiser, last = self.recipe.optimiser, self.step == self.recipe.steps
+        limit = None if last else optimiser.validate_frames
+        with averaged_weights(self.model, self.adam.averaged), self._precision():
+            found = validate(
+                self.model, self.objective, self.dataset, self.recipe.batch, self.processes, self.device, limit
+            )
+        self.last_errors = found
+        if not self.processes.first:
+            return
+        means = {f"train_{t}": _mean(recent, t) for t in self.objective.terms}
+        rate = learning_rate(*self.recipe.stage_at(max(0, self.step - 1)))
+        common = {"step": self.step, "learning_rate": rate, "loss": _mean(recent, "loss"), **means}
+        self.log.add(
+            [
+                {
+                    **common,
+                    "source": g.source,
+                    "head": g.head,
+                    "group": g.group,
+                    "structures": g.structures,
+                    **g.errors,
+                }
+                for g in found
+            ]
+        )
+        for g in found:
+            if g.group == ALL:
+                self.report(f"step {self.step}  {g.source} ({g.head}): {_in_words(g.errors)}")
+        if last or time.monotonic() - self._drawn > _DRAW_EVERY:
+            draw_curve(self.log, self.out / CURVE)
+            self._drawn = time.monotonic()
+        self._keep_best(found)
+
+    def _keep_best(self, found: list[GroupErrors]) -> None:
+        weights = self.dataset.weights
+        scores = [self.objective.score(g.errors) for g in found if g.group == ALL]
+        score = sum(w * s for w, s in zip(weights, scores, strict=True))
+        if math.isfinite(score) and (self.best is None or score < self.best):
+            from omnicalc.training.export import export
+
+            self.best = score
+            export(self, self.out / BEST)
+
+    def _save(self) -> None:
+        if self.processes.first:
+            save_state(
+                self.state_file,
+                {
+                    "parameters": self.model.state_dict(),
+                    "adam": self.adam.state(),
+                    "sampler": self.sampler.state,
+                    "step": self.step,
+                    "skipped": self.skipped,
+                    "skipped_in_a_row": self.skipped_in_a_row,
+                    "best": self.best,
+                    "data": self._data_digest(),
+                },
             )
 
-    def _log(self, mode: str):
-        return (self.out / LOG).open(mode, newline="")
+    def _restore(self, state: dict) -> None:
+        try:
+            if state["data"] != self._data_digest():
+                raise InputError(
+                    f"the data differ from those that the run in '{self.out}' began with; put the old files back, or "
+                    "start again with another --out"
+                )
+            self.model.load_state_dict(state["parameters"])
+            self.adam.restore(state["adam"])
+            self.sampler.restore(state["sampler"])
+            for key in ("step", "skipped", "skipped_in_a_row", "best"):
+                setattr(self, key, state[key])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise RunError(
+                f"{self.state_file} does not fit this recipe's model ({' '.join(str(error).split())[:120]}); "
+                "start again with another --out"
+            ) from None
 
-    def _truncate_log(self) -> None:
-        """Drop log lines written after the last saved state."""
-        with self._log("r") as file:
-            rows = list(csv.reader(file))
-        kept = [LOG_FIELDS] + [r for r in rows[1:] if int(r[0]) <= self.state.step]
-        text = "".join(",".join(r) + os.linesep for r in kept)
-        write_atomically(self.out / LOG, lambda temporary: temporary.write_text(text))
+    def _data_digest(self) -> str:
+        digest = hashlib.sha256()
+        for source in self.dataset.sources:
+            for entry in (*source.train, *source.valid):
+                digest.update(entry.digest)
+        return digest.hexdigest()
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """Rate at ``step`` of a stage: linear warm-up, then a half cosine down to ``final_rate``."""
-    warm = min(1.0, (step + 1) / stage.warmup)
-    cosine = 0.5 * (1 + math.cos(math.pi * step / (stage.decay_steps or stage.steps)))
-    return stage.learning_rate * warm * (stage.final_rate + (1 - stage.final_rate) * cosine)
+def _model(recipe: Recipe) -> tuple[torch.nn.Module, str]:
+    """The model to begin with, and what was copied into it.
+
+    Raises InputError, or WeightsError, for settings it cannot be built from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.optimiser.seed)
+        try:
+            model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)}).float()
+        except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"no model can be built from [model] of the recipe: {reason}") from None
+    if not recipe.start:
+        return model, ""
+    card, tensors = read_start(recipe.start)
+    match = copy_matching(model, recipe.heads, tensors, tuple(h.name for h in card.heads), recipe.copy_heads)
+    return model, f"from {card.full_name}: {match}"
 
 
-def energy_weight(stage: Stage, step: int) -> float:
-    late = step >= (1 - stage.late_fraction) * stage.steps
-    return stage.energy_weight_late if late else stage.energy_weight
+def _mean(recent: list[dict], key: str) -> float:
+    values = [r[key] for r in recent if math.isfinite(r[key])]
+    return sum(values) / len(values) if values else math.nan
 
 
-def mean_errors(model: torch.nn.Module, parameters: dict[str, Tensor], frames: list[Frame]) -> tuple[float, float]:
-    """Mean absolute error over all force components (eV/Å) and of the energy per atom (eV)."""
-    force, components, energy = 0.0, 0.0, 0.0
-    for frame in frames:
-        predicted, forces = predict(model, parameters, frame, create_graph=False)
-        n_atoms = float(frame.weight.sum())
-        force += float(((forces - frame.forces).abs().sum(-1) * frame.weight).sum())
-        components += 3 * n_atoms
-        energy += abs(float(predicted.detach() - frame.energy)) / n_atoms
-    return force / components, energy / len(frames)
+def _reported(names: tuple[str, ...]) -> list[str]:
+    return [n.removesuffix("_mse") + "_rmse" if n.endswith("_mse") else n for n in names]
+
+
+def _in_words(errors: dict[str, float]) -> str:
+    known = {
+        "force_mae": ("force MAE {:.1f} meV/Å", 1e3),
+        "force_rmse": ("RMSE {:.1f}", 1e3),
+        "energy_mae": ("energy MAE {:.3f} meV/atom", 1e3),
+    }
+    parts = []
+    for name, value in errors.items():
+        if value == value:
+            text, scale = known.get(name, (name + " {:.4g}", 1.0))
+            parts.append(text.format(scale * value))
+    return ", ".join(parts)
+
+
+@contextmanager
+def _tf32(on: bool):
+    """TF32 in matrix products of this run alone; off by default."""
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.allow_tf32
+    try:
+        matmul.allow_tf32 = on
+        yield
+    finally:
+        matmul.allow_tf32 = before

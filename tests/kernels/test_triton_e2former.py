@@ -14,7 +14,9 @@ from omnicalc.models.e2former.attention import Attention  # noqa: E402
 from omnicalc.neighbors import neighbors  # noqa: E402
 from omnicalc.potential import Head, Potential  # noqa: E402
 from omnicalc.systems import Systems  # noqa: E402
-from omnicalc.training.step import Frame, Step  # noqa: E402
+from omnicalc.training.example import Batch, Totals  # noqa: E402
+from omnicalc.training.objectives import StepInfo, build_objective  # noqa: E402
+from omnicalc.training.recipe import Stage  # noqa: E402
 from tests.contracts.structures import waters  # noqa: E402
 from tests.kernels.attention_case import DEVICE  # noqa: E402
 
@@ -55,20 +57,22 @@ def trained(potential, fused: bool, monkeypatch):
     systems = water_and_a_far_atom()
     found = neighbors(systems, potential.cutoff)
     n = len(systems.numbers)
-    positions = systems.positions.double()
-    frame = Frame(
-        numbers=systems.numbers,
+    one = torch.ones(1, dtype=torch.float64, device=DEVICE)
+    batch = Batch(
+        systems=systems,
+        neighbors=found,
         head=systems.numbers.new_zeros(1),
-        index=found.index,
-        mask=found.mask,
-        vectors=found.vectors(positions, systems.cell, systems.system).double(),
-        weight=positions.new_ones(n),
-        energy=positions.new_tensor(1.0),
-        forces=torch.zeros_like(positions),
+        energy=one,
+        energy_weight=one,
+        forces=torch.zeros_like(systems.positions),
+        force_weight=one.expand(n),
+        stress=one.new_zeros(1, 3, 3),
+        stress_weight=one * 0,
     )
-    parameters = dict(potential.model.named_parameters())
-    force, energy, gradients = Step(potential.model)(parameters, frame, positions.new_tensor(0.5))
-    return [x.detach().cpu().numpy() for x in (force, energy, *gradients.values())]
+    info = StepInfo(Stage(steps=1), 0.5, Totals(1, n, 1, 1, n, 0), None)
+    loss, terms = build_objective({}).loss(potential.model, batch, info)
+    gradients = torch.autograd.grad(loss, list(potential.model.parameters()))
+    return [x.detach().cpu().numpy() for x in (*terms.values(), *gradients)]
 
 
 @pytest.mark.parametrize("quantities", [predicted, trained])

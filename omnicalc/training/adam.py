@@ -1,0 +1,80 @@
+"""Adam with decoupled weight decay, gradient clipping, and the running average of the weights."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from omnicalc.training.recipe import Optimiser
+
+
+@dataclass
+class Adam:
+    """Kingma and Ba, arXiv:1412.6980; decay as in Loshchilov and Hutter, arXiv:1711.05101.
+
+    All of its state is in its fields; tensors are by parameter name.
+    """
+
+    first: dict[str, Tensor]  # running mean of the gradient
+    second: dict[str, Tensor]  # and of its square
+    averaged: dict[str, Tensor]  # exponential average of the weights
+    norm: float = 0.0  # running mean of the gradient norm
+    updates: int = 0
+    names: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Adam":
+        """For the parameters of ``model`` that are to be trained."""
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        return cls(
+            first={n: torch.zeros_like(p) for n, p in trained.items()},
+            second={n: torch.zeros_like(p) for n, p in trained.items()},
+            averaged={n: p.detach().clone() for n, p in trained.items()},
+            names=tuple(trained),
+        )
+
+    def clipped(self, norm: float, settings: Optimiser) -> float:
+        """The factor for gradients of this ``norm``; takes it into the running mean."""
+        self.norm = norm if self.updates == 0 else 0.98 * self.norm + 0.02 * min(norm, 5 * self.norm)
+        limit = settings.clip * self.norm if settings.clip_norm is None else settings.clip_norm
+        return min(1.0, limit / (norm + 1e-12))
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, gradients: list[Tensor], rate: float, settings: Optimiser) -> None:
+        """One step, in place. ``gradients`` in the order of ``names``."""
+        parameters = dict(model.named_parameters())
+        p, m, v, e = ([d[n] for n in self.names] for d in (parameters, self.first, self.second, self.averaged))
+        b1, b2 = settings.betas
+        self.updates += 1
+        t = self.updates
+        if settings.weight_decay > 0:
+            decayed = [q for n, q in zip(self.names, p, strict=True) if decays(n, q)]
+            torch._foreach_mul_(decayed, 1 - rate * settings.weight_decay)
+        torch._foreach_lerp_(m, gradients, 1 - b1)
+        torch._foreach_mul_(v, b2)
+        torch._foreach_addcmul_(v, gradients, gradients, 1 - b2)
+        denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**t))
+        torch._foreach_add_(denominator, 1e-8)
+        torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
+        # the average starts short, so that it does not remember the random start
+        torch._foreach_lerp_(e, p, 1 - min(settings.ema, t / (t + 10)))
+
+    def state(self) -> dict:
+        return {k: v for k, v in vars(self).items() if k != "names"}
+
+    def restore(self, state: dict) -> None:
+        """Raises ``KeyError`` or ``RuntimeError`` for a state of another model."""
+        for kind in ("first", "second", "averaged"):
+            for name, tensor in getattr(self, kind).items():
+                tensor.copy_(state[kind][name])
+        self.norm, self.updates = state["norm"], state["updates"]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Weight decay acts on matrices, not on biases, norms and embeddings."""
+    return parameter.ndim > 1 and "embedding" not in name and "norm" not in name
+
+
+def norm_of(gradients: list[Tensor]) -> float:
+    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients))

@@ -1,0 +1,117 @@
+"""Labels that cannot be right: missing, not finite, in other units, gradients in place of forces."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from ase import units
+
+from omnicalc.errors import InputError
+
+LARGEST_FORCE = 1e3  # eV/Å; no structure that anybody means to train on has a larger one
+# Ground-state energies of free atoms in Hartree, not relativistic: Chakravorty et al., Phys. Rev. A 47, 3649 (1993)
+_FREE_ATOMS = {
+    1: -0.5, 2: -2.904, 3: -7.478, 4: -14.667, 5: -24.654, 6: -37.845, 7: -54.589, 8: -75.067, 9: -99.734, 10: -128.938,
+    11: -162.255, 12: -200.053, 13: -242.346, 14: -289.359, 15: -341.259, 16: -398.110, 17: -460.148, 18: -527.540,
+}  # fmt: skip
+_FACTORS = {
+    1 / units.Hartree: "energies in Hartree with forces in eV/Å",
+    units.mol / units.kcal: "energies in kcal/mol with forces in eV/Å",
+    units.mol / units.kJ: "energies in kJ/mol with forces in eV/Å",
+    units.Hartree / units.Bohr: "energies in eV with forces in Hartree/Bohr",
+    units.kcal / units.mol: "energies in eV with forces in kcal/mol/Å",
+    1 / units.Bohr: "energies in Hartree with forces in Hartree/Bohr, or lengths in Bohr",
+}
+_NEAR = 1.0  # Å; displacements between two frames below which energies follow forces closely enough
+
+
+def check_labels(atoms, where: str, energies: bool, forces: bool) -> None:
+    """Raise :class:`InputError` for a frame without the labels it should have, or with impossible ones."""
+    labels = {} if atoms.calc is None else atoms.calc.results
+    wanted = [name for name, on in (("energy", energies), ("forces", forces)) if on]
+    missing = [name for name in wanted if labels.get(name) is None]
+    if missing:
+        raise InputError(f"{where} lacks {' and '.join(missing)}; every frame to learn from needs its labels")
+    for name in wanted:
+        if not np.isfinite(labels[name]).all():
+            raise InputError(f"{where}: {name} not finite; leave this frame out")
+    if forces:
+        check_force_sizes(np.asarray(labels["forces"]), where)
+    if energies:
+        check_not_hartree(atoms.numbers, float(labels["energy"]), where)
+
+
+def check_force_sizes(forces: np.ndarray, where: str) -> None:
+    """Raise :class:`InputError` for a force too large to be in eV/Å, naming its atom."""
+    sizes = np.linalg.norm(forces, axis=1)
+    k = int(sizes.argmax())
+    if sizes[k] >= LARGEST_FORCE:
+        raise InputError(
+            f"{where}: the force on atom {k} is {sizes[k]:.4g} eV/Å, which is no force of a structure to train on; "
+            "check its unit (eV/Å is needed) or leave the frame out with max_force in [[data]]"
+        )
+
+
+def check_not_hartree(numbers: np.ndarray, energy: float, where: str) -> None:
+    """Raise :class:`InputError` for a total energy that is that of the free atoms, all electrons, in Hartree."""
+    if not all(z in _FREE_ATOMS for z in numbers.tolist()):
+        return
+    atoms = sum(_FREE_ATOMS[z] for z in numbers.tolist())
+    if 0.985 < energy / atoms < 1.015:
+        raise InputError(
+            f"{where}: the energy {energy:.4f} is that of its free atoms in Hartree ({atoms:.4f}), so it is not in eV; "
+            f"multiply energies by {units.Hartree:.6f} (and forces in Hartree/Bohr by {units.Hartree / units.Bohr:.6f})"
+        )
+
+
+def check_references_scale(
+    counts: Mapping[int, int], energy: float, table: Mapping[int, float], where: str, head: str
+) -> None:
+    """Raise :class:`InputError` when the energy is the sum of the reference energies in another unit."""
+    total = sum(n * table.get(z, np.nan) for z, n in counts.items())
+    for factor, unit in ((1 / units.Hartree, "Hartree"), (units.mol / units.kcal, "kcal/mol")):
+        if np.isfinite(total) and total and 0.95 < energy / total / factor < 1.05:
+            raise InputError(
+                f"{where}: the energy {energy:.4f} is the sum of the reference energies of head '{head}' "
+                f"({total:.4f} eV) in {unit}; energies in eV are needed"
+            )
+
+
+class UnitCheck:
+    """Whether energies change as forces say between frames of one molecule: E2 - E1 = -(F1 + F2)/2 . (x2 - x1).
+
+    The slope of one side on the other is 1 where units and signs agree, whatever method made the labels.
+    """
+
+    def __init__(self):
+        self._last: dict[tuple, tuple] = {}
+        self._said: list[float] = []
+        self._found: list[float] = []
+
+    def add(self, atoms) -> None:
+        """One more frame, with energy and forces."""
+        key = (tuple(atoms.numbers.tolist()), str(atoms.info.get("molecule", "")), tuple(atoms.cell.array.ravel()))
+        positions, forces = atoms.positions, np.asarray(atoms.calc.results["forces"])
+        energy = float(atoms.calc.results["energy"])
+        before = self._last.get(key)
+        self._last[key] = (positions, forces, energy)
+        if before is None:
+            return
+        moved = positions - before[0]
+        if np.abs(moved).max() < _NEAR:
+            self._said.append(float(-0.5 * ((forces + before[1]) * moved).sum()))
+            self._found.append(energy - before[2])
+
+    def verdict(self, source: str) -> str | None:
+        """What looks wrong, in words, or None; an opinion only when ten pairs of frames agree on one."""
+        said, found = np.array(self._said), np.array(self._found)
+        if len(said) < 10 or not said.any() or not found.any():
+            return None
+        correlation = float((said @ found) / np.sqrt((said @ said) * (found @ found)))
+        slope = float(np.sign(correlation) * np.sqrt((found @ found) / (said @ said)))
+        if abs(correlation) < 0.9 or 0.6 < slope < 1.67:
+            return None
+        if slope < -0.6:
+            return f"{source}: energies rise where the forces say they fall (slope {slope:.2f}): gradients, not forces?"
+        factor, what = min(_FACTORS.items(), key=lambda item: abs(np.log(item[0] / abs(slope))))
+        guess = f": {what}?" if abs(np.log(factor / abs(slope))) < 0.35 else ""
+        return f"{source}: between frames of one molecule energies change {slope:.3g} times what the forces say{guess}"

@@ -1,0 +1,77 @@
+"""Energies, forces and stress, by gradients or directly, as the model does it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from omnicalc.errors import InputError
+from omnicalc.training.example import Batch
+from omnicalc.training.losses import LOSSES, energy_term, force_term, stress_term
+from omnicalc.training.predict import predict
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``[objective]`` of a recipe; weights of the terms stand in its stages."""
+
+    loss: str = "atoml2mae"
+    huber_delta: float = 0.01  # eV per atom, and eV/Å
+    per_structure: bool = False  # force errors averaged within each structure first
+
+    def __post_init__(self):
+        if self.loss not in LOSSES:
+            raise InputError(f"loss = {self.loss!r} in [objective]; known: {', '.join(LOSSES)}")
+        if not isinstance(self.huber_delta, (int, float)) or not self.huber_delta > 0:
+            raise InputError(f"huber_delta = {self.huber_delta!r} in [objective]; a number above 0 is needed")
+        if not isinstance(self.per_structure, bool):
+            raise InputError(f"per_structure = {self.per_structure!r} in [objective]; true or false is needed")
+
+
+class EnergyForces:
+    """loss = w_F force term + w_E energy term + w_S stress term (:mod:`omnicalc.training.losses`)."""
+
+    Settings = Settings
+    terms = ("force", "energy", "stress")
+    error_names = ("force_mae", "force_mse", "energy_mae")
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    def check(self, model: nn.Module) -> None:
+        pass
+
+    def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
+        kind, delta, totals, stage = self.settings.loss, self.settings.huber_delta, step.totals, step.stage
+        forces = totals.force_atoms > 0 and stage.force_weight > 0
+        stress = stage.stress_weight > 0 and batch.has_stress
+        found = predict(model, batch, forces=forces, stress=stress, create_graph=True)
+        energy = energy_term(kind, found, batch, totals, delta)
+        loss, terms = step.energy_weight * energy, {"energy": energy}
+        if forces:
+            terms["force"] = force_term(kind, found, batch, totals, delta, self.settings.per_structure)
+            loss = loss + stage.force_weight * terms["force"]
+        if stress:
+            terms["stress"] = stress_term(kind, found, batch, totals, delta)
+            loss = loss + stage.stress_weight * terms["stress"]
+        return loss, terms
+
+    def errors(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """Sums and counts for each structure (S,): |dE|/N (eV), |dF| over components (eV/Å) and its square."""
+        found = predict(model, batch, stress=False)
+        system, n = batch.systems.system, batch.systems.counts
+        energy = (found.energy - batch.energy).abs() / n * batch.energy_weight
+        error = (found.forces - batch.forces) * batch.force_weight[:, None]
+        with_forces = torch.zeros_like(energy).index_add_(0, system, 3 * batch.force_weight)
+        size = torch.zeros_like(energy).index_add_(0, system, error.abs().sum(-1))
+        square = torch.zeros_like(energy).index_add_(0, system, error.square().sum(-1))
+        return {
+            "force_mae": (size, with_forces),
+            "force_mse": (square, with_forces),
+            "energy_mae": (energy, batch.energy_weight),
+        }
+
+    def score(self, errors: dict[str, float]) -> float:
+        """What the best checkpoint has least of: the force error, or the energy error where there are no forces."""
+        force = errors["force_mae"]
+        return force if force == force else errors["energy_mae"]

@@ -1,0 +1,43 @@
+"""One training run from settings to a weights folder, as the command line does it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from omnicalc.training.export import export
+from omnicalc.training.recipe import Recipe
+from omnicalc.training.trainer import Trainer
+
+WEIGHTS_FOLDER = "weights"
+
+
+def train(
+    recipe: Recipe, data: Path, out: Path, *, resume: bool, steps: int | None, device, report: Callable,
+    progress: Callable,
+) -> int:  # fmt: skip
+    """Train, and export when the schedule is through. Returns the exit code: 0, or as after a signal."""
+    trainer = Trainer(recipe, data, out, device=device, report=report, progress=progress)
+    report = trainer.report
+    report(f"{recipe.name}:{recipe.tag}@{recipe.version}: {_size(trainer)} parameters")
+    if trainer.start_report:
+        report(trainer.start_report)
+    for source in trainer.dataset.sources:
+        structures = f"{len(source.train)} training and {len(source.valid)} validation structures"
+        report(f"{source.settings.label} ({source.settings.head}): {structures}")
+    trainer.prepare(resume)
+    signal = trainer.run(steps)
+    report(f"packs: {trainer.packing}")
+    if trainer.skipped:
+        report(f"{trainer.skipped} steps were skipped because their loss or gradient was not finite")
+    trainer.processes.leave()
+    if trainer.step < recipe.steps:
+        report(f"stopped at step {trainer.step} of {recipe.steps}; go on with --resume")
+        return 0 if signal is None else 128 + signal  # as the shell reports a process ended by this signal
+    if trainer.processes.first:
+        weights = out / WEIGHTS_FOLDER
+        export(trainer, weights)
+        report(f"weights: {weights}\nnext: omnicalc md STRUCTURE --model {weights}")
+    return 0
+
+
+def _size(trainer: Trainer) -> int:
+    return sum(p.numel() for p in trainer.model.parameters())

@@ -1,0 +1,64 @@
+"""``state.pt``: all that a resumed run needs, and the rules of its folder."""
+
+import io
+import json
+from dataclasses import asdict
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.files import not_writable, write_atomically
+from omnicalc.training.recipe import Recipe
+from omnicalc.training.run_log import LOG
+
+STATE, RECIPE = "state.pt", "recipe.json"
+
+
+def save_state(path: Path, payload: dict) -> None:
+    """Raises :class:`RunError` when it cannot be written; the file saved before is then still there."""
+    content = io.BytesIO()
+    torch.save(payload, content)
+    try:
+        write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; the state saved before is still there. "
+            "Make room, then go on with --resume"
+        ) from None
+
+
+def load_state(path: Path) -> dict:
+    """Raises :class:`RunError` for a damaged file."""
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:120]
+    return RunError(f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out")
+
+
+def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Raise :class:`InputError` when this run cannot be started or resumed in ``out``; needs no data and no model."""
+    why = not_writable(out)
+    if why is not None:
+        raise InputError(f"{why}; give another folder with --out")
+    if not resume:
+        if out.exists() and any(out.iterdir()):
+            raise InputError(f"'{out}' is not empty; continue it with --resume or choose another with --out")
+        return
+    lacking = [name for name in (STATE, RECIPE, LOG) if not (out / name).is_file()]
+    if lacking:
+        raise InputError(
+            f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
+        )
+    if (out / RECIPE).read_text() != as_json(recipe):
+        raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
+
+
+def as_json(recipe: Recipe) -> str:
+    return json.dumps(asdict(recipe), indent=1, sort_keys=True)

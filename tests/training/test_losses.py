@@ -1,0 +1,128 @@
+"""Loss terms against numbers worked out by hand, and the parameter gradient against finite differences."""
+
+import numpy as np
+import pytest
+import torch
+
+from omnicalc.errors import InputError
+from omnicalc.training.example import Totals, collate
+from omnicalc.training.losses import energy_term, force_term, stress_term
+from omnicalc.training.objectives import StepInfo, build_objective
+from omnicalc.training.predict import Prediction, predict
+from omnicalc.training.recipe import Stage
+from tests.training.toy import trainer, write_frames
+
+
+@pytest.fixture
+def batch_of(tmp_path):
+    """(trainer, batch, totals) of one water and of two far apart: 3 and 6 atoms."""
+    write_frames(tmp_path, 12, sizes=(1, 2))
+    work = trainer(tmp_path)
+    entries = [next(e for e in work.dataset.sources[0].train if e.n_atoms == n) for n in (3, 6)]
+    examples = [work.dataset.example(0, e) for e in entries]
+    return work, collate(examples, work.dataset.cutoff), Totals.of(examples)
+
+
+def off_by(batch, energy, force):
+    """A prediction whose energies are off by ``energy`` (2,) and every force component by ``force``."""
+    return Prediction(batch.energy + torch.tensor(energy), batch.forces + force, None)
+
+
+def test_terms_by_hand(batch_of):
+    _, batch, totals = batch_of
+    assert (totals.structures, totals.atoms, totals.energies, totals.force_atoms) == (2, 9, 2, 9)
+    found = off_by(batch, [0.03, -0.12], 0.2)
+    length = 0.2 * 3**0.5
+    expected = {
+        "atoml2mae": ((0.01 + 0.02) / 2, length),
+        "l2mae": ((0.03 + 0.12) / 2, 9 * length / 2),
+        "mae": ((0.01 + 0.02) / 2, 0.2),
+        "mse": ((0.01**2 + 0.02**2) / 2, 0.04),
+        "huber": ((0.5 * 0.01**2 + 0.015 * (0.02 - 0.0075)) / 2, 0.015 * (0.2 - 0.0075)),
+    }
+    for kind, (energy, force) in expected.items():
+        assert energy_term(kind, found, batch, totals, 0.015).item() == pytest.approx(energy), kind
+        assert force_term(kind, found, batch, totals, 0.015).item() == pytest.approx(force), kind
+
+
+def test_per_structure_means_count_small_and_large_alike(batch_of):
+    _, batch, totals = batch_of
+    found = off_by(batch, [0.0, 0.0], 0.0)
+    found.forces[:3, 0] += 0.9  # the small one only
+    assert force_term("atoml2mae", found, batch, totals, 1).item() == pytest.approx(0.9 * 3 / 9, abs=1e-5)
+    assert force_term("atoml2mae", found, batch, totals, 1, True).item() == pytest.approx(0.9 / 2, abs=1e-5)
+
+
+def test_what_has_no_label_counts_for_nothing(batch_of):
+    from dataclasses import replace
+
+    _, batch, totals = batch_of
+    silent = replace(batch, energy_weight=torch.tensor([1.0, 0.0]), force_weight=batch.force_weight * 0)
+    fewer = replace(totals, energies=1, force_atoms=0, force_structures=0)
+    found = off_by(batch, [0.03, 99.0], 99.0)
+    assert energy_term("atoml2mae", found, silent, fewer, 1).item() == pytest.approx(0.01)
+    assert force_term("atoml2mae", found, silent, fewer, 1).item() == 0
+
+
+def test_stress_counts_where_it_is_known(batch_of):
+    from dataclasses import replace
+
+    _, batch, totals = batch_of
+    batch = replace(batch, stress_weight=torch.tensor([1.0, 0.0]))
+    stress = torch.full((2, 3, 3), float("nan"), dtype=torch.float64)
+    stress[0] = 0.02
+    found = Prediction(batch.energy, batch.forces, stress.requires_grad_())
+    term = stress_term("mae", found, batch, replace(totals, stresses=1), 1)
+    assert term.item() == pytest.approx(0.02)
+    (gradient,) = torch.autograd.grad(term, stress)
+    assert gradient[1].abs().max() == 0  # not NaN: the structure without a volume stays out of it
+
+
+@pytest.mark.parametrize("loss", ["atoml2mae", "huber"])
+def test_parameter_gradient_equals_finite_differences(batch_of, loss):
+    """The gradient of a force loss needs second derivatives; in float64."""
+    work, batch, totals = batch_of
+    model = work.model.double()
+    objective = build_objective({"name": "energy-forces", "loss": loss, "huber_delta": 0.3})
+    info = StepInfo(Stage(steps=1), 3.0, totals, None)
+    parameters = list(model.parameters())
+    total, _ = objective.loss(model, batch, info)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    rng = torch.Generator().manual_seed(0)
+    directions = [torch.randn(p.shape, generator=rng, dtype=p.dtype) for p in parameters]
+
+    def moved(size):
+        with torch.no_grad():
+            for p, d in zip(parameters, directions, strict=True):
+                p += size * d
+        return objective.loss(model, batch, info)[0].item()
+
+    slope = (moved(1e-5) - moved(-2e-5)) / 2e-5
+    predicted = sum((g * d).sum().item() for g, d in zip(gradients, directions, strict=True) if g is not None)
+    assert predicted == pytest.approx(slope, rel=1e-5)
+    assert abs(1.01 * predicted - slope) > 1e-5 * abs(slope)
+
+
+def test_a_batch_is_its_structures(batch_of):
+    """Forces and energies of a batch are those of its parts, and padding changes nothing."""
+    work, batch, _ = batch_of
+    model, sources = work.model.double(), work.dataset.sources[0]
+    entries = [next(e for e in sources.train if e.n_atoms == n) for n in (3, 6)]
+    together = predict(model, batch)
+    forces = []
+    for k, entry in enumerate(entries):
+        alone = predict(model, collate([work.dataset.example(0, entry)], work.dataset.cutoff))
+        assert together.energy[k].item() == pytest.approx(alone.energy.item(), abs=1e-10)
+        forces.append(alone.forces)
+    assert torch.allclose(together.forces, torch.cat(forces), atol=1e-10)
+    assert not torch.allclose(together.forces[:3], forces[1][:3], atol=1e-3)
+
+
+def test_unknown_objectives_and_keys():
+    with pytest.raises(InputError, match="unknown objective 'forces'"):
+        build_objective({"name": "forces"})
+    with pytest.raises(InputError, match="unknown keys in .objective.: losss"):
+        build_objective({"losss": "mae"})
+    with pytest.raises(InputError, match="loss = 'mean'"):
+        build_objective({"loss": "mean"})
+    assert np.isfinite(build_objective({}).settings.huber_delta)

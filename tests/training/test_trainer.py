@@ -1,0 +1,239 @@
+"""The trainer on a toy data set: learning, exact resume, refusals, signals, full disks, export."""
+
+import hashlib
+import signal
+
+import numpy as np
+import pytest
+import torch
+from ase.io import read, write
+
+from omnicalc.errors import InputError, RunError
+from omnicalc.training.state import load_state
+from omnicalc.training.trainer import Trainer
+from omnicalc.training.validation import averaged_weights, validate
+from tests.training.toy import recipe_in, trainer, write_frames
+
+FORCES_FIRST = "energy_weight = 0.3\nenergy_weight_late = 3.0"
+BATCH = "[batch]\natoms = 30\npacks = 2"
+
+
+def errors_of(work: Trainer) -> dict[str, float]:
+    with averaged_weights(work.model, work.adam.averaged):
+        found = validate(
+            work.model, work.objective, work.dataset, work.recipe.batch, work.processes, torch.device("cpu")
+        )
+    return found[0].errors
+
+
+def test_errors_fall(folder):
+    work = trainer(folder, steps=150, every=50, stage=FORCES_FIRST)
+    before = errors_of(work)
+    work.prepare(resume=False)
+    work.run()
+    after = errors_of(work)
+    assert after["force_mae"] < 0.4 * before["force_mae"]
+    rows = work.log.read()
+    assert float(rows[-1]["force_mae"]) == pytest.approx(after["force_mae"])
+    assert float(rows[-1]["train_force"]) < 0.5 * float(rows[0]["train_force"])
+    assert (work.out / "learning_curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("batch", ["", BATCH])
+def test_resumed_training_is_the_same_training(tmp_path, batch):
+    """To the bit, in the middle of a pass through the data and of a planned window, with packs of several sizes."""
+    write_frames(tmp_path, 40, sizes=(1, 2, 3))
+    whole = trainer(tmp_path, "whole", batch=batch)
+    whole.prepare(resume=False)
+    whole.run()
+    first = trainer(tmp_path, "parts", batch=batch)
+    first.prepare(resume=False)
+    first.run(27)
+    second = trainer(tmp_path, "parts", batch=batch)
+    second.prepare(resume=True)
+    assert second.step == 27
+    second.run()
+    for name, tensor in whole.averaged.items():
+        assert torch.equal(tensor, second.averaged[name]), name
+    assert (tmp_path / "whole/best/model.safetensors").read_bytes() == (
+        tmp_path / "parts/best/model.safetensors"
+    ).read_bytes()
+    # the wrong variant: a state whose plan of packs starts over gives other weights
+    third = trainer(tmp_path, "other", batch=batch)
+    third.prepare(resume=False)
+    third.run(27)
+    third.sampler.restore(trainer(tmp_path, "x", batch=batch).sampler.state)
+    third.run()
+    assert any(not torch.equal(t, third.averaged[n]) for n, t in whole.averaged.items())
+
+
+def test_the_same_losses_whether_the_examples_were_kept_or_read_again(folder, monkeypatch):
+    kept = trainer(folder, "kept")
+    kept.prepare(resume=False)
+    kept.run(20)
+    monkeypatch.setattr("omnicalc.training.dataset._CACHE_BYTES", 0)
+    read_again = trainer(folder, "again")
+    read_again.prepare(resume=False)
+    read_again.run(20)
+    assert len(read_again.dataset._cache) == 1
+    for name, tensor in kept.averaged.items():
+        assert torch.equal(tensor, read_again.averaged[name]), name
+
+
+def test_log_lines_after_the_saved_state_are_dropped_on_resume(folder):
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(20)
+    state = work.state_file.read_bytes()
+    work.run(20)
+    work.state_file.write_bytes(state)  # as if killed between step 20 and 40
+    again = trainer(folder)
+    again.prepare(resume=True)
+    steps = [int(line.split(",")[0]) for line in (folder / "run" / "log.csv").read_text().splitlines()[1:]]
+    assert max(steps) == again.step == 20
+
+
+def test_refusals(folder):
+    work = trainer(folder)
+    with pytest.raises(InputError, match="no training run to resume"):
+        work.prepare(resume=True)
+    work.prepare(resume=False)
+    with pytest.raises(InputError, match="not empty"):
+        trainer(folder).prepare(resume=False)
+    work.run(10)
+    with pytest.raises(InputError, match="recipe differs"):
+        trainer(folder, steps=70).prepare(resume=True)
+    recipe = recipe_in(folder)
+    (folder / "frames.extxyz").write_text((folder / "frames.extxyz").read_text() + "\n")
+    with pytest.raises(InputError, match="sha256"):
+        Trainer(recipe, folder, folder / "x")
+    (folder / "frames.extxyz").unlink()
+    with pytest.raises(InputError, match="is not below"):
+        Trainer(recipe, folder, folder / "x")
+
+
+def test_shards_that_changed_are_not_resumed(tmp_path):
+    write_frames(tmp_path)
+    (tmp_path / "shards").mkdir()
+    write_frames(tmp_path / "shards", name="a.extxyz")
+    recipe = recipe_in(tmp_path)
+    source = recipe.data[0]
+    from dataclasses import replace
+
+    recipe = replace(recipe, data=(replace(source, file="", sha256="", shards="shards/*.extxyz"),))
+    work = Trainer(recipe, tmp_path, tmp_path / "run", report=lambda line: None)
+    work.prepare(resume=False)
+    work.run(10)
+    frames = read(tmp_path / "shards" / "a.extxyz", ":")
+    frames[3].positions += [[0.01, 0, 0], [0, 0, 0], [0, 0, 0]]
+    write(tmp_path / "shards" / "a.extxyz", frames)
+    with pytest.raises(InputError, match="the data differ"):
+        Trainer(recipe, tmp_path, tmp_path / "run", report=lambda line: None).prepare(resume=True)
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_too_many_end_the_run(folder, monkeypatch):
+    work = trainer(folder, optimiser="skip_at_most = 2")
+    work.prepare(resume=False)
+    work.run(10)
+    before = {n: t.clone() for n, t in work.averaged.items()}
+    loss = work.objective.loss
+    monkeypatch.setattr(work.objective, "loss", lambda *a: tuple((x * np.nan, t) for x, t in [loss(*a)])[0])
+    work._advance(type("Wish", (), {"signal": None}))
+    assert (work.step, work.skipped) == (11, 1)
+    assert all(torch.equal(t, before[n]) for n, t in work.averaged.items())
+    with pytest.raises(RunError, match="step 12, the last of 3 such steps in a row .its first structure: frame"):
+        work.run(9)
+    assert load_state(work.state_file)["step"] == 10
+    monkeypatch.setattr(work.objective, "loss", loss)
+    work.run(1)  # a good step ends the row
+    assert work.skipped_in_a_row == 0
+
+
+def test_a_signal_ends_after_the_step_and_resumes_to_the_same_weights(folder, monkeypatch):
+    whole = trainer(folder, "whole")
+    whole.prepare(resume=False)
+    assert whole.run(10) is None
+    stopped = trainer(folder, "stopped")
+    stopped.prepare(resume=False)
+    advance = stopped._advance
+
+    def interrupted(wish):
+        if stopped.step == 3:
+            signal.raise_signal(signal.SIGINT)  # in the middle of a step
+        return advance(wish)
+
+    monkeypatch.setattr(stopped, "_advance", interrupted)
+    assert stopped.run(10) == signal.SIGINT
+    assert load_state(stopped.state_file)["step"] == 4
+    again = trainer(folder, "stopped")
+    again.prepare(resume=True)
+    again.run(6)
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name])
+
+
+def test_a_full_disk_keeps_the_state_saved_before(folder, monkeypatch):
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(5)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(RunError, match="No space left on device; the state saved before is still there"):
+        work.run(2)
+    assert load_state(work.state_file)["step"] == 5
+    assert sorted(p.name for p in work.out.iterdir()) == ["log.csv", "recipe.json", "state.pt"]
+
+
+def test_a_damaged_state_is_refused(folder):
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(5)
+    work.state_file.write_bytes(work.state_file.read_bytes()[:1000])
+    with pytest.raises(RunError, match="damaged"):
+        trainer(folder).prepare(resume=True)
+
+
+def test_export_writes_a_loadable_folder(folder):
+    from omnicalc import load_potential
+    from omnicalc.training.export import export
+
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run()
+    card = export(work, folder / "weights")
+    assert card.sha256 == hashlib.sha256((folder / "weights" / "model.safetensors").read_bytes()).hexdigest()
+    potential = load_potential(str(folder / "weights"), device="cpu")
+    assert set(potential.heads) == {"toy-theory"}
+    for name, tensor in potential.model.named_parameters():
+        assert torch.equal(tensor, work.averaged[name]), name
+    accuracy = card.accuracy["toy-theory"]
+    assert accuracy["force_mae_meV_per_A"] == pytest.approx(1e3 * errors_of(work)["force_mae"], abs=1e-3)
+    assert accuracy["domains"]["frames"]["structures"] == 4
+
+
+def test_direct_forces_first_then_gradients(folder):
+    """S1 -> S2: a model with a direct force head, its trunk then going on with gradients."""
+    direct = trainer(folder, "s1", model='forces = "linear"', steps=150, every=150, stage=FORCES_FIRST)
+    assert not direct.model.conservative
+    before = errors_of(direct)
+    direct.prepare(resume=False)
+    direct.run()
+    assert errors_of(direct)["force_mae"] < 0.5 * before["force_mae"]
+    from dataclasses import replace
+
+    recipe = replace(recipe_in(folder), start=str(folder / "s1" / "best"))
+    second = Trainer(recipe, folder, folder / "s2", report=lambda line: None)
+    assert second.model.conservative
+    copied = load_weights(folder / "s1" / "best")
+    for name, tensor in second.model.state_dict().items():
+        assert torch.equal(tensor, copied[name]), name
+    assert "1 of the start are not used: force_heads.toy-theory.weight" in second.start_report
+
+
+def load_weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
