@@ -1,0 +1,156 @@
+"""Readers of labelled files against files written by others' code (ASE) or by hand in the published layouts."""
+
+import gzip
+import json
+import zlib
+
+import numpy as np
+import pytest
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+from ase.io.jsonio import encode
+
+from omnicalc.data.readers import open_frames
+from omnicalc.data.readers.spice import smiles_charge
+from omnicalc.errors import InputError
+
+
+def frames(count=5):
+    rng = np.random.default_rng(0)
+    made = []
+    for k in range(count):
+        atoms = Atoms("OHH" if k % 2 else "CO", rng.normal(size=(3 if k % 2 else 2, 3)), info={"molecule": f"m{k}"})
+        if k == 3:
+            atoms.set_cell(np.diag([8.0, 9.0, 10.0]))
+            atoms.pbc = True
+        forces = rng.normal(size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=-10.0 - k, forces=forces)
+        made.append(atoms)
+    return made
+
+
+def same(found, expected):
+    assert np.array_equal(found.numbers, expected.numbers)
+    np.testing.assert_allclose(found.positions, expected.positions, atol=1e-7)
+    np.testing.assert_allclose(found.cell.array, expected.cell.array, atol=1e-7)
+    assert found.get_potential_energy() == pytest.approx(expected.get_potential_energy(), abs=1e-7)
+    np.testing.assert_allclose(found.get_forces(), expected.get_forces(), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["a.extxyz", "a.xyz", "a.extxyz.gz"])
+def test_extended_xyz_in_any_order(tmp_path, name):
+    made = frames()
+    write(tmp_path / name, made, format="extxyz")
+    found = open_frames(tmp_path / name)
+    assert len(found) == 5
+    for k in (3, 0, 4, 1, 2, -1):
+        same(found[k], made[k])
+        assert found[k].info["molecule"] == made[k].info["molecule"]
+    with pytest.raises(IndexError):
+        found[5]
+
+
+def test_damaged_extended_xyz_is_named(tmp_path):
+    write(tmp_path / "a.extxyz", frames())
+    text = (tmp_path / "a.extxyz").read_text()
+    (tmp_path / "cut.extxyz").write_text(text[: text.rindex("\n", 0, len(text) - 2)])
+    with pytest.raises(InputError, match="cut.extxyz, frame 4: the file ends inside it"):
+        open_frames(tmp_path / "cut.extxyz")
+    (tmp_path / "no.extxyz").write_text("three atoms\n" + text)
+    with pytest.raises(InputError, match="no.extxyz, frame 0: its first line is b'three atoms"):
+        open_frames(tmp_path / "no.extxyz")
+    lines = text.splitlines()
+    lines[2] = "C 0.1 nonsense"
+    (tmp_path / "bad.extxyz").write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match="bad.extxyz, frame 0: not extended XYZ"):
+        open_frames(tmp_path / "bad.extxyz")[0]
+    (tmp_path / "cut.extxyz.gz").write_bytes(gzip.compress(text.encode())[:-20])
+    with pytest.raises(InputError, match="damaged gzip"):
+        open_frames(tmp_path / "cut.extxyz.gz")
+    (tmp_path / "empty.xyz").write_text("")
+    with pytest.raises(InputError, match="empty"):
+        open_frames(tmp_path / "empty.xyz")
+    with pytest.raises(InputError, match="no such file"):
+        open_frames(tmp_path / "nothing.xyz")
+
+
+def test_ase_lmdb(tmp_path):
+    lmdb = pytest.importorskip("lmdb")
+    made = frames()
+    with lmdb.open(str(tmp_path / "a.aselmdb"), subdir=False, map_size=1 << 24) as env, env.begin(write=True) as out:
+        for k, atoms in enumerate(made, start=1):
+            row = {
+                "numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell),
+                "pbc": atoms.pbc, "energy": atoms.get_potential_energy(), "forces": atoms.get_forces(),
+                "key_value_pairs": {}, "data": {"charge": k - 3, "spin": 1, "source": "x"},
+            }  # fmt: skip
+            out.put(str(k).encode(), zlib.compress(encode(row).encode()))
+        out.put(b"nextid", zlib.compress(json.dumps(6).encode()))
+        out.put(b"deleted_ids", zlib.compress(json.dumps([]).encode()))
+    found = open_frames(tmp_path / "a.aselmdb")
+    assert len(found) == 5
+    for k in (4, 0, 3):
+        same(found[k], made[k])
+        assert (found[k].info["charge"], found[k].info["spin"]) == (k - 2, 1)
+    (tmp_path / "no.aselmdb").write_bytes(b"text")
+    with pytest.raises(InputError, match="not an LMDB file"):
+        open_frames(tmp_path / "no.aselmdb")
+
+
+def test_spice(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    with h5py.File(tmp_path / "s.hdf5", "w") as file:
+        for name, numbers, smiles, count in (
+            ("water", [8, 1, 1], "[O:1]([H:2])[H:3]", 2), ("ammonium", [7, 1, 1, 1, 1], "[N+:1]([H])([H])([H])[H]", 3)
+        ):  # fmt: skip
+            group = file.create_group(name)
+            group["atomic_numbers"] = np.array(numbers, dtype=np.int16)
+            group["conformations"] = rng.normal(size=(count, len(numbers), 3))
+            group["dft_total_energy"] = -rng.random(count)
+            group["dft_total_gradient"] = rng.normal(size=(count, len(numbers), 3))
+            group["smiles"] = [smiles]
+            group["subset"] = ["a subset"]
+        group = file["ammonium"]
+        positions, energy = group["conformations"][2] * units.Bohr, group["dft_total_energy"][2] * units.Hartree
+        forces = -group["dft_total_gradient"][2] * units.Hartree / units.Bohr
+    found = open_frames(tmp_path / "s.hdf5")
+    assert len(found) == 5
+    order = [found[k].info["molecule"] for k in range(5)]
+    assert sorted(order) == ["ammonium"] * 3 + ["water"] * 2
+    atoms = found[order.index("ammonium") + 2]
+    np.testing.assert_allclose(atoms.positions, positions)
+    np.testing.assert_allclose(atoms.get_forces(), forces)
+    assert atoms.get_potential_energy() == pytest.approx(energy)
+    assert (atoms.info["charge"], atoms.info["config_type"]) == (1, "a subset")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.create_group("x")["positions"] = [1.0]
+    with pytest.raises(InputError, match="molecule 'x' lacks atomic_numbers"):
+        open_frames(tmp_path / "other.h5")
+
+
+def test_formal_charges():
+    assert smiles_charge("[O-:1][P:2](=[O:3])([O-:4])OC") == -2
+    assert smiles_charge("[Mg+2]") == 2 and smiles_charge("[Fe++].[Cl-]") == 1
+    assert smiles_charge("C[C@H](N)C(=O)O") == 0
+
+
+@pytest.mark.parametrize("names", [("z", "R", "E", "F"), ("nuclear_charges", "coords", "energies", "forces")])
+def test_md17(tmp_path, names):
+    rng = np.random.default_rng(0)
+    values = np.array([8, 1, 1]), rng.normal(size=(4, 3, 3)), rng.normal(size=(4, 1)), rng.normal(size=(4, 3, 3))
+    np.savez(tmp_path / "water.npz", **dict(zip(names, values, strict=True)))
+    found = open_frames(tmp_path / "water.npz")
+    kcal = units.kcal / units.mol
+    assert len(found) == 4 and found[2].info["molecule"] == "water"
+    assert found[2].get_potential_energy() == pytest.approx(values[2][2, 0] * kcal)
+    np.testing.assert_allclose(found[2].get_forces(), values[3][2] * kcal)
+    np.savez(tmp_path / "ev.npz", **dict(zip(names, values, strict=True)), e_unit="eV")
+    assert open_frames(tmp_path / "ev.npz")[0].get_potential_energy() == pytest.approx(values[2][0, 0])
+    np.savez(tmp_path / "no.npz", a=1)
+    with pytest.raises(InputError, match="no.npz: arrays a found"):
+        open_frames(tmp_path / "no.npz")
+    (tmp_path / "text.npz").write_text("text")
+    with pytest.raises(InputError, match="not an npz file"):
+        open_frames(tmp_path / "text.npz")
