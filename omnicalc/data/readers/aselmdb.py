@@ -31,7 +31,7 @@ class AseLmdb(Sequence):
         try:
             import lmdb
         except ImportError:
-            raise InputError(f"{path}: reading ASE-LMDB needs lmdb; install it with: pip install lmdb") from None
+            raise InputError(f"{path}: reading ASE-LMDB needs lmdb: pip install 'omnicalc[train]'") from None
         self.path = path
         try:
             self._env = lmdb.open(
