@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "OmniCalc": "omnicalc.calculator",
     "E2FormerCalculator": "omnicalc.calculator",
+    "AllScAIPCalculator": "omnicalc.calculator",
     "SCDCalculator": "omnicalc.calculator",
     "OmnimolCalculator": "omnicalc.calculator",
     "embed": "omnicalc.embedding",

@@ -197,6 +197,27 @@ class SCDCalculator(OmniCalc):
     family = "scd"
 
 
+class AllScAIPCalculator(OmniCalc):
+    """:class:`OmniCalc` for AllScAIP weights only, with its average over orientations; others are refused.
+
+    The energy depends on the orientation, as far as training left that in; `omnicalc evaluate --rotations 24` measures
+    it. Weights with direct forces conserve no energy.
+    """
+
+    family = "allscaip"
+
+    def __init__(self, model: str | Path | Potential = "allscaip", *, rotations: int | None = None, **settings):
+        """
+        Args:
+            rotations: average over 1, 4, 12 or 24 rotations of a cube, which costs as many evaluations; None: as the
+                weights say. It stays with a loaded potential that is given as ``model``.
+            settings: those of :class:`OmniCalc`.
+        """
+        super().__init__(model, **settings)
+        if rotations is not None:
+            self.potential.model.set_options(rotations=rotations)
+
+
 class OmnimolCalculator(OmniCalc):
     """:class:`OmniCalc` for OMNIMOL weights only, with the options of its direct forces; others are refused.
 

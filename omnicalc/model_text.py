@@ -92,14 +92,17 @@ def imported(done: Imported) -> str:
     lines = [f"{card.full_name}: {done.folder}", f"sha256 {card.sha256}"]
     lines += [f"head {head.name}: {len(head.elements)} elements, {head.level_of_theory}" for head in card.heads]
     lines.append(f"licence: {card.licence}")
-    lines.append(f"left out, because it never reaches the output ({len(done.dropped)} tensors):")
-    lines += [f"    {name}" for name in done.dropped]
-    lines.append(f"built anew, because it is constant: {done.rebuilt} tensors")
-    if card.training["smooth"]:
+    if done.dropped:
+        lines.append(f"left out, because it never reaches the output ({len(done.dropped)} tensors):")
+        lines += [f"    {name}" for name in done.dropped]
+    if done.rebuilt:
+        lines.append(f"built anew, because it is constant: {done.rebuilt} tensors")
+    if card.training.get("smooth"):
         lines.append("changed against the published network, so that the energy is continuous:")
         lines += [f"    {change}" for change in done.changes or ("nothing: there was nothing to change",)]
     elif done.jumps:
-        lines.append("as published, which jumps in energy; --smooth would change:")
+        remedy = "--smooth would change" if "smooth" in card.training else "because of its"
+        lines.append(f"as published, which jumps in energy; {remedy}:")
         lines += [f"    {change}" for change in done.jumps]
     lines.append(f"To use it: omnicalc md STRUCTURE --model {card.name}:{card.tag}")
     return "\n".join(lines)

@@ -154,7 +154,7 @@ class Potential(nn.Module):
         if wrong:
             raise InputError(
                 f"total {key} {wrong[0]} given, but {self.name_resolved} was trained for "
-                f"{', '.join(map(str, allowed))} only; "
+                f"{_listed(allowed)} only; "
                 f"set atoms.info['{key}'] (or --{key}) accordingly, or choose another model with `omnicalc models`"
             )
 
@@ -240,6 +240,13 @@ class BoundPotential:
         if self._native is not None:
             return self._native(systems, self.neighbor_list, forces=True, stress=stress)
         return self.potential(systems, self.neighbor_list.update(systems), head=self.head, stress=stress)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    """Whole numbers for people: "-10 to 10" where they are many and none between is left out."""
+    if len(numbers) > 5 and list(numbers) == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
 
 
 def _detached(result: Prediction) -> Prediction:

@@ -33,11 +33,20 @@ def command(file, config_file, name, smooth, zero_references):
 
     It reproduces the release, neighbour cap included, unless --smooth is given. A FILE that ends in .ckpt is a
     published SCD checkpoint (ct-scd-pcq, ct-scd-amp), as in: omnicalc models import last.ckpt --as scd:pcq
+    Published AllScAIP checkpoints are known by what they hold, and hold their settings:
+    omnicalc models import AllScAIP-OMol102M-md-cons.pt --as allscaip:md-cons
     """
     from omnicalc.model_text import imported
 
     if file.suffix == ".ckpt":
         _import_scd(file, config_file, name, smooth or zero_references)
+        return
+    from omnicalc.fairchem_checkpoint import is_fairchem
+
+    if is_fairchem(file):
+        from omnicalc.published_allscaip import import_allscaip
+
+        click.echo(imported(import_allscaip(file, name, smooth=smooth, zero_references=zero_references)))
         return
     from omnicalc.published_weights import import_published
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
 NORMS = ("rms", "layer", "none")
@@ -57,6 +58,7 @@ class AllScAIPConfig:
     max_elements: int = 110  # rows of the table by atomic number
     forces: str = "gradient"  # or "direct"
     reduce: str = "sum"  # or "mean" over the atoms
+    rotations: int = 1  # predictions averaged over that many rotations of a cube, in evaluation
     scale: float = 1.0  # eV (eV/Å) per unit of the network's energy (force)
     isolated: Mapping[str, Mapping[str, float]] | None = None  # lone atoms: symbol -> charge -> eV above the reference
 
@@ -138,6 +140,7 @@ _CHOICES = {
     "radial": RADIALS,
     "forces": ("gradient", "direct"),
     "reduce": ("sum", "mean"),
+    "rotations": ROTATIONS,
 }
 
 
@@ -153,4 +156,4 @@ def _number(key: str, value) -> None:
 
 def _choice(key: str, value, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise WeightsError(f"{key} = {value!r} is not supported; choose one of: {', '.join(allowed)}")
+        raise WeightsError(f"{key} = {value!r} is not supported; choose one of: {', '.join(map(str, allowed))}")

@@ -6,11 +6,13 @@ back; slot 0, the atom itself, then attends to slot 0 of all atoms of its struct
 harmonics, so the energy is not invariant under rotation: that is learned.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.allscaip.config import CHARGES, SPINS, AllScAIPConfig
 from omnicalc.models.allscaip.harmonics import harmonics, legendre
 from omnicalc.models.allscaip.images import image_reach, pair_distances
@@ -25,10 +27,12 @@ from omnicalc.models.allscaip.layers import (
     radial_features,
     sinc_features,
 )
-from omnicalc.models.allscaip.limits import check_inputs, check_memory
+from omnicalc.models.allscaip.limits import check_memory, check_tables
 from omnicalc.models.allscaip.lone_atoms import LoneAtoms
 from omnicalc.models.allscaip.slots import Slots
+from omnicalc.models.cube_rotations import rotation_set
 from omnicalc.models.graph import Graph, ModelOutput
+from omnicalc.systems import Systems
 
 _LEAST_ORDER = 1e-6  # of a squared bond order parameter
 
@@ -174,29 +178,54 @@ class AllScAIP(nn.Module):
         """Whether edge vectors are not enough: distances between all atoms, or atoms wrapped into the cell."""
         return self.config.sinc > 0 and self.config.node_attention or self.config.image_limit
 
+    def set_options(self, *, rotations: int) -> None:
+        """Average over so many rotations of a cube, in evaluation: 1, 4, 12 or 24. Raises :class:`InputError`."""
+        try:
+            self.config = self.input.config = replace(self.config, rotations=rotations)
+        except WeightsError as error:
+            raise InputError(str(error)) from None
+
+    def check(self, systems: Systems) -> None:
+        """Refuse charges, spins and elements outside the tables, and structures too large for the memory.
+
+        Raises:
+            InputError: with what is allowed.
+        """
+        check_tables(systems.charge, systems.spin, systems.numbers, self.config)
+        if self.config.node_attention:
+            sizes = [(1, n) for n in systems.counts.tolist()]
+            check_memory(sizes, self.config, next(self.parameters()), self.training)
+
     def forward(self, graph: Graph) -> ModelOutput:
-        check_inputs(graph, self.config)
-        head = graph.head[graph.system]
-        atoms = self.features(graph)
-        energies = self._by_head(self.energy_heads, atoms, head).squeeze(-1) * self.config.scale
-        if self.config.reduce == "mean":
-            energies = energies / torch.bincount(graph.system)[graph.system]
-        forces = None
-        if not self.conservative:
-            forces = self._by_head(self.force_heads, atoms, head) * self.config.scale
-        output = ModelOutput(energies, forces)
+        config, head = self.config, graph.head[graph.system]
+        energies, forces = [], []
+        for turn, atoms in self._orientations(graph):
+            energies.append(self._by_head(self.energy_heads, atoms, head).squeeze(-1))
+            if not self.conservative:
+                forces.append(self._by_head(self.force_heads, atoms, head) @ turn)
+        energy = torch.stack(energies).mean(0) * config.scale
+        if config.reduce == "mean":
+            energy = energy / torch.bincount(graph.system)[graph.system]
+        force = None if self.conservative else torch.stack(forces).mean(0) * config.scale
+        output = ModelOutput(energy, force)
         return output if self._lone_atoms is None else self._lone_atoms.put_into(output, graph)
 
-    def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
-        """(N, H): the features that enter the heads. ``condition`` (N, H) is added to all slots before every block."""
+    def features(self, graph: Graph) -> Tensor:
+        """(N, H): the features that enter the heads, of the structures as they stand."""
+        return next(self._orientations(graph))[1]
+
+    def _orientations(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
+        """The rotations to average over, (3, 3), and the features (N, H) of the structures turned by each."""
         slots = Slots.build(graph, self.config)
         view = self._view(graph, slots)
         degrees = max(self.config.order_degrees, self.config.direction_degrees)
-        h = self.input(graph, slots, harmonics(slots.unit, degrees))
-        for k, block in enumerate(self.blocks):
-            h = h if condition is None else h + condition.unsqueeze(1)
-            h = block(h, view, last=k == len(self.blocks) - 1)
-        return h[:, 0]
+        count = 1 if self.training else self.config.rotations
+        for turn in rotation_set(count, slots.unit.dtype, slots.unit.device):
+            unit = slots.unit if count == 1 else slots.unit @ turn.T
+            h = self.input(graph, slots, harmonics(unit, degrees))
+            for k, block in enumerate(self.blocks):
+                h = block(h, view, last=k == len(self.blocks) - 1)
+            yield turn, h[:, 0]
 
     def _view(self, graph: Graph, slots: Slots) -> View:
         config, polynomials, groups, features = self.config, [], [], []
@@ -206,7 +235,6 @@ class AllScAIP(nn.Module):
             polynomials = legendre(cosine, other.unsqueeze(2) * other.unsqueeze(1), len(config.angular))
         if config.node_attention:
             groups = structures_by_size(graph.system)
-            check_memory(graph, groups, config, training=self.training)
         if config.node_attention and config.sinc:
             reach = image_reach(graph, config.cutoff)
             features = [sinc_features(pair_distances(graph, atoms, reach), config.sinc) for atoms in groups]

@@ -1,4 +1,4 @@
-"""What is done to directly predicted forces: no net force, no torque, and the rotations to average over. Å, eV/Å."""
+"""What is done to directly predicted forces: no net force, no torque. Å, eV/Å."""
 
 import torch
 from torch import Tensor
@@ -25,13 +25,3 @@ def without_torque(forces: Tensor, positions: Tensor, system: Tensor, n_systems:
     inertia = d.new_zeros(n_systems, 3, 3).index_add(0, system, inertia)
     turn = torch.linalg.pinv(inertia, rtol=1e-6, hermitian=True) @ torque.unsqueeze(-1)
     return forces - torch.linalg.cross(turn.squeeze(-1)[system], d)
-
-
-def rotation_set(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """(n, 3, 3): the proper rotations of a cube (24), of a tetrahedron (12), the three half turns (4), or none (1)."""
-    found = []
-    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1), (0, 2, 1), (2, 1, 0), (1, 0, 2)):
-        for signs in ((1, 1, 1), (1, -1, -1), (-1, 1, -1), (-1, -1, 1)):
-            matrix = torch.diag(torch.tensor(signs, dtype=dtype))[list(order)]
-            found.append(matrix * torch.linalg.det(matrix).round())
-    return torch.stack(found[:n]).to(device)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError, WeightsError
+from omnicalc.models.cube_rotations import rotation_set
 from omnicalc.models.graph import Graph, ModelOutput
 from omnicalc.models.omnimol.body import MoleculeBody
 from omnicalc.models.omnimol.config import OmnimolConfig
-from omnicalc.models.omnimol.forces import rotation_set, without_net_force, without_torque
+from omnicalc.models.omnimol.forces import without_net_force, without_torque
 from omnicalc.models.omnimol.memory import check_memory
 from omnicalc.models.omnimol.molecule import Padding
 from omnicalc.models.omnimol.pairs import distances_of, in_chunks

@@ -13,8 +13,8 @@ import omnicalc as package
 from omnicalc import OmniCalc, OmnimolCalculator, load_potential
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
+from omnicalc.models.cube_rotations import rotation_set
 from omnicalc.models.omnimol import memory, standards
-from omnicalc.models.omnimol.forces import rotation_set
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems

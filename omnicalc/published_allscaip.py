@@ -1,0 +1,156 @@
+"""From a published AllScAIP checkpoint (facebook/OMol25) to a weights folder under a name of ours, once.
+
+The checkpoint holds its settings, so no other file is needed. Energies are scale * network + reference, with the scale
+from the checkpoint's tasks and the element references of OMol25; a lone atom's energy is in a table of its own. All of
+them end up in the card.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from safetensors.torch import save
+from torch import Tensor
+
+from omnicalc.card import Card, CardHead
+from omnicalc.errors import InputError, WeightsError
+from omnicalc.fairchem_checkpoint import ema_tensors, read_checkpoint
+from omnicalc.files import sha256_of
+from omnicalc.models.allscaip.config import CHARGES, SPINS
+from omnicalc.models.allscaip.model import AllScAIP
+from omnicalc.models.allscaip.published import load_published
+from omnicalc.models.allscaip.published_config import translate
+from omnicalc.published_weights import Imported, Source, free_name, install
+
+_REFERENCES = Path(__file__).parent / "models" / "allscaip" / "omol_references.json"
+OMOL = "omol"  # the data set, and so the level of theory, that there is a table for
+_HIGHEST = 83  # elements beyond have references that are not of one kind
+CITATION = ("Qu, Wood, Krishnapriyan, Ulissi, AllScAIP (2026), arXiv:2603.06567",)
+
+
+def import_allscaip(
+    file: Path, name: str, *, source: Source | None = None, smooth: bool = False, zero_references: bool = False
+) -> Imported:
+    """Convert a published checkpoint into installed weights ``name`` ("name:tag").
+
+    Raises:
+        WeightsError: a name that is taken, a file that is no such checkpoint, tensors that do not fit the settings.
+        InputError: a file that is not there, a weights folder that cannot be written to, or ``smooth``, which would
+            make another function of published weights.
+    """
+    if smooth:
+        raise InputError(
+            "--smooth given: AllScAIP was trained with the bond orders that make its energy jump, and without them it "
+            "is another function; leave --smooth out (weights trained by omnicalc are smooth)"
+        )
+    wanted, tag = free_name(name, smooth=False)
+    parts = read_checkpoint(file)
+    tensors = ema_tensors(parts, file)
+    table = json.loads(_REFERENCES.read_text(encoding="utf-8"))
+    config, tasks = translate(parts["model_config"]), parts["tasks_config"]
+    energies, origin_of_energies = _references(config.heads[0], tasks, table, zero_references)
+    scale = _scale(tasks, table["scale"], file)
+    isolated = _isolated(table, energies) if config.heads[0] == OMOL and not zero_references else None
+    config = replace(config, scale=scale, isolated=isolated)
+    model = load_published(AllScAIP(config), tensors)
+    content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
+    origin = {
+        "source": "published AllScAIP checkpoint, converted; not trained here",
+        **(source and source.hub or {}),
+        "file": file.name,
+        "file_sha256": sha256_of(file),
+        "averaged": "the exponential moving average of the tensors",
+    }
+    facts = [origin["file_sha256"], config.to_dict(), energies]
+    card = Card(
+        name=wanted,
+        tag=tag,
+        version=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8],
+        family="allscaip",
+        summary=f"published AllScAIP checkpoint {file.name}" + ("" if model.conservative else ", direct forces"),
+        conservative=model.conservative,
+        cutoff=model.cutoff,
+        dtype="float32",
+        sha256=hashlib.sha256(content).hexdigest(),
+        licence=(source or Source()).licence,
+        citation=source.citation if source else CITATION,
+        charges=tuple(CHARGES),
+        spins=tuple(s for s in SPINS if s),
+        config=config.to_dict(),
+        heads=(
+            CardHead(
+                name=config.heads[0],
+                level_of_theory="ωB97M-V/def2-TZVPD (OMol25)" if config.heads[0] == OMOL else "see the publisher",
+                elements=tuple(energies),
+                reference_source=origin_of_energies,
+                data="OMol25; see arXiv:2505.08762",
+                reference=energies,
+            ),
+        ),
+        training=origin,
+        accuracy={},
+    )
+    jumps = (
+        "bond orders: an unweighted mean over neighbours, so that the energy jumps where one comes or goes; it is part "
+        "of what was trained, and stays",
+    )
+    return Imported(folder=install(card, content), card=card, dropped=(), rebuilt=0, changes=(), jumps=jumps)
+
+
+def _references(level: str, tasks: object, table: Mapping, zero: bool) -> tuple[dict[str, float], str]:
+    """Reference energies, eV, by symbol, and where they come from: the checkpoint, else the table of OMol25."""
+    from ase.data import chemical_symbols
+
+    own = next((found for task in tasks or [] if (found := _numbers(task, "element_references"))), None)
+    if zero:
+        values, origin = [0.0] * (_HIGHEST + 1), "zero, as asked"
+    elif own is not None and len(own) > _HIGHEST:
+        values, origin = own, "element references in the checkpoint"
+    elif level == OMOL:
+        values, origin = table["linear_references_by_atomic_number"], table["source"]
+    else:
+        raise WeightsError(
+            f"no reference energies are known for level '{level}' (there is a table for {OMOL}); nothing was written. "
+            "With --zero-references every element gets 0 eV"
+        )
+    return {chemical_symbols[z]: float(values[z]) for z in range(1, _HIGHEST + 1)}, origin
+
+
+def _numbers(value: object, key: str | None = None) -> list[float] | None:
+    """The first list of numbers somewhere in ``value``, or under ``key`` in it."""
+    if isinstance(value, Mapping):
+        inside = [value.get(key)] if key else list(value.values())
+        return next((found for item in inside if (found := _numbers(item))), None)
+    if isinstance(value, Tensor):
+        return value.double().flatten().tolist()
+    if isinstance(value, list):
+        if value and all(isinstance(x, (int, float)) for x in value):
+            return value
+        return next((found for item in value if (found := _numbers(item))), None)
+    return None
+
+
+def _isolated(table: Mapping, references: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Energies of lone atoms above their references, eV: symbol -> charge -> energy."""
+    from ase.data import chemical_symbols
+
+    found = {}
+    for number, row in table["isolated_atom_energy_by_Z_and_charge"].items():
+        symbol = chemical_symbols[int(number)]
+        if symbol in references:
+            found[symbol] = {str(charge): energy - references[symbol] for charge, energy in row.items()}
+    return found
+
+
+def _scale(tasks: object, usual: float, file: Path) -> float:
+    """What the network's energies and forces are multiplied by: the one ``rmsd`` of the checkpoint's tasks."""
+    normalizers = [task.get("normalizer") or {} for task in tasks or [] if isinstance(task, Mapping)]
+    given = {float(n["rmsd"]) for n in normalizers if isinstance(n, Mapping) and n.get("rmsd") is not None}
+    means = {float(n["mean"]) for n in normalizers if isinstance(n, Mapping) and n.get("mean")}
+    if means - {0.0}:
+        raise WeightsError(f"{file}: tasks with a mean of {sorted(means)} are not supported; 0 is")
+    if len(given) > 1:
+        raise WeightsError(f"{file}: tasks with different scales {sorted(given)} are not supported")
+    return given.pop() if given else usual

@@ -1,0 +1,222 @@
+"""Published AllScAIP checkpoints by the command line: the container, its wrappers, scale and references, refusals."""
+
+import json
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from safetensors.torch import load_file
+
+from omnicalc import AllScAIPCalculator, OmniCalc
+from omnicalc.errors import InputError, WeightsError
+from omnicalc.published_allscaip import import_allscaip
+from omnicalc.registry import load_potential
+from tests.command import omnicalc
+
+CASES = Path(__file__).parent / "golden" / "cases" / "allscaip"
+CONSERVATIVE, DIRECT = CASES / "ethanol_conservative_enc", CASES / "water_direct_enc"
+REFERENCE = {"H": -16.001316695716987, "C": -1037.0951083942327, "O": -2047.6980007878883}
+SCALE = 1.433569
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def parts(case: Path, **changes) -> dict:
+    """A checkpoint's content as the release writes it: averaged tensors behind prefixes, a wrapped gradient head."""
+    config = json.loads((case / "config.json").read_text())
+    tensors = load_file(case / "weights.safetensors")
+    tensors = {k.replace("energyandforcehead.", "energyandforcehead.head."): v for k, v in tensors.items()}
+    settings = {"model": "fairchem.core.models.allscaip.AllScAIP.AllScAIPBackbone", "use_pbc": True, **config["model"]}
+    normalizer = {"_target_": "Normalizer", "mean": 0.0, "rmsd": SCALE}
+    made = {
+        "model_config": {"_target_": "HydraModel", "backbone": settings, "heads": {}},
+        "model_state_dict": {k: torch.zeros_like(v) for k, v in tensors.items()},
+        "ema_state_dict": {"n_averaged": torch.tensor(7), **{f"module.module.{k}": v for k, v in tensors.items()}},
+        "tasks_config": [{"name": name, "normalizer": normalizer} for name in ("omol_energy", "omol_forces")],
+    }
+    return {**made, **changes}
+
+
+def write(path: Path, content) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def structure(case: Path) -> Atoms:
+    given = np.load(case / "input.npz")
+    info = {"charge": int(given["charge"][0]), "spin": int(given["spin"][0])}
+    return Atoms(given["atomic_numbers"], given["positions_as_fed"], info=info)
+
+
+def physical(case: Path) -> tuple[float, np.ndarray]:
+    """Energy and forces of a golden case, eV and eV/Å."""
+    wanted, atoms = np.load(case / "output.npz"), structure(case)
+    references = sum(REFERENCE[s] for s in atoms.symbols)
+    return float(wanted["energy_f64"][0]) * SCALE + references, wanted["forces_f64"] * SCALE
+
+
+@pytest.mark.parametrize("case", [CONSERVATIVE, DIRECT], ids=lambda case: case.name)
+def test_energies_and_forces(tmp_path, case):
+    said = omnicalc("models", "import", write(tmp_path / "md.pt", parts(case)), "--as", "allscaip:md")
+    assert "omol: 83 elements" in said and "ωB97M-V" in said
+    atoms, (energy, forces) = structure(case), physical(case)
+    atoms.calc = AllScAIPCalculator("allscaip:md", dtype="float64", device="cpu")
+    assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+    assert np.abs(atoms.get_forces() - forces).max() < 1e-9
+    assert atoms.calc.potential.conservative is (case is CONSERVATIVE)
+
+
+class Checkpoint:
+    """An object of a class that is not installed where it is read."""
+
+
+def test_objects_of_classes_that_are_not_here(tmp_path, monkeypatch):
+    """As fairchem writes it, with omegaconf's tables in it: read without those packages, and without running them."""
+    module = types.ModuleType("fairchem_elsewhere")
+    monkeypatch.setitem(sys.modules, "fairchem_elsewhere", module)
+    wrapper = type("DictConfig", (), {"__module__": "fairchem_elsewhere"})
+    holder = type("MLIPInferenceCheckpoint", (), {"__module__": "fairchem_elsewhere"})
+    module.DictConfig, module.MLIPInferenceCheckpoint = wrapper, holder
+
+    def wrapped(value):
+        if not isinstance(value, dict):
+            return value
+        made = wrapper()
+        made.__dict__.update(_metadata=None, _content={k: wrapped(v) for k, v in value.items()})
+        return made
+
+    content, checkpoint = parts(CONSERVATIVE), holder()
+    content["model_config"] = wrapped(content["model_config"])
+    content["tasks_config"] = [wrapped(task) for task in content["tasks_config"]]
+    checkpoint.__dict__.update(content)
+    file = write(tmp_path / "md.pt", checkpoint)
+    monkeypatch.delitem(sys.modules, "fairchem_elsewhere")
+    with pytest.raises(ModuleNotFoundError):
+        torch.load(file, weights_only=False)
+    omnicalc("models", "import", file, "--as", "allscaip:md")
+    atoms = structure(CONSERVATIVE)
+    atoms.calc = OmniCalc("allscaip:md", dtype="float64", device="cpu")
+    assert atoms.get_potential_energy() == pytest.approx(physical(CONSERVATIVE)[0], abs=1e-9)
+
+
+class Touch:
+    """Unpickling this makes a file."""
+
+    def __reduce__(self):
+        import os
+
+        return os.system, ("touch HACKED",)
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "md.pt", parts(CONSERVATIVE, extra=Touch()))
+    omnicalc("models", "import", file, "--as", "allscaip:md")
+    assert not (tmp_path / "HACKED").exists()
+    torch.load(file, weights_only=False)
+    assert (tmp_path / "HACKED").exists()
+
+
+def test_lone_atoms_come_from_their_table(tmp_path):
+    omnicalc("models", "import", write(tmp_path / "md.pt", parts(DIRECT)), "--as", "allscaip:md")
+    calc = OmniCalc("allscaip:md", device="cpu")
+    for symbol, charge, spin, energy in (("H", 0, 2, -13.44558), ("Li", 1, 1, -197.98589)):
+        atom = Atoms(symbol, info={"charge": charge, "spin": spin}, calculator=calc)
+        assert atom.get_potential_energy() == pytest.approx(energy, abs=1e-9)
+        assert np.abs(atom.get_forces()).max() == 0
+    with pytest.raises(InputError, match="lone H atom of charge -1: .* knows it with 0"):
+        Atoms("H", info={"charge": -1}, calculator=calc).get_potential_energy()
+
+
+def test_charge_and_spin_outside_the_tables(tmp_path):
+    omnicalc("models", "import", write(tmp_path / "md.pt", parts(CONSERVATIVE)), "--as", "allscaip:md")
+    atoms = Atoms("Au3", [[0, 0, 0], [2.7, 0, 0], [0, 2.7, 0]], calculator=OmniCalc("allscaip:md", device="cpu"))
+    for key, value, other in (("charge", 101, {"spin": 1}), ("spin", 102, {"charge": 0})):
+        atoms.info = {key: value, **other}
+        with pytest.raises(InputError, match=f"total {key} {value} given, but AllScAIP's table goes"):
+            atoms.get_potential_energy()
+
+
+class TestRefusals:
+    def refused(self, tmp_path, content, match: str) -> str:
+        file = write(tmp_path / "md.pt", content)
+        with pytest.raises(WeightsError, match=match) as caught:
+            import_allscaip(file, "allscaip:md")
+        assert not (tmp_path / "home").exists()
+        return str(caught.value)
+
+    def test_tensors_that_do_not_fit_are_all_named(self, tmp_path):
+        content = parts(CONSERVATIVE)
+        tensors, prefix = content["ema_state_dict"], "module.module.backbone."
+        del tensors[f"{prefix}input_block.node_linear.0.bias"]
+        tensors[f"{prefix}surprise"] = torch.zeros(2)
+        tensors[f"{prefix}input_block.node_norm.weight"] = torch.zeros(5)
+        message = self.refused(tmp_path, content, "nothing was loaded")
+        assert "missing input.atom.bias (24,)" in message
+        assert "unexpected (2,) backbone.surprise" in message
+        assert "input.norm.weight has shape (5,), the config asks for (48,) (backbone.input_block.node_norm" in message
+        assert message.count("\n") == 3
+
+    def test_two_heads(self, tmp_path):
+        content = parts(CONSERVATIVE)
+        tensors = content["ema_state_dict"]
+        for key in [k for k in tensors if "energyandforcehead" in k]:
+            tensors[key.replace("energyandforcehead.head", "another")] = tensors[key]
+        self.refused(tmp_path, content, "more than one energy head: .*energyandforcehead.head, .*another")
+
+    def test_settings(self, tmp_path):
+        for changes, match in (
+            ({"knn_kk": 3}, "settings unknown: knn_kk"),
+            ({"distance_function": "silu"}, "'silu' is not supported: the release draws"),
+            ({"model": "escnmd_backbone"}, "published backbone 'escnmd_backbone' is not supported"),
+            ({"freequency_list": [1, 2]}, "adds up to 3"),
+            ({"activation": "tanh"}, "published activation 'tanh' is not supported; supported: gelu"),
+            ({"use_envelope": 1}, "use_envelope = 1: true or false"),
+            ({"num_layers": "two"}, "layers = 'two' given"),
+        ):
+            content = parts(CONSERVATIVE)
+            content["model_config"]["backbone"].update(changes)
+            self.refused(tmp_path, content, match)
+
+    def test_a_part_that_is_missing(self, tmp_path):
+        content = parts(CONSERVATIVE)
+        del content["tasks_config"]
+        self.refused(tmp_path, content, "tasks_config missing")
+
+    def test_no_numbers(self, tmp_path):
+        content = parts(CONSERVATIVE)
+        content["ema_state_dict"]["module.x"] = torch.tensor([torch.nan])
+        self.refused(tmp_path, content, "values that are not finite: x")
+
+    def test_not_a_checkpoint(self, tmp_path):
+        file = tmp_path / "md.pt"
+        for content in (b"", b"no zip", pickle.dumps({"ema_state_dict": 1, "model_config": 2})):
+            file.write_bytes(content)
+            with pytest.raises(WeightsError, match="not a checkpoint"):
+                import_allscaip(file, "allscaip:md")
+        with pytest.raises(InputError, match="no such file"):
+            import_allscaip(tmp_path / "nowhere.pt", "allscaip:md")
+
+    def test_smooth(self, tmp_path):
+        file = write(tmp_path / "md.pt", parts(CONSERVATIVE))
+        with pytest.raises(InputError, match="another function"):
+            import_allscaip(file, "allscaip:md", smooth=True)
+
+    def test_levels_without_references(self, tmp_path):
+        content = parts(CONSERVATIVE)
+        content["model_config"]["backbone"]["dataset_list"] = ["omat"]
+        self.refused(tmp_path, content, "no reference energies are known for level 'omat'.*--zero-references")
+        own = [float(z) for z in range(100)]
+        content["tasks_config"][0]["element_references"] = {"element_references": {"_args_": [own]}}
+        done = import_allscaip(write(tmp_path / "own.pt", content), "allscaip:own")
+        assert done.card.heads[0].reference["C"] == 6.0
+        assert load_potential("allscaip:own").model.config.isolated is None
