@@ -103,7 +103,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def plain(value: object) -> object:
-    """Tables, lists, tensors and plain values, with objects as tables of their attributes, wrappers as what they wrap."""
+    """Tables, lists, tensors and plain values: objects become tables of their attributes, wrappers what they wrap."""
     if isinstance(value, StandIn):
         for wrapped in ("_content", "_val"):  # omegaconf's tables and values
             if wrapped in value._items:
