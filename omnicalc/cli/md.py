@@ -176,6 +176,9 @@ class Ramp(click.ParamType):
     "--resume", is_flag=True, help="Go on with the run in the folder; with a larger --steps, extend it."
 )
 @click.option(
+    "--plan", is_flag=True, help="Say what the run would need (memory, time, disk), from a few steps; start nothing."
+)
+@click.option(
     "--cell", help="Cell in Å in place of the file's: a cube's edge, three edges, or a,b,c,alpha,beta,gamma."
 )
 @click.option("--no-pbc", is_flag=True, help="Run without periodic boundaries.")
@@ -220,6 +223,8 @@ def command(
         replicas = stored.get("replicas")
     with _threads(threads):
         result = _run(structure, folder, settings, given, stored, resume, drawn, replicas)
+    if result is None:  # only a plan
+        return
     _closing_words(structure, out, folder, settings, result, all(folder.read_record()["structure"]["pbc"]), replicas)
     if result.signal is not None and not result.finished:
         raise SystemExit(128 + result.signal)  # as the shell reports a process ended by this signal
@@ -318,11 +323,29 @@ def _run(
     def announce():
         _header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
 
+    if given["plan"]:
+        _plan(potential, job, settings, folder, given, stored, drawn, replicas)
+        return None
     how = {"resume": resume, "progress": for_stream(), "say": click.echo, "announce": announce}
     if replicas is None:
         return run(job, settings, folder, **how)
     results = run_replicas(job, settings, folder, replicas, **how)
     return replace(results[0], steps_per_s=sum(result.steps_per_s for result in results))
+
+
+def _plan(potential, job, settings: Settings, folder, given, stored: dict | None, drawn: bool, replicas: int | None):
+    from omnicalc.md import restart
+    from omnicalc.md.plan import as_text, plan
+    from omnicalc.md.replicas import replica_folder
+
+    count = replicas or 1
+    steps = set()
+    if stored is not None:
+        place = folder.path if replicas is None else replica_folder(folder.path, 0, count)
+        steps = restart.steps(place / folder.restart.name, job.device)
+    _header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
+    found = plan(job, settings, folder.path, replicas=count, first=max(steps, default=0))
+    click.echo(as_text(found, settings, count, job.device))
 
 
 def _check_same_sources(atoms, wanted: dict, stored: dict, folder) -> None:
