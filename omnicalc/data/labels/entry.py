@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from omnicalc.data.labels.electrons import charge_and_unpaired
@@ -13,10 +14,23 @@ if TYPE_CHECKING:
     from omnicalc.data.labels.label import Label
     from omnicalc.data.labels.method import Method
 
+
+class Timer:
+    """Wall time and processor time in seconds from its making to :meth:`stop`."""
+
+    def __init__(self):
+        self._start = (time.perf_counter(), time.process_time())
+        self.wall = self.cpu = 0.0
+
+    def stop(self) -> Timer:
+        self.wall, self.cpu = time.perf_counter() - self._start[0], time.process_time() - self._start[1]
+        return self
+
+
 _OF_A_LABEL = ("settings", "scf_rung", "s_squared")
 
 
-def entry(atoms: Atoms, label: Label, method: Method, program: str, seconds: float) -> Atoms:
+def entry(atoms: Atoms, label: Label, method: Method, program: str, timer: Timer) -> Atoms:
     """A copy of ``atoms`` with energy (eV) and forces (eV/Å) as results, and where they come from in ``info``."""
     from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -30,7 +44,8 @@ def entry(atoms: Atoms, label: Label, method: Method, program: str, seconds: flo
         "spin": unpaired + 1,
         "level_of_theory": method.name,
         "program": program,
-        "seconds": round(seconds, 4),
+        "seconds": round(timer.wall, 4),
+        "cpu_seconds": round(timer.cpu, 4),
         "key": label_key(labelled, method.identity),
         **label.notes,
     }

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
-from omnicalc.data.labels.entry import entry
+from omnicalc.data.labels.entry import Timer, entry
 from omnicalc.data.labels.key import label_key
 from omnicalc.data.labels.label import LabelError
 from omnicalc.data.labels.method import Method, labeller, program
@@ -112,12 +111,12 @@ class Task:
             self._ready = (labeller(self._method), program(self._method))
         label, version = self._ready
         atoms = numbered[1]
-        start = time.perf_counter()
+        timer = Timer()
         try:
             found = label(atoms)
         except LabelError as error:
             return None, str(error)
-        return entry(atoms, found, self._method, version, time.perf_counter() - start), ""
+        return entry(atoms, found, self._method, version, timer.stop()), ""
 
     def __getstate__(self) -> dict:
         return {"_method": self._method, "_ready": None}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ACCURACY = 0.1  # of tblite: energy to 1e-7 Ha, charges to 2e-6 e
 # The electronic temperature is part of the method, so no rung changes it.
-_LADDER = ({}, {"mixer-damping": 0.2, "max-iter": 500}, {"mixer-damping": 0.05, "max-iter": 2000})
+_LADDER = ({}, {"mixer-damping": 0.2, "max-iter": 500})
 
 
 class Xtb:

@@ -1,0 +1,100 @@
+"""Recipes of structures: a TOML file of components (SMILES) and groups of systems made of them."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from omnicalc.errors import InputError
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+KINDS = ("sample", "stretch", "approach", "carve")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Systems of one kind, all sampled alike."""
+
+    config_type: str
+    systems: tuple[str, ...]  # "dmp mg water*3": components joined by blanks; ACE-A-mV-NME is a peptide
+    kind: str = "sample"
+    waters: tuple[int, ...] = (0,)  # every system is built once with each of these numbers of waters added
+    starts: int = 1  # independent starting geometries of each
+    temperatures_K: tuple[float, ...] = (300.0, 400.0, 500.0, 600.0)  # one per start, in turn
+    relax_steps: int = 25  # of FIRE from the start
+    relax_frames: int = 2  # of these, kept
+    md_frames: int = 8
+    md_every: int = 10  # steps between kept frames
+    rattles: int = 1  # displaced copies of each kept frame of dynamics
+    rattle_A: tuple[float, float] = (0.01, 0.08)  # their widths, drawn between
+    stretched: float = 0.25  # share of the kept frames of which a copy with stretched or squeezed bonds is kept
+    stretch: tuple[float, float] = (0.75, 1.6)  # factor on a bond's length
+    approach: tuple[float, float] = (0.45, 2.5)  # factor on the contact distance of two pieces
+    frames: int = 20  # of kinds stretch and approach, per start
+    max_force: float = 30.0  # eV/Å; frames above are left out
+    file: str = ""  # of kind carve: the structure file
+    radius_A: tuple[float, float] = (3.5, 5.0)  # of kind carve
+
+
+@dataclass(frozen=True)
+class Recipe:
+    name: str
+    seed: int
+    summary: str
+    groups: tuple[Group, ...]
+    components: dict[str, str]  # name -> SMILES
+    solvent: tuple[str, ...] = ("water", "na", "k", "mg", "cl")  # components that do not name a molecule
+    split_salt: str = ""  # before the molecule's name when that is hashed for its split
+    always_train: tuple[str, ...] = ()  # molecules too elementary to be left out of training
+    step_fs: float = 2.0
+    hydrogen_mass: float = 4.0  # amu, in sampling only: static averages do not know masses
+    friction_per_fs: float = 0.02
+    jobs_per_shard: int = 10
+    licence: str = "CC0-1.0"
+    notes: dict = field(default_factory=dict)
+
+
+def read_recipe(name: str | Path) -> Recipe:
+    """A recipe from a path or by the name of a shipped one.
+
+    Raises:
+        InputError: no such recipe, bad TOML, unknown or missing keys, or a system that cannot be parsed.
+    """
+    shipped = RECIPES / f"{name}.toml"
+    path = shipped if shipped.is_file() and not Path(name).is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise InputError(f"no recipe at '{path}'; give a TOML file, or one of the shipped recipes: {known}")
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
+    groups = table.pop("groups", [])
+    if not groups or not isinstance(groups, list):
+        raise InputError(f"recipe '{path}' needs at least one [[groups]]")
+    made = tuple(_made(Group, group, f"[[groups]] {k + 1} of '{path}'") for k, group in enumerate(groups))
+    recipe = _made(Recipe, {**table, "groups": made}, f"'{path}'")
+    _check(recipe, path)
+    return recipe
+
+
+def _made(kind, table: dict, where: str):
+    known = {f.name: f for f in fields(kind)}
+    unknown = sorted(set(table) - set(known))
+    if unknown:
+        raise InputError(f"unknown keys in {where}: {', '.join(unknown)}; known: {', '.join(known)}")
+    try:
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    except TypeError as error:
+        raise InputError(f"{where}: {str(error).split('() ')[-1]}") from None
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    from omnicalc.data.build.composition import composition
+
+    for group in recipe.groups:
+        if group.kind not in KINDS:
+            raise InputError(f"kind = '{group.kind}' in '{path}'; known: {', '.join(KINDS)}")
+        if group.kind == "carve":
+            continue
+        for system in group.systems:
+            composition(system, recipe)

@@ -1,0 +1,48 @@
+"""A small part of labelled or unlabelled frames, spread over classes and molecules, for a costlier level of theory."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def subset(
+    frames: Sequence[Atoms], count: int | None, max_atoms: int | None, seed: int, max_force: float | None = None
+) -> list[Atoms]:
+    """Up to ``count`` frames, taken in turn from every ``config_type``, and there in turn from every molecule, so
+    that every first part of the result is spread alike.
+
+    Args:
+        max_atoms: larger frames are left out.
+        max_force: eV/Å; frames with a larger known force are left out.
+        seed: of the order within a molecule and of the molecules.
+    """
+    kept = [a for a in frames if _fits(a, max_atoms, max_force)]
+    order = np.random.default_rng(seed).permutation(len(kept))
+    classes: dict[str, dict[str, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
+    for k in order:
+        info = kept[k].info
+        classes[str(info.get("config_type", ""))][str(info.get("molecule", ""))].append(kept[k])
+    turns = [_in_turn(list(molecules.values())) for _, molecules in sorted(classes.items())]
+    chosen = _in_turn(turns)
+    return chosen if count is None else chosen[:count]
+
+
+def _fits(atoms: Atoms, max_atoms: int | None, max_force: float | None) -> bool:
+    if max_atoms is not None and len(atoms) > max_atoms:
+        return False
+    if max_force is None or atoms.calc is None or "forces" not in atoms.calc.results:
+        return True
+    return bool(np.linalg.norm(atoms.calc.results["forces"], axis=1).max() <= max_force)
+
+
+def _in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
+    """First of all lists, then second of all that have one, and so on."""
+    longest = max(map(len, lists), default=0)
+    return [one[k] for k in range(longest) for one in lists if k < len(one)]
