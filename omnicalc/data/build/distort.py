@@ -1,4 +1,4 @@
-"""Geometries that dynamics visits too rarely: displaced atoms, stretched and squeezed bonds, pieces pressed together."""
+"""Geometries that dynamics visits too rarely: displaced atoms, stretched and squeezed bonds, pieces pressed close."""
 
 from __future__ import annotations
 

@@ -19,20 +19,20 @@ class Group:
     kind: str = "sample"
     waters: tuple[int, ...] = (0,)  # every system is built once with each of these numbers of waters added
     starts: int = 1  # independent starting geometries of each
-    temperatures_K: tuple[float, ...] = (300.0, 400.0, 500.0, 600.0)  # one per start, in turn
+    temperatures: tuple[float, ...] = (300.0, 400.0, 500.0, 600.0)  # K, one per start, in turn
     relax_steps: int = 25  # of FIRE from the start
     relax_frames: int = 2  # of these, kept
     md_frames: int = 8
     md_every: int = 10  # steps between kept frames
     rattles: int = 1  # displaced copies of each kept frame of dynamics
-    rattle_A: tuple[float, float] = (0.01, 0.08)  # their widths, drawn between
+    rattle_width: tuple[float, float] = (0.01, 0.08)  # Å, drawn between
     stretched: float = 0.25  # share of the kept frames of which a copy with stretched or squeezed bonds is kept
     stretch: tuple[float, float] = (0.75, 1.6)  # factor on a bond's length
     approach: tuple[float, float] = (0.45, 2.5)  # factor on the contact distance of two pieces
     frames: int = 20  # of kinds stretch and approach, per start
     max_force: float = 30.0  # eV/Å; frames above are left out
     file: str = ""  # of kind carve: the structure file
-    radius_A: tuple[float, float] = (3.5, 5.0)  # of kind carve
+    radius: tuple[float, float] = (3.5, 5.0)  # of kind carve, Å
 
 
 @dataclass(frozen=True)

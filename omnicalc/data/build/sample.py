@@ -60,7 +60,7 @@ def _dynamics(atoms: Atoms, group: Group, recipe: Recipe, start: int, rng: np.ra
     from ase.md.langevin import Langevin
     from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
-    temperature = group.temperatures_K[start % len(group.temperatures_K)]
+    temperature = group.temperatures[start % len(group.temperatures)]
     atoms.set_masses(np.where(atoms.numbers == 1, recipe.hydrogen_mass, atoms.get_masses()))
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
     dynamics = Langevin(
@@ -72,7 +72,7 @@ def _dynamics(atoms: Atoms, group: Group, recipe: Recipe, start: int, rng: np.ra
         now = _kept(atoms, f"md{temperature:.0f}")
         yield now
         for _ in range(group.rattles):
-            yield _said(rattled(now, group.rattle_A, rng), "rattle")
+            yield _said(rattled(now, group.rattle_width, rng), "rattle")
         if rng.random() < group.stretched:
             yield _said(stretched(now, group.stretch, rng), "stretch")
 
@@ -80,7 +80,7 @@ def _dynamics(atoms: Atoms, group: Group, recipe: Recipe, start: int, rng: np.ra
 def _stretches(atoms: Atoms, group: Group, rng: np.random.Generator) -> Iterator[Atoms]:
     relaxed = _kept(atoms, "relax")
     for _ in range(group.frames):
-        yield _said(stretched(rattled(relaxed, group.rattle_A, rng), group.stretch, rng), "stretch")
+        yield _said(stretched(rattled(relaxed, group.rattle_width, rng), group.stretch, rng), "stretch")
 
 
 def _approaches(pieces, group: Group, rng: np.random.Generator) -> Iterator[Atoms]:
@@ -89,7 +89,7 @@ def _approaches(pieces, group: Group, rng: np.random.Generator) -> Iterator[Atom
         second = rest[int(rng.integers(len(rest)))]
         limits = contacts(first.atoms.numbers, second.atoms.numbers)
         both = pressed(first.atoms, second.atoms, limits, rng.uniform(*group.approach), rng)
-        both = rattled(both, group.rattle_A, rng)
+        both = rattled(both, group.rattle_width, rng)
         charge = first.charge + second.charge
         both.info = {"charge": charge, "spin": 1 + (int(both.numbers.sum()) - charge) % 2}
         yield _said(both, "approach")
