@@ -18,6 +18,7 @@ _LAZY = {
     "properties": "omnicalc.embedding",
     "load_potential": "omnicalc.registry",
     "list_models": "omnicalc.registry",
+    "ParallelDecoder": "omnicalc.decoding.decoder",
 }
 
 __all__ = [*_LAZY, "__version__"]

@@ -17,6 +17,7 @@ from omnicalc.errors import WeightsError
 from omnicalc.toml_writer import to_toml
 
 CARD = "card.toml"
+DECODER_CARD = "decoder.toml"  # in its place beside the weights of a decoder (omnicalc.decoding.card)
 WEIGHTS = "model.safetensors"
 DTYPES = ("float32", "float64")
 NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from omnicalc.card import CardHead
+from omnicalc.decoding.weights import list_decoders
 from omnicalc.registry import list_models, published, resolve, unreadable, verified_bytes
 from omnicalc.toml_writer import to_toml
 
@@ -28,6 +29,8 @@ def model_list() -> str:
         if (entry.name, entry.tag) in fetchable and not entry.here:
             lines.append(f"    to get it: omnicalc models fetch {entry.full_name}")
     lines += [f"not usable: {problem}" for problem in unreadable()]
+    for folder, card in list_decoders():
+        lines += [f"{card.full_name}  (a decoder, for omnicalc decode; {folder.name})", f"    {card.summary}"]
     lines += ["", "The card of one: omnicalc models NAME. To use it: omnicalc md STRUCTURE --model NAME"]
     return "\n".join(lines)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnicalc.card import CARD, WEIGHTS, Card, read_card
+from omnicalc.card import CARD, DECODER_CARD, WEIGHTS, Card, read_card
 from omnicalc.errors import InputError, OmniCalcError, WeightsError
 from omnicalc.weights_home import weights_home
 
@@ -278,6 +278,8 @@ def _is_path(name: str | Path) -> bool:
 def _folder_card(folder: Path) -> Card:
     if not folder.exists():
         raise WeightsError(f"{folder}: no such folder; {_FORMS}. {_here()}")
+    if (folder / DECODER_CARD).is_file():
+        raise WeightsError(f"{folder} holds a decoder, which has no energies; use it with omnicalc decode")
     lacking = [file for file in (CARD, WEIGHTS) if not (folder / file).is_file()]
     if lacking:
         raise WeightsError(f"{folder} is no weights folder: it has no {' and no '.join(lacking)}")
@@ -383,5 +385,7 @@ def _not_here(given: str, name: str, tag: str | None, version: str | None) -> st
         tags = ", ".join(entry.full_name for entry in same_name)
         what = f"'{given}' is not on this machine{_guess(given)}"
         return f"{what} Known of {name}: {tags} (omnicalc models lists them)"
+    if any(any(home.glob(f"{name}-*/{DECODER_CARD}")) for home in (BUNDLED, weights_home())):
+        return f"{name} is a decoder, which has no energies and no forces; use it with omnicalc decode"
     folder = f"; for the folder of that name type ./{given}." if Path(given).is_dir() else _guess(given)
     return f"unknown model '{given}'{folder} {_here()}"

@@ -14,6 +14,8 @@ VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` impor
     "relax": "Relax structures, and their cells, to the minima below them.",
     "models": "List the weights on this machine, or show the card of one.",
     "train": "Train a potential from a recipe.",
+    "decode": "Later frames of a molecule at once, by a decoder: no integration in between.",
+    "decoder": "Train and evaluate decoders.",
     "data": "Build data sets to train on.",
     "label": "Energies and forces of structures by quantum chemistry.",
     "evaluate": "Compare a potential with labelled structures.",

@@ -1,0 +1,96 @@
+"""``omnicalc decode``: a start with velocities in, several later frames at once out."""
+
+from pathlib import Path
+
+import click
+
+from omnicalc.cli.options import Folder
+
+_UNITS = {"fs": 1.0, "ps": 1000.0}
+
+
+class Time(click.ParamType):
+    """A time as in 500fs, 0.5ps or 500 (fs)."""
+
+    name = "TIME"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, float):
+            return value
+        text = value.strip().lower()
+        unit = next((u for u in _UNITS if text.endswith(u)), "")
+        try:
+            number = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
+        except ValueError:
+            number = float("nan")
+        if not 0 < number < float("inf"):
+            self.fail(f"'{value}' is no time above 0; give one as in 500fs or 0.5ps", param, ctx)
+        return number
+
+
+@click.command(name="decode", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("start", type=click.Path(path_type=Path))
+@click.option("--model", default="atom", show_default=True, help="Name, name:tag or folder of a decoder.")
+@click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="How many, evenly spaced.")
+@click.option("--horizon", type=Time(), default=500.0, show_default="500fs", help="Time of the last of them.")
+@click.option("--rollout", type=click.IntRange(min=1), default=1, show_default=True, help="Start again from the end.")
+@click.option("--index", type=int, default=-1, show_default=True, help="Frame of START to begin from.")
+@click.option("--spacing", type=Time(), help="Between the frames of START (and --reference), where files do not say.")
+@click.option("--reference", type=click.Path(path_type=Path), help="Trajectory that START was taken from, for errors.")
+@click.option("--potential", help="Energies by this potential, or gfn2-xtb, and the time to integrate with it.")
+@click.option("--out", type=Folder(), default=Path("decoded"), show_default=True, help="Folder of the results.")
+def command(start, model, frames, horizon, rollout, index, spacing, reference, potential, out):
+    """Predict later frames of START, one molecule with velocities, all at once.
+
+    START is a file with velocities (extended XYZ with momenta), with two frames and a known spacing, or an npz
+    trajectory. Writes traj.dcd, topology.pdb, frames.extxyz (with velocities) and report.json.
+
+    \b
+    omnicalc decode start.extxyz --frames 8 --horizon 500fs
+    omnicalc decode toluene.npz --index 100 --reference toluene.npz --potential gfn2-xtb
+    """
+    import warnings
+
+    from omnicalc.decoding.start import read_start
+    from omnicalc.decoding.write import FILES
+    from omnicalc.errors import InputError
+    from omnicalc.files import made_folder, not_writable
+
+    why = not_writable(out)
+    if why is None and out.exists() and any((out / name).exists() for name in FILES):
+        why = f"{out} holds decoded frames already"
+    if why is not None:
+        raise InputError(f"{why}; give another folder with --out")
+    atoms = read_start(start, index, spacing)
+
+    from omnicalc.decoding.decoder import ParallelDecoder
+    from omnicalc.decoding.forces import forces_by
+    from omnicalc.decoding.report import as_text, errors_against, integrate, physics
+    from omnicalc.decoding.write import write_frames
+
+    decoder = ParallelDecoder(model)
+    forces = None if potential is None else forces_by(potential, atoms)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        decoder.decode(atoms, frames=1, horizon_fs=min(horizon, decoder.horizon_fs))  # costs of a first call
+        found = decoder.decode(atoms, frames=frames, horizon_fs=horizon, rollout=rollout)
+    for text in dict.fromkeys(str(w.message) for w in caught):
+        click.echo(f"warning: {text}", err=True)
+    report = {
+        "model": decoder.name_resolved,
+        "sha256": decoder.card.sha256,
+        "start": str(start),
+        "frames": len(found),
+        "horizon_fs": horizon * rollout,
+        "seconds": decoder.seconds,
+        "physics": physics(atoms, found, forces),
+    }
+    if reference is not None:
+        report["errors"] = errors_against(reference, spacing, atoms, found)
+    if forces is not None:
+        seconds, steps = integrate(atoms, horizon * rollout, forces)
+        report["integration"] = {"potential": potential, "steps": steps, "seconds": seconds}
+    with made_folder(out):
+        write_frames(out, atoms, found, report)
+    click.echo(as_text(report))
+    click.echo(f"\nfiles: {out}\nnext: omnicalc analyze geometry {out / 'traj.dcd'}")

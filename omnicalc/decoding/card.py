@@ -1,0 +1,94 @@
+"""``decoder.toml``: what the weights of a decoder are for, how they were made, and how large their errors are.
+
+Beside ``model.safetensors`` in a weights folder, in place of a potential's ``card.toml``: a decoder has no energy, so
+it has no heads and no reference energies, and its accuracy is an error that grows with time. Read strictly.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from omnicalc.card import DTYPES, NAME_PART, WEIGHTS
+from omnicalc.errors import WeightsError
+from omnicalc.files import write_atomically
+from omnicalc.toml_writer import to_toml
+
+
+@dataclass(frozen=True)
+class DecoderCard:
+    """All of ``decoder.toml``."""
+
+    name: str
+    tag: str
+    version: str
+    family: str
+    summary: str
+    elements: list[str]  # symbols
+    horizon_fs: float  # largest time of the training
+    level_of_theory: str
+    dtype: str
+    sha256: str  # of model.safetensors
+    licence: str
+    citation: list[str]
+    config: Mapping[str, Any]  # architecture, passed to the model as it is
+    training: Mapping[str, Any]
+    accuracy: Mapping[str, Any]  # "horizons_fs", and under the same order "rmse_A" on molecules not trained on
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.name}:{self.tag}@{self.version}"
+
+    def error_growth(self) -> str:
+        """Measured errors in words, empty when there are none."""
+        pairs = zip(self.accuracy.get("horizons_fs", []), self.accuracy.get("rmse_A", []), strict=True)
+        return ", ".join(f"{error:.2f} Å at {time:g} fs" for time, error in pairs)
+
+
+def read_decoder_card(path: Path) -> DecoderCard:
+    """Raises :class:`WeightsError` naming the file and the key that is wrong."""
+    try:
+        with path.open("rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: not a TOML file ({error})") from None
+    return _card(table, str(path))
+
+
+def write_decoder_card(path: Path, card: DecoderCard) -> None:
+    """Wholly or not at all; what could not be read again is not written."""
+    text = to_toml(asdict(card))
+    _card(tomllib.loads(text), str(path))
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _card(table: dict, where: str) -> DecoderCard:
+    kinds = {f.name: _KINDS[f.type] for f in fields(DecoderCard)}
+    missing, unknown = sorted(set(kinds) - set(table)), sorted(set(table) - set(kinds))
+    if missing or unknown:
+        parts = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+        raise WeightsError(f"{where}: keys {'; '.join(parts)}")
+    for key, kind in kinds.items():
+        if not isinstance(table[key], kind) or isinstance(table[key], bool):
+            raise WeightsError(f"{where}: {key} = {table[key]!r} is of the wrong kind")
+    from ase.data import atomic_numbers
+
+    card = DecoderCard(**table)
+    wrong = [k for k in ("name", "tag", "version") if not NAME_PART.fullmatch(getattr(card, k))]
+    wrong += ["dtype"] * (card.dtype not in DTYPES) + ["horizon_fs"] * (not card.horizon_fs > 0)
+    wrong += ["sha256"] * (not re.fullmatch("[0-9a-f]{64}", card.sha256))
+    wrong += ["elements"] * (not card.elements or any(atomic_numbers.get(s, 0) < 1 for s in card.elements))
+    if len(card.accuracy.get("horizons_fs", [])) != len(card.accuracy.get("rmse_A", [])):
+        wrong.append("accuracy")
+    if wrong:
+        raise WeightsError(f"{where}: {wrong[0]} = {getattr(card, wrong[0])!r} cannot be used (beside {WEIGHTS})")
+    return card
+
+
+_KINDS = {"str": str, "float": (int, float), "list[str]": list, "Mapping[str, Any]": dict}

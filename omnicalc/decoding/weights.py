@@ -1,0 +1,81 @@
+"""Decoders by name: ``name``, ``name:tag``, ``name:tag@version``, or the path of a weights folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnicalc.card import DECODER_CARD, WEIGHTS
+from omnicalc.decoding.card import DecoderCard, read_decoder_card
+from omnicalc.errors import WeightsError
+from omnicalc.registry import BUNDLED, split_name
+from omnicalc.weights_home import weights_home
+
+if TYPE_CHECKING:
+    from omnicalc.models.atom.physical import PhysicalAtom
+
+
+def list_decoders() -> list[tuple[Path, DecoderCard]]:
+    """Folder and card of the decoders on this machine, newest version first."""
+    found = []
+    for home in (BUNDLED, weights_home()):
+        found += [(card.parent, read_decoder_card(card)) for card in sorted(home.glob(f"*/{DECODER_CARD}"))]
+    return sorted(found, key=lambda item: [int(n) for n in item[1].version.split(".") if n.isdigit()], reverse=True)
+
+
+def resolve_decoder(name: str | Path) -> tuple[Path, DecoderCard]:
+    """Raises :class:`WeightsError` saying what there is."""
+    if isinstance(name, os.PathLike) or "/" in name or name.startswith((".", "~")):
+        folder = Path(name).expanduser()
+        if not (folder / DECODER_CARD).is_file():
+            raise WeightsError(
+                f"{folder} is no weights folder of a decoder: it has no {DECODER_CARD} (potentials have card.toml and "
+                "are for omnicalc md)"
+            )
+        return folder, read_decoder_card(folder / DECODER_CARD)
+    wanted, tag, version = split_name(name)
+    everything = list_decoders()
+    for folder, card in everything:
+        if card.name == wanted and tag in (None, card.tag) and version in (None, card.version):
+            return folder, card
+    names = ", ".join(card.full_name for _, card in everything)
+    raise WeightsError(
+        f"no decoder '{name}' on this machine; there is: {names or 'none'}. "
+        "Train one with: omnicalc decoder train atom-small --data tg-mini --out DIR, and give DIR/weights"
+    )
+
+
+def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
+    """Network in evaluation mode, its card, and the name that loads the same again.
+
+    Raises:
+        WeightsError: unknown name, a damaged file, tensors that do not fit.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig
+
+    folder, card = resolve_decoder(name)
+    path = folder / WEIGHTS
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); copy the weights folder again") from None
+    digest = hashlib.sha256(content).hexdigest()
+    if digest != card.sha256:
+        raise WeightsError(
+            f"{path} is damaged or was changed: its sha256 is {digest}, but {DECODER_CARD} says {card.sha256}; copy "
+            "the weights folder again from where it came"
+        )
+    try:
+        with torch.random.fork_rng(devices=[]):  # a new network draws its weights before it gets these
+            model = PhysicalAtom(PhysicalConfig.from_dict(dict(card.config)))
+        model.load_state_dict(load(content), strict=True)
+    except (SafetensorError, RuntimeError, TypeError) as error:
+        raise WeightsError(f"{path} does not fit its {DECODER_CARD}: {' '.join(str(error).split())}") from None
+    by_path = isinstance(name, os.PathLike) or "/" in str(name)
+    return model.eval().requires_grad_(False), card, str(folder.resolve()) if by_path else card.full_name

@@ -1,0 +1,1 @@
+"""Training of decoders of future frames: recipe, batches from trajectories, loop, export."""
