@@ -197,6 +197,8 @@ def _scan(source: Source, cutoff: float, units: UnitCheck):
                 yield None, None
                 continue
             check_labels(atoms, where, settings.energies, settings.forces)
+            if settings.energies:
+                units.add_energy(atoms, where)
             if settings.energies and settings.forces:
                 units.add(atoms)
             yield _entry(atoms, f, k, settings, cutoff, where), split
