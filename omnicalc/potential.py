@@ -44,6 +44,8 @@ class Prediction:
     energies: Tensor  # (N,), their sum over a structure is its energy
     forces: Tensor | None = None  # (N, 3)
     stress: Tensor | None = None  # (S, 3, 3), eV/Å^3, positive under tension as in ASE; NaN where a cell has no volume
+    energy_std: Tensor | None = None  # (S,), eV, spread over a committee; None: there is none
+    forces_std: Tensor | None = None  # (N,), eV/Å, root of the summed variances of an atom's three force components
 
 
 class Potential(nn.Module):

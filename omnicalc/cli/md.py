@@ -146,8 +146,8 @@ class Ramp(click.ParamType):
 )
 @click.option(
     "--save",
-    help="What else to keep with every frame, with commas: forces, velocities (in frames.xyz, extended XYZ), extxyz "
-    "(energies alone), xtc (traj.xtc).",
+    help="What else to keep with every frame, with commas: forces, velocities; in extxyz (frames.xyz, the usual one) "
+    "or traj (frames.traj, ASE's own); xtc (traj.xtc, positions alone).",
 )
 @click.option(
     "--guard",

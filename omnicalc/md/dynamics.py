@@ -56,6 +56,7 @@ class Dynamics:
         self._check_freedom()
         index = torch.tensor(self.fixed, device=device) if len(self.fixed) else None
         self.forces = Forces(job.bound, springs, index)
+        self.uncertainty: Tensor | None = None  # (N,), eV/Å, of the forces of the last step or start
         self.molecules: Molecules | None = None
         if settings.ensemble == "npt":
             self._check_npt()
@@ -87,6 +88,7 @@ class Dynamics:
         if self.settings.is_ramp:
             integration, monte_carlo = self._at(state.step + 1)
         state = self._integrator(state, self.forces, integration)
+        self.uncertainty = self.forces.uncertainty  # before a trial volume that may be refused
         if monte_carlo is not None and state.step % monte_carlo.interval == 0:
             state = trial_volume(
                 state, self.forces, monte_carlo, integration.temperature_K, integration.stress_at(state.step)
@@ -100,6 +102,7 @@ class Dynamics:
         settings, npt = self.settings, self.settings.ensemble == "npt"
         energy, forces, stress = self.forces(positions, cell, True) if npt else self.forces(positions)
         found = {"energy": energy, "forces": forces, "stress": stress}
+        self.uncertainty = self.forces.uncertainty
         if settings.has_bath and settings.thermostat == "nhc":
             found["bath"] = start_chain(positions)
         if self._integration.quantum is not None:

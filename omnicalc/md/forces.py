@@ -30,6 +30,7 @@ class Forces:
     def __init__(self, bound: Callable, restraints: Sequence[Restraint] = (), fixed: Tensor | None = None):
         """``fixed`` (M,) int64: atoms that feel no force."""
         self.bound, self.restraints, self.fixed = bound, tuple(restraints), fixed
+        self.uncertainty: Tensor | None = None  # (N,), eV/Å, of the last call; None where the potential knows none
 
     def __call__(self, positions: Tensor, cell: Tensor | None = None, stress: bool = False) -> Evaluation:
         """At ``positions`` (N, 3), in ``cell`` (3, 3); None: in the cell as it is."""
@@ -37,6 +38,7 @@ class Forces:
             follow(self.bound, cell)
         found = self.bound(positions, stress=True) if stress else self.bound(positions)
         energy, forces = found.energy.detach(), found.forces.detach()
+        self.uncertainty = getattr(found, "forces_std", None)
         for restraint in self.restraints:
             more_energy, more_forces = restraint(positions)
             energy, forces = energy + more_energy, forces + more_forces

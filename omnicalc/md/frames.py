@@ -1,5 +1,5 @@
-"""More files with every frame: extended XYZ with forces and velocities, and XTC. Whole frames appended, cut back on
-resume.
+"""More files with every frame: extended XYZ and ASE trajectories with forces and velocities, and XTC. Whole frames
+appended, cut back on resume.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.md.ase_trajectory import AseTrajectory
 from omnicalc.md.files import AppendFile
 from omnicalc.md.saving import FILES, formats, words
 
@@ -38,27 +39,34 @@ class Frames:
         self._files = {
             name: (stack.enter_context(AppendFile(folder / FILES[name], sizes.get(name, 0))), makers[name])
             for name in formats(settings.save)
+            if name in makers
         }
+        wants_traj = "traj" in formats(settings.save)
+        self._traj = AseTrajectory(folder / FILES["traj"], sizes, stack) if wants_traj else None
 
     @property
     def sizes(self) -> dict[str, int]:
         """Bytes of each file, by key of FILES."""
-        return {name: file.size for name, (file, _) in self._files.items()}
+        sizes = {name: file.size for name, (file, _) in self._files.items()}
+        return sizes if self._traj is None else sizes | self._traj.sizes
 
     def append(self, state: State, box: Box | None) -> None:
         """Add a frame; ``box`` as for the DCD file. Raises :class:`omnicalc.errors.RunError` when it does not fit."""
         for file, make in self._files.values():
             file.append(make(state, box))
+        if self._traj is not None:
+            self._traj.append(self._atoms(state))
 
     def sync(self) -> None:
         """Wait until all frames are on the disk."""
         for file, _ in self._files.values():
             file.sync()
+        if self._traj is not None:
+            self._traj.sync()
 
-    def _extxyz(self, state: State, box: Box | None) -> bytes:
+    def _atoms(self, state: State) -> Atoms:
         """The frame in the run's own orientation, with energy, and as asked forces (eV/Å) and momenta (ASE's unit)."""
         from ase.calculators.singlepoint import SinglePointCalculator
-        from ase.io import write
 
         frame = self.atoms
         frame.positions[:] = state.positions.cpu().numpy()
@@ -73,8 +81,13 @@ class Frames:
         if "forces" in self.words:
             results["forces"] = state.forces.cpu().numpy()
         frame.calc = SinglePointCalculator(frame, **results)
+        return frame
+
+    def _extxyz(self, state: State, box: Box | None) -> bytes:
+        from ase.io import write
+
         text = io.StringIO()
-        write(text, frame, format="extxyz", write_results=True)
+        write(text, self._atoms(state), format="extxyz", write_results=True)
         return text.getvalue().encode()
 
     def _xtc(self, state: State, box: Box | None) -> bytes:

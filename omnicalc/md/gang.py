@@ -155,11 +155,13 @@ class Gang:
             joint.systems = replace(joint.systems, cell=cells)
         found = joint(torch.cat([x for x, _ in asked]), stress=any(stress for _, stress in asked))
         counts = joint.systems.counts.tolist()
+        spread = None if found.forces_std is None else found.forces_std.split(counts)
         return [
             SimpleNamespace(
                 energy=found.energy[k : k + 1],
                 forces=forces,
                 stress=found.stress[k : k + 1] if asked[k][1] else None,
+                forces_std=None if spread is None else spread[k],
             )
             for k, forces in enumerate(found.forces.split(counts))
         ]

@@ -39,6 +39,9 @@ GUARDS: Mapping[str, Guard] = {
     "distance": Guard("stop", 0.5, "times the sum of covalent radii, shortest distance of two atoms, at every frame"),
     "drift": Guard("warn", 0.02, "eV per atom, change of the conserved energy since the start"),
     "box": Guard("stop", 3.0, "factor by which the volume may grow or shrink since the start"),
+    "uncertainty": Guard(
+        "stop", 1.0, "eV/Å, spread of the force on an atom over a committee; the weights' card may say less or more"
+    ),
     "disk": Guard("stop", 100.0, "MB, free space below which the run stops while everything still fits"),
 }
 

@@ -20,6 +20,7 @@ from omnicalc.pair_search import search_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
+    from torch import Tensor
 
     from omnicalc.md.settings import Settings
     from omnicalc.md.state import State
@@ -39,6 +40,7 @@ class Guards:
         heat = max(1.0, settings.hottest_K / 300.0)
         self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
         self.force = self._limit("force")
+        self.card_uncertainty: float | None = None  # eV/Å, the usual limit of these weights, where their card has one
         self._over: set[str] = set()
 
     def check_step(self, state: State, before: State | None = None) -> None:
@@ -86,6 +88,33 @@ class Guards:
                 ),
             )
         self.check_disk(state)
+
+    def check_uncertainty(self, state: State, spread: Tensor | None) -> None:
+        """``spread`` (N,), eV/Å, of the forces on each atom over a committee; None: the potential knows none.
+
+        Raises :class:`InputError` at step 0 when the guard was asked for but there is nothing to look at.
+        """
+        rule = self.rules["uncertainty"]
+        if spread is None:
+            if state.step == 0 and "uncertainty" in self.settings.guards and rule.action != "off":
+                raise InputError(
+                    "guard uncertainty was asked for, but this model gives no spread of its forces, as it is no "
+                    "committee; leave it out, or use --guard uncertainty=off"
+                )
+            return
+        if rule.action == "off":
+            return
+        limit = rule.limit or self.card_uncertainty or GUARDS["uncertainty"].limit
+        largest, atom = float(spread.max()), int(spread.argmax())
+        self._judge(
+            "uncertainty",
+            not largest <= limit,
+            state,
+            lambda: (
+                f"the committee disagrees on the force on {self._named(atom)} by {largest:.3g} eV/Å, more than "
+                f"{limit:g}{self._neighbour(state, atom)}; the structure is unlike the training data"
+            ),
+        )
 
     def check_disk(self, state: State) -> None:
         """Free space where the run writes."""

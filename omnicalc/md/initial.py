@@ -51,6 +51,7 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
         **dynamics.start(positions, cell, generator),
     )
     guards.check_step(state)
+    guards.check_uncertainty(state, dynamics.uncertainty)
     kinetic = kinetic_energy(state)
     guards.check_frame(state, temperature(kinetic, state.degrees_of_freedom))
     if not kinetic > 0 and settings.has_bath and settings.thermostat == "bussi":

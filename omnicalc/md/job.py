@@ -86,7 +86,18 @@ def build_job(
         "kernel": kernel,
         "threads": torch.get_num_threads(),
     }
+    if (limit := uncertainty_limit(potential)) is not None:
+        model["uncertainty_limit"] = limit
     return Job(atoms, bound, structure, model)
+
+
+def uncertainty_limit(potential: Potential) -> float | None:
+    """Spread of a force over the committee, eV/Å, above which the weights are not to be trusted: what their card says
+    under ``[training]``.
+    """
+    training = getattr(getattr(potential, "card", None), "training", None) or {}
+    limit = training.get("uncertainty_limit")
+    return None if limit is None else float(limit)
 
 
 def stress_trained(potential: Potential) -> bool:

@@ -77,6 +77,7 @@ class Loop:
         while self.state.step < settings.steps and wish.signal is None:
             state = self.dynamics.step(self.state)
             self.guards.check_step(state, self.state)
+            self.guards.check_uncertainty(state, self.dynamics.uncertainty)
             if state.step % settings.interval == 0:
                 self._record(state)
             # only now: a state whose frame or line could not be written is not the last good one

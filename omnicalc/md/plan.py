@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from omnicalc.md.frames import Frames
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
 from omnicalc.md.restart import Restart
+from omnicalc.md.saving import FILES
 from omnicalc.md.trajectory import frame_layout
 from omnicalc.pair_search import search_pairs
 
@@ -91,9 +93,13 @@ def _more(job: Job, settings: Settings, state) -> int:
         frames = Frames(Path(folder), job.atoms, settings, {}, stack)
         box = standard_box(job.atoms.cell.array, job.atoms.pbc)
         frames.append(state, box)
-        first = sum(frames.sizes.values())
+        first = _bytes(frames.sizes)
         frames.append(state, box)
-        return sum(frames.sizes.values()) - first
+        return _bytes(frames.sizes) - first
+
+
+def _bytes(sizes: Mapping[str, int]) -> int:
+    return sum(size for name, size in sizes.items() if name in FILES)
 
 
 def _edges(job: Job) -> tuple[int | None, float | None]:

@@ -58,7 +58,7 @@ def run(
         with folder.locked():
             return _go_on(dynamics, folder, old, new, progress, say, announce, wish, up_to)
     folder.check_free()
-    guards = Guards(settings, job.atoms, folder.path, say)
+    guards = _guards(job, settings, folder, say)
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     announce()
     if resume:
@@ -68,6 +68,12 @@ def run(
         folder.check_free()  # again, now that no other process can start here
         folder.write_record(new)
         return Loop(dynamics, guards, folder, state).go(progress, wish)
+
+
+def _guards(job: Job, settings: Settings, folder: RunFolder, say: Callable[[str], None]) -> Guards:
+    guards = Guards(settings, job.atoms, folder.path, say)
+    guards.card_uncertainty = job.model.get("uncertainty_limit")
+    return guards
 
 
 def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
@@ -101,7 +107,7 @@ def _go_on(
     up_to: int | None,
 ) -> Result:
     job, settings = dynamics.job, dynamics.settings
-    guards = Guards(settings, job.atoms, folder.path, say)
+    guards = _guards(job, settings, folder, say)
     last = _last_restart(job, folder, up_to)
     check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
     if last is None:  # killed before the first restart file; the first frame comes again

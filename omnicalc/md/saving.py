@@ -2,17 +2,21 @@
 
 from omnicalc.errors import InputError
 
-FILES = {"extxyz": "frames.xyz", "xtc": "traj.xtc"}  # what is written, and where
+FILES = {"extxyz": "frames.xyz", "xtc": "traj.xtc", "traj": "frames.traj"}  # what is written, and where
 CHOICES = ("forces", "velocities", *FILES)
 
 
 def formats(save: str) -> list[str]:
-    """Keys of FILES that ``save``, such as ``forces,velocities``, asks for; :class:`InputError` for other words."""
+    """Keys of FILES that ``save``, such as ``forces,velocities``, asks for; :class:`InputError` for other words.
+
+    Forces and velocities go into the formats that hold them: extended XYZ when neither was named.
+    """
     asked = words(save)
     wrong = [word for word in sorted(asked) if word not in CHOICES]
     if wrong:
         raise InputError(f"'{wrong[0]}' cannot be saved; known: {', '.join(CHOICES)} (--save)")
-    return [name for name in FILES if name in asked or (name == "extxyz" and {"forces", "velocities"} & asked)]
+    arrays = {"forces", "velocities"} & asked and "traj" not in asked
+    return [name for name in FILES if name in asked or (name == "extxyz" and arrays)]
 
 
 def words(save: str) -> set[str]:

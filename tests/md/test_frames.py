@@ -8,7 +8,7 @@ from ase.io import read
 
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.folder import RunFolder
-from omnicalc.md.restart import Restart
+from omnicalc.md.restart import Restart, previous
 from omnicalc.md.run import run
 from omnicalc.md.saving import formats
 from omnicalc.md.settings import Settings
@@ -64,6 +64,43 @@ def test_they_go_on_as_if_never_stopped(tmp_path, first):
     assert bytes_of(short) == bytes_of(long)
 
 
+TRAJ = replace(SETTINGS, save="forces,velocities,traj", interval=1, steps=60)
+
+
+def test_an_ase_trajectory(tmp_path):
+    run(pairs_job(), TRAJ, folder := RunFolder(tmp_path / "run"))
+    assert not (folder.path / "frames.xyz").exists()
+    state, frames = Restart.read(folder.restart).state, read(folder.path / "frames.traj", ":")
+    assert [frame.info["step"] for frame in frames] == list(range(61))
+    last = frames[-1]
+    assert np.array_equal(last.positions, state.positions.numpy()) and last.pbc.all()
+    assert np.array_equal(last.get_forces(), state.forces.numpy())
+    assert np.array_equal(last.cell.array, state.cell.numpy())
+    assert last.get_velocities() == pytest.approx(state.velocities.numpy(), abs=1e-14)
+    assert last.get_potential_energy() == float(state.energy)
+
+
+@pytest.mark.parametrize("first", [5, 40, 43])  # around the 42 frames at which ASE's index moves
+def test_an_ase_trajectory_goes_on_as_if_never_stopped(tmp_path, first):
+    long, short = RunFolder(tmp_path / "long"), RunFolder(tmp_path / "short")
+    run(pairs_job(), TRAJ, long)
+    run(pairs_job(), replace(TRAJ, steps=44, restart_interval=first), short)
+    short.restart.unlink()  # the one before is of an earlier step, so that frames are cut off
+    assert Restart.read(previous(short.restart)).state.step in (40, 43)
+    run(pairs_job(), TRAJ, short, resume=True)
+    assert (short.path / "frames.traj").read_bytes() == (long.path / "frames.traj").read_bytes()
+    assert len(read(short.path / "frames.traj", ":")) == 61
+
+
+def test_the_index_of_a_cut_trajectory_matters(tmp_path):
+    """The wrong variant: cut without the index, the file is no trajectory of so many frames."""
+    run(pairs_job(), TRAJ, folder := RunFolder(tmp_path / "run"))
+    file = folder.path / "frames.traj"
+    file.write_bytes(file.read_bytes()[:20_000])
+    with pytest.raises(Exception):  # noqa: B017 - whatever ASE runs into
+        read(file, ":")
+
+
 def test_a_refused_step_leaves_no_frame(tmp_path):
     atoms = argon()
     settings = replace(SETTINGS, ensemble="nvt", save="forces")
@@ -89,6 +126,7 @@ def test_files_of_others_are_never_touched(tmp_path):
 
 def test_words():
     assert formats("") == [] and formats("forces") == ["extxyz"] and formats("xtc, velocities") == ["extxyz", "xtc"]
+    assert formats("traj,forces") == ["traj"] and formats("traj,extxyz") == ["extxyz", "traj"]
     with pytest.raises(InputError, match="'charges' cannot be saved.*--save"):
         Settings(save="forces,charges")
     assert np.array_equal(formats("extxyz"), ["extxyz"])

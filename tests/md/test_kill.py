@@ -52,7 +52,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
         "pressure_end_bar": 500.0,
         "barostat_interval": 2,
     },
-    "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc"},
+    "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc,extxyz,traj"},
     "constrained": {"thermostat": "nhc", "constraints": "0-1,1-2:3.75,8-9,9-10,8-10"},
     "replicas": {"replicas": 3, "ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
 }
@@ -114,7 +114,7 @@ def reference(runner, tmp_path_factory):
 
 
 def result_of(out: Path) -> tuple[bytes, ...]:
-    names = ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc")
+    names = ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc", "frames.traj")
     files = (folder / name for folder in (out, *sorted(out.glob("replica_*"))) for name in names)
     return tuple(file.read_bytes() for file in files if file.exists())
 
