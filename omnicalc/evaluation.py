@@ -1,7 +1,7 @@
 """Errors of a potential on labelled structures: what `omnicalc evaluate` prints and cards quote."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from ase import Atoms
@@ -9,21 +9,102 @@ from ase import Atoms
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
-from omnicalc.systems import Systems
+from omnicalc.systems import Systems, cat
+
+ALL = "all"
+_NO_VALUE = "none"  # group of the frames that lack the key
+ATOMS_PER_BATCH = 1000
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors over all frames: energies in meV/atom, force components in meV/Å."""
+    """Errors over frames: energies in meV/atom, force components in meV/Å.
+
+    ``relative_energy_mae``: of energies against the mean of the frames with the same atoms, so that the zero of energy
+    does not matter. ``delta_energy_mae``: of the energy difference, in meV, between one frame and the next with the
+    same atoms. NaN where no two frames have the same atoms.
+    """
 
     frames: int
     energy_mae: float
     energy_rmse: float
     force_mae: float
     force_rmse: float
+    relative_energy_mae: float
+    delta_energy_mae: float
 
     def to_dict(self) -> dict:
-        return asdict(self)
+        """With None in place of NaN, which JSON does not know."""
+        return {k: None if v != v else v for k, v in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One frame: labels and what the potential says, in eV and eV/Å."""
+
+    atoms: Atoms
+    energy: float
+    forces: np.ndarray  # (N, 3)
+
+    @property
+    def label(self) -> float:
+        return self.atoms.get_potential_energy()
+
+    @property
+    def energy_error(self) -> float:
+        return self.energy - self.label
+
+
+@dataclass
+class Evaluation:
+    """All frames of a comparison, in their order."""
+
+    head: str
+    frames: list[Compared] = field(default_factory=list)
+
+    def errors(self, chosen: Sequence[Compared] | None = None) -> Errors:
+        """Of the chosen frames; None: of all."""
+        chosen = self.frames if chosen is None else chosen
+        energy = 1e3 * np.array([c.energy_error / len(c.atoms) for c in chosen])
+        force = 1e3 * np.concatenate([(c.forces - c.atoms.get_forces()).ravel() for c in chosen])
+        return Errors(
+            frames=len(chosen),
+            energy_mae=float(np.abs(energy).mean()),
+            energy_rmse=float(np.sqrt(np.mean(energy**2))),
+            force_mae=float(np.abs(force).mean()),
+            force_rmse=float(np.sqrt(np.mean(force**2))),
+            relative_energy_mae=_relative(chosen),
+            delta_energy_mae=_delta(chosen),
+        )
+
+    def by(self, key: str) -> dict[str, Errors]:
+        """Errors of the frames with each value of the frame key ``key``."""
+        groups: dict[str, list[Compared]] = {}
+        for c in self.frames:
+            groups.setdefault(str(c.atoms.info.get(key, _NO_VALUE)), []).append(c)
+        return {name: self.errors(groups[name]) for name in sorted(groups)}
+
+
+def _same_atoms(chosen: Sequence[Compared]) -> list[list[Compared]]:
+    """Frames that differ in nothing but positions, at least two of each kind, in their order."""
+    kinds: dict[tuple, list[Compared]] = {}
+    for c in chosen:
+        info = c.atoms.info
+        kinds.setdefault((c.atoms.numbers.tobytes(), info.get("charge"), info.get("molecule")), []).append(c)
+    return [frames for frames in kinds.values() if len(frames) > 1]
+
+
+def _relative(chosen: Sequence[Compared]) -> float:
+    off = []
+    for frames in _same_atoms(chosen):
+        error = np.array([c.energy_error / len(c.atoms) for c in frames])
+        off += list(error - error.mean())
+    return float(1e3 * np.abs(off).mean()) if off else np.nan
+
+
+def _delta(chosen: Sequence[Compared]) -> float:
+    off = [np.diff([c.energy_error for c in frames]) for frames in _same_atoms(chosen)]
+    return float(1e3 * np.abs(np.concatenate(off)).mean()) if off else np.nan
 
 
 def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> list[Atoms]:
@@ -50,21 +131,45 @@ def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> 
 
 
 def evaluate(
-    potential: Potential, frames: Sequence[Atoms], head: str | None = None, progress=None
-) -> tuple[str, Errors]:
-    """Head used and errors of ``potential`` against the labels of ``frames``, one frame at a time."""
-    chosen, energy, force = None, [], []
+    potential: Potential,
+    frames: Sequence[Atoms],
+    head: str | None = None,
+    progress: Callable[[int], object] | None = None,
+    atoms_per_batch: int = ATOMS_PER_BATCH,
+) -> Evaluation:
+    """``potential`` against the labels of ``frames``, in batches of up to ``atoms_per_batch`` atoms.
+
+    ``head`` None: the first that knows all elements of the first frame. Raises :class:`InputError` naming the frame.
+    """
+    systems, chosen = [], head
     for k, atoms in enumerate(frames):
         try:
-            systems = Systems.from_atoms(atoms).to(potential.device)
-            chosen = potential.choose_head(systems, chosen or head)
+            systems.append(Systems.from_atoms(atoms))
+            chosen = potential.choose_head(systems[-1], chosen)
         except InputError as error:
             raise InputError(f"frame {k}: {error}" if len(frames) > 1 else str(error)) from None
-        result = potential(systems, neighbors(systems, potential.cutoff), head=chosen)
-        energy.append((result.energy.item() - atoms.get_potential_energy()) / len(atoms))
-        force.append((result.forces.cpu().numpy() - atoms.get_forces()).ravel())
+    found: list[Compared | None] = [None] * len(frames)
+    done = 0
+    for members in _batches([len(a) for a in frames], atoms_per_batch):
+        batch = cat([systems[k] for k in members]).to(potential.device)
+        result = potential(batch, neighbors(batch, potential.cutoff), head=chosen)
+        forces = np.split(result.forces.cpu().numpy(), np.cumsum([len(frames[k]) for k in members])[:-1])
+        for k, energy, f in zip(members, result.energy.tolist(), forces, strict=True):
+            found[k] = Compared(frames[k], energy, f)
+        done += len(members)
         if progress is not None:
-            progress(k + 1)
-    e, f = 1e3 * np.array(energy), 1e3 * np.concatenate(force)
-    rmse = [float(np.sqrt(np.mean(x * x))) for x in (e, f)]
-    return chosen, Errors(len(e), float(np.abs(e).mean()), rmse[0], float(np.abs(f).mean()), rmse[1])
+            progress(done)
+    return Evaluation(chosen, found)
+
+
+def _batches(sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
+    """Indices of structures, those of similar size together, up to ``limit`` atoms at a time."""
+    batch, atoms = [], 0
+    for k in sorted(range(len(sizes)), key=lambda k: sizes[k]):
+        if batch and atoms + sizes[k] > limit:
+            yield batch
+            batch, atoms = [], 0
+        batch.append(k)
+        atoms += sizes[k]
+    if batch:
+        yield batch

@@ -32,12 +32,52 @@ def labelled(potential, energy_shift, force_shift, **info):
 
 def test_known_errors(potential):
     frames = [labelled(potential, 0.003, 0.02), labelled(potential, -0.009, -0.04)]
-    head, errors = evaluate(potential, frames)
-    assert head == "a"
+    found = evaluate(potential, frames)
+    errors = found.errors()
+    assert found.head == "a"
     assert errors.energy_mae == pytest.approx(2.0)  # (1 + 3) / 2 meV per atom
     assert errors.energy_rmse == pytest.approx(np.sqrt(5.0))
     assert errors.force_mae == pytest.approx(30.0)
     assert errors.force_rmse == pytest.approx(np.sqrt(1000.0))
+
+
+def test_energies_relative_to_frames_of_the_same_atoms(potential):
+    """A shift of the zero of one molecule's energies changes nothing of them."""
+    frames = [labelled(potential, 5.0 + x, 0, molecule="one", config_type="a") for x in (0.003, -0.003, 0.006)]
+    frames += [labelled(potential, -7.0, 0, molecule="two", config_type="b")]
+    found = evaluate(potential, frames, atoms_per_batch=7)
+    errors = found.errors()
+    # off by -3, 3, -6 meV, mean -2: in meV per atom 1/3, 5/3, 4/3
+    assert errors.relative_energy_mae == pytest.approx(10 / 9)
+    assert errors.delta_energy_mae == pytest.approx((6 + 9) / 2)
+    groups = found.by("config_type")
+    assert list(groups) == ["a", "b"] and groups["a"].frames == 3
+    assert groups["b"].energy_mae == pytest.approx(7000 / 3)
+    assert np.isnan(groups["b"].delta_energy_mae) and groups["b"].to_dict()["delta_energy_mae"] is None
+    assert found.by("molecule")["one"] == groups["a"]
+
+
+def test_batches_of_frames_give_what_single_frames_give(potential):
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(7):
+        atoms = labelled(potential, 0.1 * k, 0.01 * k)
+        atoms.positions += rng.normal(scale=0.05, size=(3, 3))
+        frames.append(atoms)
+    alone = evaluate(potential, frames, atoms_per_batch=1)
+    together = evaluate(potential, frames, atoms_per_batch=9)
+    for one, other in zip(alone.frames, together.frames, strict=True):
+        assert one.atoms is other.atoms
+        assert one.energy == pytest.approx(other.energy, abs=1e-10)
+        np.testing.assert_allclose(one.forces, other.forces, atol=1e-10)
+
+
+def test_parity_plot(potential, tmp_path):
+    from omnicalc.parity import draw_parity
+
+    frames = [labelled(potential, 0.1 * k, 0.05, config_type="ab"[k % 2]) for k in range(4)]
+    draw_parity(evaluate(potential, frames), tmp_path / "parity.png")
+    assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_split_outliers_and_missing_labels(potential):

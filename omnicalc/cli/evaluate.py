@@ -11,17 +11,27 @@ import click
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--head", help="Level of theory. [default: the first head of the model that knows all elements]")
 @click.option("--split", help="Only frames whose key `split` has this value, e.g. valid.")
+@click.option("--by", help="Errors by the values of this key of the frames, e.g. config_type or molecule.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a parity plot, a PNG file.")
+@click.option("--atoms", type=click.IntRange(min=1), help="Atoms computed at once. [default: 1000]")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64"]))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--rotations", type=int, help="Also turn every frame N times, and measure how far its results spread.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, head, split, dtype, device, rotations, as_json):
-    """Compare MODEL with the energies and forces in DATA (any file that ASE reads)."""
-    from omnicalc.registry import load_potential
-    from omnicalc.structure_file import read_structures
+def command(model, data, head, split, by, plot, atoms, dtype, device, rotations, as_json):
+    """Compare MODEL with the energies and forces in DATA.
 
-    frames = read_structures(data)
-    from omnicalc.evaluation import evaluate, labelled_frames
+    DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels.
+    """
+    from omnicalc.data.readers import open_frames
+    from omnicalc.errors import InputError
+    from omnicalc.registry import load_potential
+
+    if plot is not None and plot.exists():
+        raise InputError(f"'{plot}' is there already; give --plot another name")
+    frames = open_frames(data)
+    from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
     potential = load_potential(model, device=device, dtype=dtype)
     frames = labelled_frames(frames, split, str(data))
@@ -29,19 +39,48 @@ def command(model, data, head, split, dtype, device, rotations, as_json):
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
 
         rotation_matrices(rotations)  # refused before anything long
-    chosen, errors = evaluate(potential, frames, head)
-    spread = None
+    if by is not None and not any(by in a.info for a in frames):
+        known = ", ".join(sorted(set().union(*(a.info for a in frames)))) or "none"
+        raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
+    with frame_progress() as progress:
+        found = evaluate(
+            potential, frames, head, lambda done: progress(done, len(frames)), atoms or ATOMS_PER_BATCH
+        )
+    groups = found.by(by) if by is not None else {}
+    if plot is not None:
+        from omnicalc.parity import draw_parity
+
+        draw_parity(found, plot, by or "config_type")
+    errors, spread = found.errors(), None
     if rotations is not None:
-        spread = mean_spread([rotation_spread(potential, atoms, rotations, head=chosen) for atoms in frames])
+        spread = mean_spread([rotation_spread(potential, atoms, rotations, head=found.head) for atoms in frames])
     if as_json:
-        found = {"model": potential.name_resolved, "head": chosen, **errors.to_dict()}
-        click.echo(json.dumps(found if spread is None else {**found, "spread": spread.to_dict()}))
+        table = {"model": potential.name_resolved, "head": found.head, **errors.to_dict()}
+        if by is not None:
+            table["by"] = {name: e.to_dict() for name, e in groups.items()}
+        if spread is not None:
+            table["spread"] = spread.to_dict()
+        click.echo(json.dumps(table))
         return
-    click.echo(f"{potential.name_resolved}, head {chosen}, {errors.frames} frames of {data}")
+    click.echo(f"{potential.name_resolved}, head {found.head}, {errors.frames} frames of {data}")
     click.echo(f"energy  MAE {errors.energy_mae:.3f}  RMSE {errors.energy_rmse:.3f} meV/atom")
+    if errors.relative_energy_mae == errors.relative_energy_mae:
+        click.echo(
+            f"        relative to the mean of the same atoms: MAE {errors.relative_energy_mae:.3f} meV/atom; "
+            f"from one frame to the next: MAE {errors.delta_energy_mae:.1f} meV"
+        )
     click.echo(f"forces  MAE {errors.force_mae:.2f}  RMSE {errors.force_rmse:.2f} meV/Å")
     if spread is not None:
         click.echo(
             f"spread over {spread.rotations} orientations  energy {spread.energy:.3f} meV/atom  forces "
             f"{spread.force:.2f} meV/Å (root mean square)"
         )
+    if groups:
+        click.echo(f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE")
+        for name, e in groups.items():
+            click.echo(
+                f"{name[:24]:<24} {e.frames:6d}  {e.energy_mae:10.3f}  {e.relative_energy_mae:8.3f}  "
+                f"{e.force_mae:10.2f}  {e.force_rmse:6.2f}"
+            )
+    if plot is not None:
+        click.echo(f"plot: {plot}")
