@@ -68,6 +68,9 @@ class Ramp(click.ParamType):
     type=Ramp(),
     help=f"Temperature in K; 300:600 is a linear ramp over the run. [default: {Settings.temperature_K:g}]",
 )
+@click.option(
+    "--engine", help=f"omnicalc, or openmm (its integrators; nve, langevin, npt with mc). [default: {Settings.engine}]"
+)
 @click.option("--ensemble", help=f"nvt, npt (with a barostat) or nve (without a bath). [default: {Settings.ensemble}]")
 @click.option(
     "--thermostat",
@@ -419,11 +422,11 @@ def _header(
     potential, job, settings: Settings, folder, given: dict, replicas: int | None, *, drawn: bool, resumed: bool
 ) -> None:
     """What is about to run, before anything is written."""
-    from omnicalc.md.dynamics import Dynamics
+    from omnicalc.md.engines import dynamics_of
     from omnicalc.md.initial import given_velocities
 
     structure, model = job.structure, job.model
-    dynamics = Dynamics(job, settings)
+    dynamics = dynamics_of(job, settings)
     if resumed:
         velocities = "as the run had them"
     elif given_velocities(job.atoms) is not None:
@@ -443,6 +446,7 @@ def _header(
         f"periodic along {periodic}, charge {structure['charge']:+d}, spin {structure['spin']}",
         "velocities": velocities,
         "ensemble": f"{settings.ensemble}: {_bath(settings)}; {dynamics.degrees_of_freedom} degrees of freedom",
+        "engine": "OpenMM, Reference platform in double precision" if settings.engine == "openmm" else "",
         "barostat": _barostat(settings, dynamics),
         "atoms": _atoms(settings, dynamics),
         "run": f"{settings.steps} steps of {settings.timestep_fs:g} fs, "
@@ -476,6 +480,8 @@ def _header(
 
 def _bath(settings: Settings) -> str:
     """Integrator and heat bath in words."""
+    if settings.engine == "openmm" and settings.has_bath:
+        return f"OpenMM's LangevinMiddleIntegrator, {settings.temperature_K:g} K, {settings.friction_per_fs:g} 1/fs"
     if not settings.has_bath:
         return _INTEGRATORS["nve"]
     kelvin = f"{settings.temperature_K:g} K"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from omnicalc.md.box import standard_box
-from omnicalc.md.dynamics import Dynamics
+from omnicalc.md.engines import dynamics_of
 from omnicalc.md.frames import Frames
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
@@ -57,7 +57,7 @@ def plan(
     ``first``: the step that a resumed run goes on from; ``replicas``: copies, timed one at a time, so that a batch is
     at least as fast. Writes nothing but into a temporary folder. Errors are those of a start.
     """
-    dynamics, guards = Dynamics(job, settings), Guards(settings, job.atoms, folder, lambda text: None)
+    dynamics, guards = dynamics_of(job, settings), Guards(settings, job.atoms, folder, lambda text: None)
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     restart_bytes = len(Restart(state, 1, 0, state.positions).to_bytes())
     state = dynamics.step(state)  # the first one makes what later ones find

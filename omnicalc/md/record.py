@@ -58,7 +58,7 @@ def describe(settings: Settings, structure: Mapping, model: Mapping, degrees_of_
         "settings": asdict(settings),
         "model": dict(model),
         "degrees_of_freedom": degrees_of_freedom,
-        "versions": versions(),
+        "versions": versions() | ({"openmm": metadata.version("openmm")} if settings.engine == "openmm" else {}),
         "resumed": [],
     }
 

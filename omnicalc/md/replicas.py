@@ -86,6 +86,10 @@ def check_count(count: int, settings: Settings) -> None:
     """Raise :class:`InputError` for a number of replicas that cannot be."""
     if not 1 <= count <= MAX_REPLICAS:
         raise InputError(f"{count} replicas; a number from 1 to {MAX_REPLICAS} is needed (--replicas)")
+    if settings.engine == "openmm":
+        raise InputError(
+            "OpenMM's random numbers are one sequence per process, so replicas would share it; leave --engine out"
+        )
     if settings.seed + count - 1 > MAX_SEED:
         raise InputError(
             f"replica K has the seed {settings.seed} + K, too large for {count} replicas; give a smaller --seed"

@@ -14,6 +14,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.md import record, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.dynamics import Dynamics
+from omnicalc.md.engines import dynamics_of
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.forces import follow
 from omnicalc.md.guards import Guards
@@ -52,7 +53,7 @@ def run(
     if old is not None:
         wanted = record.describe(settings, job.structure, job.model, old.get("degrees_of_freedom", 0))
         record.check_same(old, wanted, folder.path)
-    dynamics = Dynamics(job, settings)
+    dynamics = dynamics_of(job, settings)
     new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom)
     if old is not None:
         with folder.locked():

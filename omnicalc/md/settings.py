@@ -9,6 +9,7 @@ from omnicalc.errors import InputError
 from omnicalc.md.guard_settings import guard_rules
 from omnicalc.md.saving import formats
 
+ENGINES = ("omnicalc", "openmm")
 ENSEMBLES = ("nvt", "nve", "npt")
 THERMOSTATS = ("langevin", "bussi", "nhc", "qtb")
 BAROSTATS = ("rescale", "mc")
@@ -46,6 +47,7 @@ class Settings:
     temperature_K: float = 300.0  # noqa: N815 - of the bath and of drawn velocities
     temperature_end_K: float | None = None  # noqa: N815 - of the bath after ramp_steps; None: it stays
     ensemble: str = "nvt"
+    engine: str = "omnicalc"  # who takes the steps; see omnicalc.md.engines
     thermostat: str = "langevin"  # not used by nve
     friction_per_fs: float = 0.01  # of the Langevin and the quantum bath, 1/fs
     thermostat_time_fs: float = 100.0  # relaxation time of bussi and nhc
@@ -76,6 +78,7 @@ class Settings:
         self._check_bath()
         self._check_barostat()
         self._check_constraints()
+        self._check_engine()
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(
                 f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
@@ -118,7 +121,13 @@ class Settings:
         return kelvin, bar
 
     def _check_choices(self) -> None:
-        choices = {"ensemble": ENSEMBLES, "thermostat": THERMOSTATS, "barostat": BAROSTATS, "coupling": COUPLINGS}
+        choices = {
+            "engine": ENGINES,
+            "ensemble": ENSEMBLES,
+            "thermostat": THERMOSTATS,
+            "barostat": BAROSTATS,
+            "coupling": COUPLINGS,
+        }
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise InputError(
@@ -197,6 +206,21 @@ class Settings:
                 f"the time step is {self.timestep_fs} fs; the quantum bath needs at most {MAX_QUANTUM_TIMESTEP_FS:g} "
                 "fs, as its noise goes up to 6000 1/cm (--timestep)"
             )
+
+    def _check_engine(self) -> None:
+        if self.engine != "openmm":
+            return
+        wrong = None
+        if self.has_bath and self.thermostat != "langevin":
+            wrong = f"--thermostat {self.thermostat}", "--thermostat langevin"
+        elif self.ensemble == "npt" and self.barostat != "mc":
+            wrong = f"--barostat {self.barostat}", "--barostat mc"
+        elif self.is_ramp:
+            wrong = "ramps", "one --temperature and one --pressure"
+        elif self.constraints:
+            wrong = "--constrain", "flexible bonds"
+        if wrong:
+            raise InputError(f"--engine openmm does not have {wrong[0]} here; use {wrong[1]}, or leave --engine out")
 
     def _check_constraints(self) -> None:
         if not 1e-14 <= self.constraint_tolerance <= 1e-6:
