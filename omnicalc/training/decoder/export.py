@@ -25,7 +25,7 @@ def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCa
     weights = save({n: t.contiguous() for n, t in trainer.averaged.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
-    config = trainer.model.config
+    config, command = trainer.model.config, f"omnicalc decoder train {recipe.name}-{recipe.tag}"
     card = DecoderCard(
         name=recipe.name,
         tag=recipe.tag,
@@ -42,7 +42,7 @@ def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCa
         config=config.to_dict(),
         training={
             "data": recipe.data_command,
-            "command": f"omnicalc decoder train {recipe.name}-{recipe.tag} --data tg-mini --out {recipe.name}",
+            "command": f"{command} --data tg-mini --out DIR --seed {recipe.seed}",
             "seed": recipe.seed,
             "steps": trainer.step,
             "parameters": sum(p.numel() for p in trainer.model.parameters()),

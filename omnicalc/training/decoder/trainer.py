@@ -24,6 +24,7 @@ from omnicalc.training.muon import Muon
 STATE, RECIPE, LOG = "state.pt", "recipe.json", "log.csv"
 HORIZONS = (50.0, 100.0, 200.0, 500.0)  # fs, of the validation
 _STARTS = 12  # per validation molecule
+_SAY_EVERY = 60.0  # s between lines of progress
 # Mean squared error of the rigid guess, Å^2, as a + b t: weights errors so that all times count alike.
 _USUAL = (0.006, 0.0004)
 
@@ -61,6 +62,7 @@ class DecoderTrainer:
     def run(self, steps: int | None = None) -> int | None:
         """Train to the end, for at most ``steps`` more steps, or until SIGINT or SIGTERM, which is returned."""
         last = self.recipe.steps if steps is None else min(self.recipe.steps, self.step + steps)
+        said = time.perf_counter()
         with StopWish() as wish:
             while self.step < last and wish.signal is None:
                 begun = time.perf_counter()
@@ -68,6 +70,9 @@ class DecoderTrainer:
                 if self.step % self.recipe.validate_every == 0 or self.step == self.recipe.steps:
                     self._validate()
                 self.seconds += time.perf_counter() - begun
+                if time.perf_counter() - said > _SAY_EVERY:
+                    said = time.perf_counter()
+                    self.report(f"step {self.step}/{self.recipe.steps}  {1e3 * self.seconds / self.step:.0f} ms/step")
                 if self.step % self.recipe.save_every == 0 or self.step == last:
                     self.save()
             if self.step < last:
