@@ -1,6 +1,7 @@
 """Recipes of structures: a TOML file of components (SMILES) and groups of systems made of them."""
 
 import tomllib
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -98,3 +99,9 @@ def _check(recipe: Recipe, path: Path) -> None:
             continue
         for system in group.systems:
             composition(system, recipe)
+    from omnicalc.data.build.job import jobs
+
+    names = Counter(job.name(recipe) for job in jobs(recipe))
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise InputError(f"'{path}' asks for {twice[0]} more than once; equal names mean equal structures")

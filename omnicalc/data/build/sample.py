@@ -58,11 +58,11 @@ def _relaxed(atoms: Atoms, group: Group) -> Iterator[Atoms]:
 def _dynamics(atoms: Atoms, group: Group, recipe: Recipe, start: int, rng: np.random.Generator) -> Iterator[Atoms]:
     from ase import units
     from ase.md.langevin import Langevin
-    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
     temperature = group.temperatures[start % len(group.temperatures)]
     atoms.set_masses(np.where(atoms.numbers == 1, recipe.hydrogen_mass, atoms.get_masses()))
-    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    widths = np.sqrt(atoms.get_masses() * units.kB * temperature)
+    atoms.set_momenta(rng.standard_normal((len(atoms), 3)) * widths[:, None])  # Maxwell-Boltzmann
     dynamics = Langevin(
         atoms, recipe.step_fs * units.fs, temperature_K=temperature, friction=recipe.friction_per_fs / units.fs,
         rng=rng, fixcm=False,

@@ -45,5 +45,5 @@ def _whole(atoms: Atoms, key: str, otherwise: int) -> int:
         if whole != float(value):
             raise ValueError
     except (TypeError, ValueError, OverflowError):
-        raise InputError(f"{key}={value!r} given; a whole number is needed") from None
+        raise InputError(f"{key}={value} given; a whole number is needed") from None
     return whole

@@ -9,6 +9,7 @@ from omnicalc.data.labels.method import Method
 
 _COARSE_GRID = 0  # the first cycles, far from the solution, need no fine grid
 _COARSE_CONVERGENCE = 1e-5
+_MOST_CYCLES = 80  # of the last, plain run
 _RUNGS = (
     {},
     {"level_shift": 0.3, "damp": 0.3, "max_cycle": 150},
@@ -54,5 +55,5 @@ def converge(field_with_grid: Callable[[int], object], method: Method) -> tuple[
 def _last(field_with_grid: Callable[[int], object], method: Method):
     field = field_with_grid(method.grid)
     field.conv_tol = method.convergence
-    field.max_cycle = 80
+    field.max_cycle = _MOST_CYCLES
     return field

@@ -75,11 +75,12 @@ def label_all(
     out.parent.mkdir(parents=True, exist_ok=True)
     store = Store(out)
     keys = [label_key(atoms, method.identity) for _, atoms in frames]
-    missing = [k for k, key in enumerate(keys) if key not in store.keys and key not in store.failures]
-    missing = list({keys[k]: k for k in reversed(missing)}.values())[::-1]  # of equal structures, the first
-    summary = Summary(there=len(set(keys) & store.keys), failed=len(set(keys) & set(store.failures)))
-    done = len(set(keys)) - len(missing)
-    total = done + len(missing)
+    first = {}  # key -> number of the first frame that has it
+    for k, key in enumerate(keys):
+        first.setdefault(key, k)
+    missing = [k for key, k in first.items() if key not in store.keys and key not in store.failures]
+    summary = Summary(there=len(first.keys() & store.keys), failed=len(first.keys() & store.failures.keys()))
+    done, total = len(first) - len(missing), len(first)
     progress(done, total, "")
     with StopWish() as wish:
         for (k, _), (labelled, why) in run_all(Task(method), [(k, frames[k][1]) for k in missing]):

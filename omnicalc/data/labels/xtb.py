@@ -43,8 +43,8 @@ class Xtb:
             with contextlib.suppress(RuntimeError):
                 return self._label(atoms, calculator, result, 0)
         for rung, settings in enumerate(_LADDER[: self._rungs]):
-            calculator = self._calculator(atoms, charge, unpaired, settings)
             try:
+                calculator = self._calculator(atoms, charge, unpaired, settings)
                 return self._label(atoms, calculator, None, rung)
             except RuntimeError as error:
                 reason = " ".join(str(error).split())

@@ -1,0 +1,231 @@
+"""omnicalc data build: the same structures every time, resumable, and pieces that are what they are called."""
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.io import read
+
+from omnicalc.data.build.composition import composition, molecules_of
+from omnicalc.data.build.distort import bonded_pairs, pressed, rattled, stretched
+from omnicalc.data.build.job import Job, jobs, run_job
+from omnicalc.data.build.peptides import peptide_smiles
+from omnicalc.data.build.placing import contacts, random_rotation
+from omnicalc.data.build.recipe import RECIPES, read_recipe
+from omnicalc.data.split import split_of
+from omnicalc.errors import InputError
+from tests.command import omnicalc
+
+pytest.importorskip("rdkit")
+pytest.importorskip("tblite", exc_type=ImportError)
+from omnicalc.data.build.geometry import piece  # noqa: E402
+from omnicalc.data.build.placing import place  # noqa: E402
+
+SMALL = """
+name = "small"
+seed = 3
+summary = "for tests"
+jobs_per_shard = 2
+
+[components]
+water = "O"
+na = "[Na+]"
+methanol = "CO"
+
+[[groups]]
+config_type = "water"
+systems = ["water*2"]
+md_frames = 2
+md_every = 3
+relax_steps = 4
+
+[[groups]]
+config_type = "ion"
+systems = ["na"]
+waters = [1, 2]
+md_frames = 1
+md_every = 3
+relax_steps = 4
+
+[[groups]]
+config_type = "drug"
+kind = "approach"
+systems = ["methanol water"]
+frames = 4
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return path
+
+
+def test_shards(recipe, tmp_path):
+    out = tmp_path / "out"
+    assert "all shards" in omnicalc("data", "build", recipe, "--out", out)
+    frames = [a for path in sorted(out.glob("shard-*.extxyz")) for a in read(path, ":")]
+    assert {a.info["config_type"] for a in frames} == {"water", "ion", "drug"}
+    for atoms in frames:
+        info = atoms.info
+        assert info["charge"] == (info["config_type"] == "ion") and info["spin"] == 1
+        assert info["split"] == split_of([info["molecule"]]) and info["level_of_theory"] == "gfn2-xtb"
+        assert np.abs(atoms.get_forces().sum(axis=0)).max() < 1e-4
+        assert np.linalg.norm(atoms.get_forces(), axis=1).max() <= 30
+        assert not atoms.pbc.any() and "momenta" not in atoms.arrays and "masses" not in atoms.arrays
+    assert {a.info["molecule"] for a in frames} == {"water*2", "na water*1", "na water*2", "methanol"}
+    assert {a.info["origin"] for a in frames} >= {"relax", "md300", "rattle", "approach"}
+
+
+def test_a_build_goes_on_and_ends_the_same(recipe, tmp_path):
+    whole, again = tmp_path / "whole", tmp_path / "again"
+    omnicalc("data", "build", recipe, "--out", whole)
+    omnicalc("data", "build", recipe, "--out", again)
+    (again / "shard-0001.extxyz").unlink()
+    kept = (again / "shard-0000.extxyz").stat().st_mtime_ns
+    omnicalc("data", "build", recipe, "--out", again)
+    assert (again / "shard-0000.extxyz").stat().st_mtime_ns == kept
+    for k in range(2):
+        one, two = (read(folder / f"shard-{k:04d}.extxyz", ":") for folder in (whole, again))
+        assert len(one) == len(two) > 0
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_array_equal(a.positions, b.positions)
+            np.testing.assert_array_equal(a.get_forces(), b.get_forces())
+    other = recipe.with_name("other.toml")
+    other.write_text(SMALL.replace("seed = 3", "seed = 4"))
+    with pytest.raises(InputError, match="another recipe"):
+        omnicalc("data", "build", other, "--out", again)
+
+
+def test_a_seed_is_a_set_of_structures(recipe):
+    first = read_recipe(recipe)
+    recipe.write_text(SMALL.replace("seed = 3", "seed = 4"))
+    second = read_recipe(recipe)
+    job = Job(group=0, system="water*2", start=0)
+    a, b = run_job(job, first)[0][0], run_job(job, second)[0][0]
+    assert np.abs(a.positions - b.positions).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"water*2"', '"wotter*2"', "'wotter' is no component of the recipe; known: water, na, methanol"),
+        ('"water*2"', '"water*two"', "name or name.count is needed"),
+        ('"water*2"', '"ACE-X-NME"', "unknown residue 'X'"),
+        ("md_every", "md_evry", "unknown keys in .*md_evry"),
+        ('kind = "approach"', 'kind = "aproach"', "kind = 'aproach'"),
+        ("seed = 3", "seed =", "not valid TOML"),
+        ("waters = [1, 2]", "waters = [2, 2]", "asks for ion/sample/na water.2/0 more than once"),
+        ('config_type = "ion"', "", "missing .*config_type"),
+    ],
+)
+def test_bad_recipes(recipe, tmp_path, old, new, message):
+    recipe.write_text(SMALL.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        omnicalc("data", "build", recipe, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_recipe_names_the_shipped_ones(tmp_path):
+    with pytest.raises(InputError, match="shipped recipes: .*ubio-xtb"):
+        omnicalc("data", "build", "nonsense", "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes(path):
+    """Every piece of every system has a geometry's worth of chemistry: RDKit knows it, with whole electron pairs."""
+    from omnicalc.data.build.geometry import _molecule
+
+    recipe = read_recipe(path)
+    smiles = {s for g in recipe.groups if g.kind != "carve" for system in g.systems for s in composition(system, recipe)}
+    for one in smiles:
+        atoms = _molecule(one).GetAtoms()
+        assert sum(a.GetAtomicNum() - a.GetFormalCharge() for a in atoms) % 2 == 0, one
+    parts = {split_of(molecules_of(job.system, recipe), recipe.split_salt, recipe.always_train) for job in jobs(recipe)}
+    assert parts == {"train", "valid", "test"}
+
+
+def test_splits_keep_molecules_together(recipe):
+    made = read_recipe(recipe)
+    assert molecules_of("methanol na water*3", made) == ["methanol"]
+    assert molecules_of("na water*3", made) == ["na water*3"]
+    names = [f"m{k}" for k in range(2000)]
+    parts = {name: split_of([name]) for name in names}
+    share = np.mean([part == "test" for part in parts.values()])
+    assert 0.07 < share < 0.13
+    test = next(n for n in names if parts[n] == "test")
+    valid = next(n for n in names if parts[n] == "valid")
+    train = next(n for n in names if parts[n] == "train")
+    assert split_of([train, test]) == split_of([valid, test]) == "test" and split_of([train, valid]) == "valid"
+    assert split_of([test], always_train=[test]) == "train"
+
+
+def test_peptides():
+    """Formula, charge and handedness; the wrong hand is told apart."""
+    from rdkit import Chem
+
+    def mirrored(code, smiles):
+        return Chem.CanonSmiles(peptide_smiles(code)) == Chem.CanonSmiles(smiles)
+
+    assert mirrored("A", "CC(=O)N[C@@H](C)C(=O)NC") and not mirrored("dA", "CC(=O)N[C@@H](C)C(=O)NC")
+    assert mirrored("mL", "CC(=O)N(C)[C@@H](CC(C)C)C(=O)NC")
+    assert mirrored("P", "CC(=O)N1CCC[C@H]1C(=O)NC")  # L, as in the data bank
+    assert piece(peptide_smiles("K"), 1).charge == 1 and piece(peptide_smiles("D-R"), 1).charge == 0
+    assert len(piece(peptide_smiles("G"), 1).atoms) == 19
+    codes = {Chem.FindMolChiralCenters(Chem.MolFromSmiles(peptide_smiles(c)), useLegacyImplementation=False)[0][1]
+             for c in ("A", "mV", "S", "F", "P", "Abu", "N")}  # fmt: skip
+    assert codes == {"S"}  # all L residues but cysteine
+
+
+def test_clusters_touch_and_do_not_overlap():
+    pieces = [piece("[Mg+2]", 0), *(piece("O", k) for k in range(6)), piece("COP(=O)([O-])OC", 1)]
+    for seed in range(3):
+        atoms = place(pieces, np.random.default_rng(seed))
+        assert atoms.info == {"charge": 1, "spin": 1} and len(atoms) == 1 + 18 + 13
+        distance = atoms.get_all_distances() + 10 * np.eye(len(atoms))
+        owner = np.repeat(range(8), [1, *[3] * 6, 13])
+        other = distance[owner[:, None] != owner[None]]
+        assert 1.7 < other.min() < 3.0
+        assert np.ptp(atoms.positions, axis=0).max() < 20
+        water = atoms[1:4].get_all_distances()
+        assert water[0, 1] == pytest.approx(0.97, abs=0.03)  # pieces stay whole
+    cation, water = pieces[0], pieces[1]
+    near = [place([cation, water], np.random.default_rng(k)) for k in range(12)]
+    oxygen_first = [a.get_distance(0, 1) < min(a.get_distance(0, 2), a.get_distance(0, 3)) for a in near]
+    assert sum(oxygen_first) >= 10  # electrostatics turns the oxygen to the cation
+
+
+def test_distortions():
+    rng = np.random.default_rng(0)
+    atoms = molecule("CH3OH")
+    bonds = bonded_pairs(atoms)
+    assert len(bonds) == 5
+    changed = 0
+    for _ in range(20):
+        copy = stretched(atoms, (1.4, 1.5), rng, most=1)
+        ratio = [copy.get_distance(i, j) / atoms.get_distance(i, j) for i, j in bonds]
+        assert sum(abs(r - 1) > 1e-6 for r in ratio) == 1 and 1.39 < max(ratio) < 1.51
+        changed += ratio[0] > 1.1
+    assert 0 < changed < 20  # not always the same bond
+    ring = molecule("C6H6")
+    copy = stretched(ring, (1.4, 1.5), rng)
+    assert np.ptp(np.linalg.norm(copy.positions[:6], axis=1)) < 1e-6  # rings stay; only C-H bonds go
+    assert np.abs(rattled(atoms, (0.1, 0.1), rng).positions - atoms.positions).std() == pytest.approx(0.06, abs=0.04)
+
+
+def test_pressed_pieces_come_as_close_as_asked():
+    water = molecule("H2O")
+    limits = contacts(water.numbers, water.numbers)
+    rng = np.random.default_rng(1)
+    for factor in (0.5, 1.0, 2.0):
+        both = pressed(water, water, limits, factor, rng)
+        between = both.get_all_distances()[:3, 3:] / limits
+        assert between.min() == pytest.approx(factor, abs=1e-3)
+
+
+def test_rotations_are_proper():
+    rng = np.random.default_rng(2)
+    for _ in range(5):
+        r = random_rotation(rng)
+        np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-12)
+        assert np.linalg.det(r) == pytest.approx(1)
