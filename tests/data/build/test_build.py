@@ -137,7 +137,8 @@ def test_shipped_recipes(path):
     from omnicalc.data.build.geometry import _molecule
 
     recipe = read_recipe(path)
-    smiles = {s for g in recipe.groups if g.kind != "carve" for system in g.systems for s in composition(system, recipe)}
+    groups = [group for group in recipe.groups if group.kind != "carve"]
+    smiles = {one for group in groups for system in group.systems for one in composition(system, recipe)}
     for one in smiles:
         atoms = _molecule(one).GetAtoms()
         assert sum(a.GetAtomicNum() - a.GetFormalCharge() for a in atoms) % 2 == 0, one
