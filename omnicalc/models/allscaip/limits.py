@@ -6,8 +6,8 @@ from omnicalc.errors import InputError
 from omnicalc.models.allscaip.config import CHARGES, SPINS, AllScAIPConfig
 from omnicalc.models.free_memory import free_memory
 
-_PER_FREQUENCY = 5.0  # arrays of pairs x frequencies that an evaluation with forces holds
-_PER_HEAD = 8.0  # arrays of pairs x heads that it holds in every layer
+_PER_FREQUENCY = {False: 4.5, True: 13.5}  # arrays of pairs x frequencies held in evaluation and in training
+_PER_HEAD = 4.0  # arrays of pairs x heads held in every layer
 _SHARE = 0.9  # of the free memory that may be used
 _SMALL = 2**28  # bytes that are not worth asking the system for
 
@@ -34,7 +34,7 @@ def forecast(sizes: list[tuple[int, int]], config: AllScAIPConfig, itemsize: int
     if not config.sinc and not training:
         return 0
     pairs = sum(s * n * n for s, n in sizes)
-    per_pair = _PER_FREQUENCY * config.sinc + _PER_HEAD * config.attention_heads * config.layers
+    per_pair = _PER_FREQUENCY[training] * config.sinc + _PER_HEAD * config.attention_heads * config.layers
     return int(itemsize * pairs * per_pair)
 
 
