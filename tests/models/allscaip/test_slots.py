@@ -16,7 +16,6 @@ from omnicalc.models.allscaip.ranks import SLOPES, STEPS, soft_ranks
 from omnicalc.models.allscaip.slots import Slots
 from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
-
 from tests.models.allscaip.dense_graph import dense_graph
 
 FEW = {"width": 4, "layers": 1, "attention_heads": 1, "n_radial": 4}
@@ -113,7 +112,7 @@ def test_slots_beyond_the_padding_are_dropped_on_both_sides():
     systems = Systems.from_atoms(atoms)
     every = dense_graph(systems.positions, systems.cell[0], systems.pbc[0], config)
     rows = {}
-    for (i, j, image), (e, _) in sorted(every.items(), key=lambda item: item[1][0]):
+    for i, j, image in sorted(every, key=lambda edge: every[edge][0]):
         rows.setdefault(i, []).append((j, image))
     kept = {(i, *edge) for i, row in rows.items() for edge in row[:5]}
     both = {(i, j, n) for i, j, n in kept if (j, i, tuple(-x for x in n)) in kept}
