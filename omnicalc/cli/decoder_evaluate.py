@@ -1,5 +1,6 @@
 """``omnicalc decoder evaluate``: errors of decoders by horizon, beside those of every baseline."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -20,7 +21,6 @@ def command(models, data, names, first, frames, starts):  # fmt: skip
     """
     import numpy as np
 
-    from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.data.trajectories import read_folder
     from omnicalc.decoding.baselines import MEAN_RIGID
     from omnicalc.decoding.evaluation import DECODER, molecule_errors, table, verdict
@@ -29,11 +29,10 @@ def command(models, data, names, first, frames, starts):  # fmt: skip
     loaded = [load_decoder(model) for model in models]
     trajectories = read_folder(data, list(names) or None)
     part, single = (first, 1.0), []
-    with frame_progress() as progress:
-        for k, trajectory in enumerate(trajectories):
-            settings = {"part": part, "frames": frames, "starts": starts}
+    settings = {"part": part, "frames": frames, "starts": starts}
+    with click.progressbar(trajectories, label="molecules", file=sys.stderr) as bar:
+        for trajectory in bar:
             single.append([molecule_errors([model], trajectory, **settings) for model, *_ in loaded])
-            progress(k + 1, len(trajectories))
     errors = [_mean(each) for each in single]
     click.echo(f"{', '.join(name for *_, name in loaded)}: {len(errors)} molecules, {frames} frames")
     for measure in ("s2t", "s2s"):

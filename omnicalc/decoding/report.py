@@ -104,14 +104,17 @@ def errors_against(reference: Path, spacing_fs: float | None, start: Atoms, fram
 
 
 def read_reference(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Atomic numbers, positions (F, N, 3) Å and frame spacing (fs) of an npz trajectory or a file that ASE reads."""
+    """Atomic numbers, positions (F, N, 3) Å and frame spacing (fs) of any trajectory that is read here."""
     if path.suffix == ".npz":
         from omnicalc.data.trajectories import read_trajectory
 
         trajectory = read_trajectory(path, spacing_fs)
         return trajectory.numbers, trajectory.x.astype(np.float64), trajectory.spacing_fs
+    from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix
     from omnicalc.structure_file import read_structures
 
+    if data_suffix(path) in NEEDS_TOPOLOGY:
+        return _streamed(path, spacing_fs)
     frames = read_structures(path)
     for k, frame in enumerate(frames):
         if not np.array_equal(frame.numbers, frames[0].numbers):
@@ -129,6 +132,21 @@ def read_reference(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np
     if spacing_fs is None:
         raise InputError(f"{path} does not tell its frame spacing; give it: --spacing 1fs")
     return frames[0].numbers, np.array([f.positions for f in frames]), spacing_fs
+
+
+def _streamed(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """The same from a DCD, XTC or other file with its topology beside it."""
+    from ase.data import atomic_numbers
+
+    from omnicalc.analysis.trajectory import open_trajectory
+
+    trajectory = open_trajectory(path)
+    own = None if trajectory.dt_ps is None else 1000 * trajectory.dt_ps
+    spacing = spacing_fs if spacing_fs is not None else own
+    if spacing is None:
+        raise InputError(f"{path} does not tell its frame spacing; give it: --spacing 1fs")
+    positions = [np.array(f.positions, dtype=np.float64) for f in trajectory.frames(trajectory.select())]
+    return np.array([atomic_numbers[e] for e in trajectory.elements]), np.array(positions), spacing
 
 
 def integrate(start: Atoms, horizon_fs: float, forces: Forces) -> tuple[float, int]:

@@ -40,7 +40,7 @@ def read_start(path: Path, index: int = -1, spacing_fs: float | None = None) -> 
     if place == 0:
         raise InputError(
             f"{path}: frame {index} has no velocities and no frame before it; give a file with velocities (extended "
-            "XYZ with momenta, as omnicalc md --save extxyz,velocities writes) or with two frames, and --spacing"
+            "XYZ with momenta, as omnicalc md --save velocities writes) or with two frames, and --spacing"
         )
     return from_two_frames(everything[place - 1], atoms, spacing_fs, str(path))
 

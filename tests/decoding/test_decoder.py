@@ -229,6 +229,16 @@ def test_the_command_writes_what_analyze_reads(weights, tmp_path):
     assert errors["start frame"][3] == pytest.approx(wanted, rel=1e-3)
     last = read(tmp_path / "out" / "frames.extxyz", index=-1)
     assert last.info["time_fs"] == 100.0 and np.abs(last.get_velocities()).max() > 0
+    again = omnicalc(
+        "decode", tmp_path / "out" / "frames.extxyz", "--index", 1, "--model", weights, "--frames", 2,
+        "--horizon", "50fs", "--reference", tmp_path / "out" / "traj.dcd", "--out", tmp_path / "again",
+    )  # fmt: skip
+    assert "root mean square error" in again
+    second = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert second["errors"]["start_frame"] == 1
+    assert second["errors"]["rmse_A"]["start frame"][1] == pytest.approx(
+        np.sqrt(np.mean((frames[3] - frames[1]) ** 2)), rel=1e-3
+    )
     with pytest.raises(InputError, match="decoded frames already"):
         omnicalc(*words, "--out", tmp_path / "out")
     with pytest.raises(InputError, match="fewer than 500 fs"):
