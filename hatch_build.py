@@ -23,4 +23,5 @@ class NativeKernels(BuildHookInterface):
             platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
             build_data["tag"] = f"py3-none-{platform}"  # the libraries know nothing of Python
             build_data["pure_python"] = False
-            build_data["artifacts"] += [f"{KERNELS}/{path.name}" for path in libraries]
+            root = Path(self.root).resolve()
+            build_data["artifacts"] += [path.resolve().relative_to(root).as_posix() for path in libraries]

@@ -167,7 +167,7 @@ def test_a_forked_child_goes_on(box):
 
 
 def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "library", lambda name: tmp_path / name)
+    monkeypatch.setattr(library, "library", lambda name, source: tmp_path / name)
     box.calc = OmniCalc("ubio-s3", device="cpu")
     with pytest.warns(UserWarning, match="native CPU kernel was not built.*plain torch.*g\\+\\+") as caught:
         box.get_forces()
@@ -179,7 +179,7 @@ def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypat
 
 
 def test_a_refusal_is_remembered(box, monkeypatch, tmp_path):
-    monkeypatch.setattr(library, "library", lambda name: tmp_path / name)
+    monkeypatch.setattr(library, "library", lambda name, source: tmp_path / name)
     potential, asked = load_potential("ubio-s3", device="cpu"), []
     ask = potential.model.native
     monkeypatch.setattr(potential.model, "native", lambda numbers: (asked.append(numbers), ask(numbers)))
@@ -200,7 +200,7 @@ def test_libraries_of_other_sources_are_refused(monkeypatch):
 @pytest.mark.parametrize("command", ["/nowhere/c++", "false"])
 def test_a_missing_or_broken_compiler_is_said_and_harmless(command, monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", command)
-    monkeypatch.setattr(build, "library", lambda name: tmp_path / name)
+    monkeypatch.setattr(build, "library", lambda name, source: tmp_path / f"{source.stem}-{name}")
     said = []
     assert build.build(said.append) == []
     assert any("compiler" in text or "not built" in text for text in said)

@@ -1,7 +1,8 @@
 """Compiles the native kernels: one shared library per instruction set, with whatever C++ compiler there is.
 
 Runs when the package is installed (hatch_build.py), and by hand after a change to the sources:
-``python omnicalc/kernels/native/build.py``.
+``python omnicalc/kernels/native/build.py``. The kernel of the potential lies here, that of the analysis in
+``omnicalc/analysis/native``.
 The libraries know nothing of Python or torch, so one build serves every version of both.
 """
 
@@ -18,6 +19,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
+POTENTIAL = HERE / "e2former.cpp"
+SOURCES = {  # what is compiled, and what does its work where that fails
+    POTENTIAL: "the native CPU kernel is left out, and plain torch will do its work",
+    HERE.parents[1] / "analysis" / "native" / "pairs.cpp": "MDAnalysis will count distances, more slowly",
+}
 FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
 FLAGS += ["-fno-math-errno", "-ffp-contract=fast"]  # square roots and fused multiply-adds without a detour
 FLAGS += ["-Wno-psabi"]  # vectors cross no border of a library
@@ -26,10 +32,10 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     SETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 
 
-def source_hash() -> str:
-    """Changes with every source file, so that libraries built from others are noticed."""
+def source_hash(folder: Path = HERE) -> str:
+    """Changes with every source file of a folder, so that libraries built from others are noticed."""
     digest = hashlib.sha256()
-    for path in sorted([*HERE.glob("*.cpp"), *HERE.glob("*.hpp")]):
+    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.hpp")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -41,31 +47,33 @@ def compiler() -> list[str] | None:
     return next((command for command in commands if shutil.which(command[0])), None)
 
 
-def library(name: str) -> Path:
-    """Where the library of an instruction set lies once it is built."""
-    return HERE / f"e2former-{name}.so"
+def library(name: str, source: Path = POTENTIAL) -> Path:
+    """Where the library of an instruction set lies once it is built from a source file."""
+    return source.with_name(f"{source.stem}-{name}.so")
 
 
 def build(say=print) -> list[Path]:
     """Compile all libraries and return those that worked; none without a compiler, or on a system it does not suit."""
     cxx = compiler()
     if cxx is None or sys.platform == "win32":
-        say("no C++ compiler found: the native CPU kernel is left out, and plain torch will do its work")
+        say("no C++ compiler found: " + "; ".join(SOURCES.values()))
         return []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = list(pool.map(lambda name: _compile(cxx, name, say), SETS))
+        wanted = [(source, name) for source in SOURCES for name in SETS]
+        done = list(pool.map(lambda what: _compile(cxx, *what, say), wanted))
     return [path for path in done if path is not None]
 
 
-def _compile(cxx: list[str], name: str, say) -> Path | None:
-    path, temporary = library(name), HERE / f".e2former-{name}.so"
+def _compile(cxx: list[str], source: Path, name: str, say) -> Path | None:
+    path = library(name, source)
+    temporary = path.with_name(f".{path.name}")
     static = ["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else []
-    stamp = f'-DOMNICALC_SOURCE="{source_hash()}"'
-    command = [*cxx, *FLAGS, *SETS[name], stamp, str(HERE / "e2former.cpp"), "-o", str(temporary), *static]
+    stamp = f'-DOMNICALC_SOURCE="{source_hash(source.parent)}"'
+    command = [*cxx, *FLAGS, *SETS[name], stamp, str(source), "-o", str(temporary), *static]
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:
         last = (found.stderr.strip().splitlines() or ["no message"])[-1]
-        say(f"the native CPU kernel for {name} was not built ({cxx[0]}: {last})")
+        say(f"{source.name} for {name} was not built ({cxx[0]}: {last}): {SOURCES[source]}")
         return None
     temporary.replace(path)
     return path

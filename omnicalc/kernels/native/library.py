@@ -13,7 +13,7 @@ import numpy as np
 from numpy.ctypeslib import ndpointer
 
 from omnicalc.errors import InputError, KernelError
-from omnicalc.kernels.native.build import SETS, library, source_hash
+from omnicalc.kernels.native.build import POTENTIAL, SETS, library, source_hash
 
 INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
 
@@ -31,7 +31,7 @@ def instruction_set() -> str:
         KernelError: nothing was built.
         InputError: $OMNICALC_NATIVE asks for a set that cannot be used.
     """
-    usable = [name for name in _supported() if library(name).exists()]
+    usable = usable_sets(POTENTIAL)
     wanted = os.environ.get(INSTRUCTIONS)
     if wanted and wanted not in usable:
         raise InputError(
@@ -44,6 +44,11 @@ def instruction_set() -> str:
             not_built=True,
         )
     return wanted or usable[-1]
+
+
+def usable_sets(source: Path) -> list[str]:
+    """Instruction sets of this processor for which a source file was compiled, the best last."""
+    return [name for name in _supported() if library(name, source).exists()]
 
 
 def _supported() -> list[str]:

@@ -1,0 +1,184 @@
+"""Speed of analyses against MDAnalysis, on one DCD of 3,000 atoms (1,000 waters) that is made on the spot.
+
+    python -m analysis.benchmarks.analyze --frames 2000 --threads 2
+
+Both sides read the same file in the same process, in turns; results have to be equal, or it says so and fails. Peak
+memory is that of a process of its own that runs ``analyze all``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+
+from omnicalc import __version__
+from omnicalc.analysis.quiet import quietly
+
+WATERS = 1000
+DISTANCE, ANGLE = 3.0, 150.0  # of MDAnalysis by default: donor to acceptor
+_MEMORY = """
+import json, resource, sys, time
+from omnicalc.analysis.every import write_all
+started = time.perf_counter()
+only = sys.argv[3:] or None
+write_all(sys.argv[1], only=only, out=sys.argv[2])
+print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+@click.command()
+@click.option("--frames", default=2000, show_default=True, type=click.IntRange(50))
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="Turns; the fastest counts.")
+@click.option("--all/--no-all", "whole", default=True, help="Also time every verb, and 'analyze all', alone.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the numbers as JSON.")
+def command(frames: int, threads: int, rounds: int, whole: bool, out: Path | None):
+    """Time RDF and hydrogen bonds against MDAnalysis, and 'analyze all' against its slowest part."""
+    with tempfile.TemporaryDirectory(prefix="omnicalc-bench-") as folder:
+        path = make_trajectory(Path(folder), frames)
+        found = {"omnicalc": __version__, "machine": platform.processor() or platform.machine(), "frames": frames,
+                 "atoms": 3 * WATERS, "threads": threads}  # fmt: skip
+        for name, ours, theirs, compare in (("rdf", our_rdf, their_rdf, same_rdf), ("hbonds", our_bonds, their_bonds,
+                                                                                    same_bonds)):  # fmt: skip
+            times = {"ours": [], "MDAnalysis": []}
+            for _ in range(rounds):
+                for who, work in (("ours", ours), ("MDAnalysis", theirs)):
+                    started = time.perf_counter()
+                    result = work(path)
+                    times[who].append(time.perf_counter() - started)
+                    if who == "ours":
+                        mine = result
+            difference = compare(mine, result)
+            best = {who: min(values) for who, values in times.items()}
+            found[name] = {**best, "ratio": best["MDAnalysis"] / best["ours"], "difference": difference}
+            click.echo(f"{name}: ours {best['ours']:.2f} s, MDAnalysis {best['MDAnalysis']:.2f} s, "
+                       f"{found[name]['ratio']:.1f} times; {difference}")  # fmt: skip
+        if whole:
+            found["all"] = _time_all(path, Path(folder), threads)
+        if out is not None:
+            out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def make_trajectory(folder: Path, frames: int) -> Path:
+    """1,000 whole waters that librate and wander about their places: traj.dcd, topology.pdb."""
+    import MDAnalysis
+    from ase import Atoms
+    from ase.io import read
+
+    from omnicalc.md.topology import write_topology
+
+    rng = np.random.default_rng(7)
+    small = read(Path(__file__).parents[2] / "examples" / "water.xyz")
+    box = small.repeat((2, 2, 4))
+    edges = box.cell.lengths()
+    x = box.positions.reshape(-1, 3, 3)
+    x = x - edges * np.round((x - x[:, :1]) / edges)
+    x = x[np.sort(rng.permutation(len(x))[:WATERS])]
+    atoms = Atoms(["O", "H", "H"] * WATERS, positions=x.reshape(-1, 3), cell=edges, pbc=True)
+    write_topology(folder / "topology.pdb", atoms)
+    centres, arms = x[:, 0].copy(), x - x[:, :1]
+    swing, drift, turn = (np.zeros_like(centres) for _ in range(3))
+    universe = MDAnalysis.Universe.empty(3 * WATERS, trajectory=True)
+    universe.dimensions = [*edges, 90, 90, 90]
+    path = folder / "traj.dcd"
+    with quietly(), MDAnalysis.Writer(str(path), 3 * WATERS, dt=0.1) as writer:
+        for _ in range(frames):
+            swing = 0.9 * swing + rng.normal(scale=0.03, size=swing.shape)
+            turn = 0.8 * turn + rng.normal(scale=0.06, size=turn.shape)
+            drift = 0.995 * drift + rng.normal(scale=0.005, size=drift.shape)
+            turned = arms + np.cross(turn[:, None], arms)
+            lengths = np.linalg.norm(arms[:, 1:], axis=2, keepdims=True)
+            turned[:, 1:] *= lengths / np.linalg.norm(turned[:, 1:], axis=2, keepdims=True)
+            universe.atoms.positions = ((centres + drift + swing)[:, None] + turned).reshape(-1, 3)
+            writer.write(universe.atoms)
+    return path
+
+
+def our_rdf(path: Path):
+    from omnicalc.analysis import radial_distributions
+
+    return radial_distributions(path, ["O-O"]).pairs[0]
+
+
+def their_rdf(path: Path):
+    from MDAnalysis.analysis.rdf import InterRDF
+
+    with quietly():
+        universe = _universe(path)
+        oxygens = universe.select_atoms("name O")
+        reach = 0.02 * int(float(universe.dimensions[:3].min()) / 2 / 0.02 + 1e-6)
+        return InterRDF(oxygens, oxygens, nbins=round(reach / 0.02), range=(0.0, reach), exclusion_block=(1, 1)).run()
+
+
+def same_rdf(ours, theirs) -> str:
+    difference = float(np.abs(ours.g - theirs.results.rdf).max())
+    if difference > 1e-3:
+        raise click.ClickException(f"g(r) differs by {difference:.2g}")
+    return f"largest difference of g(r) {difference:.1e}"
+
+
+def our_bonds(path: Path):
+    from omnicalc.analysis import hydrogen_bonds
+
+    return hydrogen_bonds(path, distance=DISTANCE, angle=ANGLE, donor_acceptor=True)
+
+
+def their_bonds(path: Path):
+    from MDAnalysis.analysis.hydrogenbonds import HydrogenBondAnalysis
+
+    with quietly():
+        universe = _universe(path)
+        # with bonds, else it takes a hydrogen for bonded to every oxygen that comes within 1.2 Å in some frame
+        oxygens = np.arange(0, 3 * WATERS, 3)
+        universe.add_TopologyAttr("bonds", [(int(o), int(o) + k) for o in oxygens for k in (1, 2)])
+        return HydrogenBondAnalysis(universe, hydrogens_sel="name H*", acceptors_sel="name O",
+                                    d_a_cutoff=DISTANCE, d_h_a_angle_cutoff=ANGLE).run()  # fmt: skip
+
+
+def same_bonds(ours, theirs) -> str:
+    counts = sum(column for name, column in ours.tables["series"].items() if name.startswith("bonds_"))
+    different = int(np.abs(counts - theirs.count_by_time()).sum())
+    if different:
+        raise click.ClickException(f"{different} of {int(counts.sum())} hydrogen bonds differ")
+    return f"{different} of {int(counts.sum())} bonds differ"
+
+
+def _universe(path: Path):
+    import MDAnalysis
+
+    return MDAnalysis.Universe(str(path.parent / "topology.pdb"), str(path))
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": str(threads)}
+
+
+def _time_all(path: Path, folder: Path, threads: int) -> dict:
+    from omnicalc.analysis.every import VERBS
+
+    verbs = [verb for verb in VERBS if verb not in ("metal", "vdos", "drift")]
+    times = {}
+    for verb in [*verbs, "all"]:
+        only = [] if verb == "all" else [verb]
+        out = folder / f"out_{verb}"
+        asked = [sys.executable, "-c", _MEMORY, str(path), str(out), *only]
+        done = subprocess.run(asked, capture_output=True, text=True, check=True, env=_environment(threads))
+        times[verb] = json.loads(done.stdout.strip().splitlines()[-1])
+        click.echo(f"{verb}: {times[verb][0]:.2f} s, {times[verb][1]:.0f} MB")
+    slowest = max(verbs, key=lambda verb: times[verb][0])
+    ratio = times["all"][0] / times[slowest][0]
+    click.echo(f"all: {ratio:.2f} times its slowest part, {slowest}; peak memory {times['all'][1]:.0f} MB")
+    return {"seconds_and_MB": times, "slowest": slowest, "ratio": ratio}
+
+
+if __name__ == "__main__":
+    command()
