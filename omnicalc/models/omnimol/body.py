@@ -155,7 +155,7 @@ class MoleculeBody(Trunk):
             g = scalar.join(left[part].unsqueeze(1), right[near])
             return self._local_rows(self.features(delta, real, g), delta, real)
 
-        return in_chunks(centres, n, self.config.pair_chunk // k, dim=0)
+        return in_chunks(centres, n, self.config.centre_chunk(k), dim=0)
 
     def _local_rows(self, features: Tensor, delta: Tensor, keep: Tensor) -> Tensor:
         """Local block of R centres: pair features (R, K, F), delta (R, K, 3) -> (R, d)."""

@@ -65,7 +65,7 @@ class OmnimolConfig:
     # fine-tuning
     adapter: bool = False  # gated MLP between embedding and global blocks
     # memory
-    pair_chunk: int = 65536  # pairs whose hidden layers are held at once; more are recomputed in the backward pass
+    pair_chunk: int = 32768  # pairs whose hidden layers are held at once; more are recomputed in the backward pass
 
     def __post_init__(self):
         for key in ("width", "layers", "attention_heads", "n_rbf", "k", "angle_degree", "angle_width", "pair_chunk"):
@@ -148,6 +148,11 @@ class OmnimolConfig:
     def epsilon(self) -> float:
         """Added to the number (or weight) of neighbours in the mean over them."""
         return self.pool_epsilon if self.neighbors == "cutoff" else 1e-9 * self.k
+
+    def centre_chunk(self, k: int) -> int:
+        """Centres with ``k`` neighbours each that are worked on at once: by their hidden layers and their logits."""
+        logits = self.attention_heads * k * k
+        return max(1, min(self.pair_chunk // k, 2 * self.width * self.pair_chunk // logits))
 
     @property
     def drops(self) -> dict[str, float]:

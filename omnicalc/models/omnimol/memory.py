@@ -6,21 +6,35 @@ from omnicalc.errors import InputError
 from omnicalc.models.free_memory import free_memory
 from omnicalc.models.omnimol.config import OmnimolConfig
 
-_COPIES = 3.0  # arrays of the size of the logits that a layer keeps for its gradient: logits, weights, their slopes
-_HIDDEN = 8.0  # arrays of a pair's hidden width alive in one chunk
+_COPIES = 4.0  # arrays of the size of the logits that a layer keeps for its gradient: logits, weights, their slopes
+_HIDDEN = 8.0  # arrays of a pair's hidden layer that are alive in one chunk
+_LOCAL = 14.0  # arrays of a neighbour's features that a layer of the local block keeps
+_DENSITY = 0.1  # atoms per Å^3 of dense matter: how many neighbours there will be
 _SHARE = 0.9  # of the free memory that may be used
 
 
 def forecast(config: OmnimolConfig, n_systems: int, width: int, itemsize: int, gradient: bool) -> int:
-    """Bytes for a batch of ``n_systems`` padded to ``width`` atoms; ``gradient``: forces by differentiation."""
-    entries = width + config.tokens
-    logits = n_systems * config.attention_heads * entries**2
-    layers = config.layers + (config.head_layers if gradient else 1)
-    kept = logits * _COPIES * (layers if gradient else 1)
+    """Bytes for a batch of ``n_systems`` padded to ``width`` atoms; ``gradient``: forces by differentiation.
+
+    Three terms: all-to-all attention of every layer, and one chunk each of pair features and of the local block, which
+    are recomputed in the backward pass. Measured against it: tests/models/omnimol/test_memory.py.
+    """
+    layers = config.layers + config.head_layers if gradient else 1
+    logits = n_systems * config.attention_heads * (width + config.tokens) ** 2
     pairs = n_systems * width**2
     chunk = min(pairs, max(config.pair_chunk, n_systems * width))
-    kept += chunk * _HIDDEN * 2 * config.width + pairs * config.n_biases
-    return int(itemsize * kept)
+    k = _neighbors(config, width)
+    centres = min(n_systems * width, config.centre_chunk(k))
+    token = 2 * _HIDDEN * config.width + config.local_layers * _LOCAL * config.width
+    local = centres * k * (token + _COPIES * config.local_layers * config.attention_heads * k)
+    chunks = (2 if gradient else 1) * (_HIDDEN * 2 * config.width * chunk + local)
+    total = layers * _COPIES * logits + config.n_biases * pairs + chunks
+    return int(itemsize * total)
+
+
+def _neighbors(config: OmnimolConfig, width: int) -> int:
+    most = config.k if config.neighbors == "nearest" else int(_DENSITY * 4.19 * config.cutoff**3)
+    return max(1, min(most, width - 1))
 
 
 def check_memory(config: OmnimolConfig, n_systems: int, width: int, dtype: torch.dtype, device: torch.device) -> None:
