@@ -8,11 +8,13 @@ name            energy term                              force term
 ``atoml2mae``   mean over structures of |dE| / N         mean over atoms of |dF|_2
 ``l2mae``       mean over structures of |dE|             sum over atoms of |dF|_2, per structure
 ``mae``         mean over structures of |dE| / N         mean over components of |dF|
+``total-mae``   mean over structures of |dE|             mean over components of |dF|
 ``huber``       Huber of dE / N                          mean over components of Huber(dF)
 ``mse``         mean of (dE / N)^2                       mean over components of dF^2
 ==============  =======================================  ==========================================
 
-``atoml2mae`` and ``l2mae`` are the release's names (UBio-MolFM notes).
+``atoml2mae`` and ``l2mae`` are the release's names (UBio-MolFM notes). ``total-mae`` with ``per_structure`` is the loss
+of OMNIMOL (eq. 12), with weights of 1/sigma and 10/sigma_F for its standardised labels.
 """
 
 import torch
@@ -22,12 +24,12 @@ from torch.nn import functional as F
 from omnicalc.training.example import Batch, Totals
 from omnicalc.training.predict import Prediction
 
-LOSSES = ("atoml2mae", "l2mae", "mae", "huber", "mse")
+LOSSES = ("atoml2mae", "l2mae", "mae", "total-mae", "huber", "mse")
 
 
 def energy_term(kind: str, found: Prediction, batch: Batch, totals: Totals, delta: float) -> Tensor:
     error = found.energy - batch.energy
-    if kind != "l2mae":
+    if kind not in ("l2mae", "total-mae"):
         error = error / batch.systems.counts
     return (_size(kind, error, delta) * batch.energy_weight).sum() / max(1, totals.energies)
 

@@ -9,6 +9,7 @@ from omnicalc.errors import InputError
 from omnicalc.training.example import Batch
 from omnicalc.training.losses import LOSSES, energy_term, force_term, stress_term
 from omnicalc.training.predict import predict
+from omnicalc.training.rotations import random_rotations, rotated
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,16 @@ class Settings:
     loss: str = "atoml2mae"
     huber_delta: float = 0.01  # eV per atom, and eV/Å
     per_structure: bool = False  # force errors averaged within each structure first
+    rotate: bool = False  # every structure in a random orientation: for models that are not rotation-invariant
 
     def __post_init__(self):
         if self.loss not in LOSSES:
             raise InputError(f"loss = {self.loss!r} in [objective]; known: {', '.join(LOSSES)}")
         if not isinstance(self.huber_delta, (int, float)) or not self.huber_delta > 0:
             raise InputError(f"huber_delta = {self.huber_delta!r} in [objective]; a number above 0 is needed")
-        if not isinstance(self.per_structure, bool):
-            raise InputError(f"per_structure = {self.per_structure!r} in [objective]; true or false is needed")
+        for key in ("per_structure", "rotate"):
+            if not isinstance(getattr(self, key), bool):
+                raise InputError(f"{key} = {getattr(self, key)!r} in [objective]; true or false is needed")
 
 
 class EnergyForces:
@@ -45,6 +48,8 @@ class EnergyForces:
         kind, delta, totals, stage = self.settings.loss, self.settings.huber_delta, step.totals, step.stage
         forces = totals.force_atoms > 0 and stage.force_weight > 0
         stress = stage.stress_weight > 0 and batch.has_stress
+        if self.settings.rotate:
+            batch = rotated(batch, random_rotations(batch.systems.n_systems, step.generator))
         found = predict(model, batch, forces=forces, stress=stress, create_graph=True)
         energy = energy_term(kind, found, batch, totals, delta)
         loss, terms = step.energy_weight * energy, {"energy": energy}
