@@ -1,6 +1,7 @@
 """Adam with decoupled weight decay, gradient clipping, and the running average of the weights."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -22,16 +23,18 @@ class Adam:
     norm: float = 0.0  # running mean of the gradient norm
     updates: int = 0
     names: tuple[str, ...] = field(default=())
+    decaying: tuple[str, ...] = field(default=())  # of them, those that weight decay acts on
 
     @classmethod
-    def of(cls, model: nn.Module) -> "Adam":
-        """For the parameters of ``model`` that are to be trained."""
+    def of(cls, model: nn.Module, chosen: Callable[[str, Tensor], bool] | None = None) -> "Adam":
+        """For the parameters of ``model`` that are to be trained; ``chosen`` (name, parameter): which decay."""
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         return cls(
             first={n: torch.zeros_like(p) for n, p in trained.items()},
             second={n: torch.zeros_like(p) for n, p in trained.items()},
             averaged={n: p.detach().clone() for n, p in trained.items()},
             names=tuple(trained),
+            decaying=tuple(n for n, p in trained.items() if (chosen or decays)(n, p)),
         )
 
     def clipped(self, norm: float, settings: Optimiser) -> float:
@@ -49,7 +52,7 @@ class Adam:
         self.updates += 1
         t = self.updates
         if settings.weight_decay > 0:
-            decayed = [q for n, q in zip(self.names, p, strict=True) if decays(n, q)]
+            decayed = [parameters[n] for n in self.decaying]
             torch._foreach_mul_(decayed, 1 - rate * settings.weight_decay)
         torch._foreach_lerp_(m, gradients, 1 - b1)
         torch._foreach_mul_(v, b2)
@@ -61,7 +64,7 @@ class Adam:
         torch._foreach_lerp_(e, p, 1 - min(settings.ema, t / (t + 10)))
 
     def state(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k != "names"}
+        return {k: v for k, v in vars(self).items() if k not in ("names", "decaying")}
 
     def restore(self, state: dict) -> None:
         """Raises ``KeyError`` or ``RuntimeError`` for a state of another model."""

@@ -93,7 +93,7 @@ class Dataset:
     def _made(self, source: Source, entry: Entry, atoms) -> Example:
         systems = Systems.from_atoms(atoms)
         table = self.references[self.heads[source.head]]
-        labels = atoms.calc.results
+        labels = {} if atoms.calc is None else atoms.calc.results
         forces = labels["forces"] if entry.has_forces else np.zeros((len(atoms), 3))
         return Example(
             systems,
@@ -242,7 +242,7 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
         raise InputError(f"{where}: {error}") from None
     i, _, _ = pairs_of(systems, cutoff)
     width = int(torch.bincount(i, minlength=1).max()) if len(i) else 0
-    labels = atoms.calc.results
+    labels = {} if atoms.calc is None else atoms.calc.results
     return Entry(
         file=f,
         frame=k,
@@ -341,6 +341,9 @@ def _references(sources: list[Source], recipe: Recipe) -> dict[str, dict[int, fl
         entries = entries or [e for s in mine for e in s.train if np.isfinite(e.energy)]
         if not entries:
             missing = sorted(present - set(prior))
+            if not any(s.settings.energies or s.settings.forces for s in mine):  # nothing but structures
+                found[head] = {z: prior.get(z, 0.0) for z in sorted(present)}
+                continue
             if missing:
                 raise InputError(
                     f"head '{head}' has no energies to fit reference energies to, and reference_prior lacks atomic "

@@ -143,6 +143,8 @@ def read_recipe(path: Path) -> Recipe:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
+    from omnicalc.training.objectives import needs_labels
+
     optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
     stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in _tables(table, "stages", path))
     if "batch" in table:
@@ -160,7 +162,7 @@ def read_recipe(path: Path) -> Recipe:
     for source in sources:
         if bool(source.file) == bool(source.shards):
             raise InputError(f"[[data]] of '{path}' for head '{source.head}': give file or shards, and not both")
-        if not (source.energies or source.forces):
+        if not (source.energies or source.forces) and needs_labels(table.get("objective", {})):
             raise InputError(f"[[data]] '{source.label}' of '{path}' learns from neither energies nor forces")
     labels = [source.label for source in sources]
     if len(set(labels)) < len(labels):

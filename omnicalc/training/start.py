@@ -35,14 +35,22 @@ class Match:
         return text
 
 
-def read_start(name: str) -> tuple[Card, dict[str, Tensor]]:
-    """Card and tensors of a weights folder, or of a name in the registry."""
+def read_start(name: str, family: str) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors of a weights folder, or of a name in the registry, for a model of ``family``."""
     from safetensors.torch import load
 
     from omnicalc.registry import resolve, verified_bytes
 
     folder, card = resolve(name)
-    return card, load(verified_bytes(folder, card))
+    tensors = load(verified_bytes(folder, card))
+    return card, backbone_of(tensors) if card.family == "denoiser" and family != "denoiser" else tensors
+
+
+def backbone_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the network inside a denoiser, by the names that it has for itself."""
+    from omnicalc.models.denoiser.model import PREFIX
+
+    return {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
 
 
 @torch.no_grad()

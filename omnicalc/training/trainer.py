@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.models import build_model
 from omnicalc.signals import StopWish
-from omnicalc.training.adam import Adam, norm_of
+from omnicalc.training.adam import Adam, decays, norm_of
 from omnicalc.training.dataset import build_dataset
 from omnicalc.training.example import Totals, collate
 from omnicalc.training.objectives import StepInfo, build_objective
@@ -67,7 +68,7 @@ class Trainer:
             )
         sizes = [[e.size for e in source.train] for source in self.dataset.sources]
         self.sampler = Sampler(sizes, recipe.batch, recipe.optimiser.seed)
-        self.adam = Adam.of(self.model)
+        self.adam = Adam.of(self.model, getattr(self.objective, "decays", decays))
         self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
         self.best: float | None = None
         self.last_errors: list[GroupErrors] = []
@@ -133,7 +134,8 @@ class Trainer:
         entries = [self._entry(m) for p in packs for m in p.members]
         totals = Totals.of(entries)
         mine = range(self.processes.rank, len(packs), self.processes.count)
-        gradients, values = self._gradients(packs, mine, StepInfo(stage, energy_weight(stage, step), totals, None))
+        info = StepInfo(stage, energy_weight(stage, step), totals, None, self.step)
+        gradients, values = self._gradients(packs, mine, info)
         stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
         *gradients, values, stop = self.processes.add([*gradients, values, stop])
         values, stop = values.tolist(), bool(stop.item())
@@ -157,9 +159,9 @@ class Trainer:
         self.model.train()
         for k in mine:
             batch = collate([self._example(m) for m in packs[k].members], self.dataset.cutoff).to(self.device)
-            generator = torch.Generator().manual_seed(seed_of(self.recipe.optimiser.seed, "noise", self.step, k))
-            step = StepInfo(info.stage, info.energy_weight, info.totals, generator)
-            with self._precision():
+            seed = seed_of(self.recipe.optimiser.seed, "noise", self.step, k)
+            step = replace(info, generator=torch.Generator().manual_seed(seed))
+            with self._precision(), _seeded(seed):
                 loss, terms = self.objective.loss(self.model, batch, step)
             if loss.requires_grad:
                 found = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -298,7 +300,7 @@ def _model(recipe: Recipe) -> tuple[torch.nn.Module, str]:
             raise InputError(f"no model can be built from [model] of the recipe: {reason}") from None
     if not recipe.start:
         return model, ""
-    card, tensors = read_start(recipe.start)
+    card, tensors = read_start(recipe.start, recipe.family)
     match = copy_matching(model, recipe.heads, tensors, tuple(h.name for h in card.heads), recipe.copy_heads)
     return model, f"from {card.full_name}: {match}"
 
@@ -324,6 +326,14 @@ def _in_words(errors: dict[str, float]) -> str:
             text, scale = known.get(name, (name + " {:.4g}", 1.0))
             parts.append(text.format(scale * value))
     return ", ".join(parts)
+
+
+@contextmanager
+def _seeded(seed: int):
+    """Draws inside the network (dropped paths and conditions) from a seed; the process's generator stays as found."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @contextmanager

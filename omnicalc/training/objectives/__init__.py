@@ -8,7 +8,9 @@ An objective is a class with
   Means are over the whole step (``step.totals``), so that the parts of all packs, and of all processes, add up;
 * ``errors(model, batch) -> {name: (sums (S,), counts (S,))}``: what validation adds up, under ``error_names``; a name
   that ends in _mse is reported as its root. ``score({name: mean})``: lower is better;
-* ``check(model)``: raise :class:`InputError` for a model it cannot train.
+* ``check(model)``: raise :class:`InputError` for a model it cannot train, and freeze what it does not train;
+* optional ``decays(name, parameter)``: whether weight decay acts on a parameter;
+* optional ``needs_labels = False``: it learns from structures alone.
 """
 
 from dataclasses import dataclass, fields
@@ -20,7 +22,13 @@ from omnicalc.errors import InputError
 from omnicalc.training.example import Totals
 from omnicalc.training.recipe import Stage
 
-_OBJECTIVES = {"energy-forces": "omnicalc.training.objectives.energy_forces:EnergyForces"}
+_ROOM = "omnicalc.training.objectives."
+_OBJECTIVES = {
+    "energy-forces": _ROOM + "energy_forces:EnergyForces",
+    "energy-forces-denoising": _ROOM + "energy_forces_denoising:EnergyForcesDenoising",
+    "property": _ROOM + "scalar_property:ScalarProperty",
+    "self-conditioned-denoising": _ROOM + "self_conditioned_denoising:SelfConditionedDenoising",
+}
 
 
 @dataclass(frozen=True)
@@ -31,18 +39,28 @@ class StepInfo:
     energy_weight: float
     totals: Totals
     generator: torch.Generator  # for objectives that draw noise; its seed follows from run, step and pack
+    step: int = 0  # of the whole run
+
+
+def needs_labels(table: dict) -> bool:
+    """Whether the objective of a recipe's ``[objective]`` table learns from energies or forces."""
+    return getattr(_kind(table.get("name", "energy-forces")), "needs_labels", True)
 
 
 def build_objective(table: dict):
     """The objective of a recipe's ``[objective]`` table. Raises InputError for an unknown one or unknown keys."""
     settings = dict(table)
     name = settings.pop("name", "energy-forces")
-    if name not in _OBJECTIVES:
-        raise InputError(f"unknown objective '{name}'; known: {', '.join(_OBJECTIVES)}")
-    module, kind = _OBJECTIVES[name].split(":")
-    objective = getattr(import_module(module), kind)
+    objective = _kind(name)
     known = [f.name for f in fields(objective.Settings)]
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(f"unknown keys in [objective]: {', '.join(unknown)}; known: name, {', '.join(known)}")
     return objective(objective.Settings(**settings))
+
+
+def _kind(name: str) -> type:
+    if name not in _OBJECTIVES:
+        raise InputError(f"unknown objective '{name}'; known: {', '.join(_OBJECTIVES)}")
+    module, kind = _OBJECTIVES[name].split(":")
+    return getattr(import_module(module), kind)

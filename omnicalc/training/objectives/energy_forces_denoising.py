@@ -1,0 +1,63 @@
+"""Fine-tuning of a pretrained SCD network: energies and forces on the structures, denoising of slightly noisy copies.
+
+One pass without a condition for energies and forces, another for the noise, as in the release's MD17 protocol. Drop
+path falls from its first to its last value over the warm-up and 2000 steps more.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from omnicalc.errors import InputError
+from omnicalc.models.scd.transformer import drop_path
+from omnicalc.training.cosine_schedule import drop_path_at
+from omnicalc.training.denoising import NoiseSettings, denoise_systems
+from omnicalc.training.example import Batch
+from omnicalc.training.objectives import energy_forces
+from omnicalc.training.weight_decay import decays
+
+
+@dataclass(frozen=True)
+class Settings(energy_forces.Settings):
+    """``[objective]`` of a recipe."""
+
+    noise: float = 0.005  # Å
+    denoising_weight: float = 0.1
+    first_drop_path: float = 0.15
+    last_drop_path: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        for key in ("noise", "denoising_weight", "first_drop_path", "last_drop_path"):
+            value = getattr(self, key)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
+                raise InputError(f"{key} = {value!r} in [objective]; a number of 0 or more is needed")
+        if self.denoising_weight and not self.noise:
+            raise InputError("noise = 0 in [objective] leaves nothing to denoise; set denoising_weight = 0 as well")
+
+
+class EnergyForcesDenoising(energy_forces.EnergyForces):
+    """loss = that of energies and forces + w_d mean square of predicted against normalised noise."""
+
+    Settings = Settings
+    terms = (*energy_forces.EnergyForces.terms, "denoising")
+
+    @staticmethod
+    def decays(name: str, parameter: Tensor) -> bool:
+        return decays(name)
+
+    def check(self, model: nn.Module) -> None:
+        if not (hasattr(model, "noise_head") and hasattr(model, "node_features")):
+            raise InputError('objective "energy-forces-denoising" needs a network that denoises: family = "scd"')
+
+    def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
+        s = self.settings
+        path = drop_path_at(step.step, first=s.first_drop_path, last=s.last_drop_path, warmup=step.stage.warmup)
+        drop_path(model, path)
+        loss, terms = super().loss(model, batch, step)
+        if s.denoising_weight:
+            settings = NoiseSettings(corrupt_noise=s.noise, self_conditioned=False, tile_cells=False)
+            found = denoise_systems(model, batch.systems, settings, step.generator)
+            terms["denoising"] = found.loss * (batch.systems.n_atoms / step.totals.atoms)
+            loss = loss + s.denoising_weight * terms["denoising"]
+        return loss, terms

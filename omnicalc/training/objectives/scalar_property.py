@@ -1,0 +1,81 @@
+"""One number per structure, in the place of the energy: a property, or a label that gives no forces.
+
+With ``denoising_weight`` a second pass takes noise off copies of the structures, as in the SCD release's fine-tuning.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from omnicalc.errors import InputError
+from omnicalc.training.denoising import NoiseSettings, denoise_systems
+from omnicalc.training.example import Batch
+from omnicalc.training.predict import predict
+from omnicalc.training.weight_decay import decays
+
+LOSSES = ("mse", "mae")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``[objective]`` of a recipe."""
+
+    loss: str = "mse"
+    scale: float = 1.0  # of the property, in its unit: errors are divided by it (its spread makes it a z-score)
+    noise: float = 0.005  # Å
+    denoising_weight: float = 0.0
+
+    def __post_init__(self):
+        if self.loss not in LOSSES:
+            raise InputError(f"loss = {self.loss!r} in [objective]; known: {', '.join(LOSSES)}")
+        for key, positive in (("scale", True), ("noise", True), ("denoising_weight", False)):
+            value = getattr(self, key)
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or value < 0 or (positive and value == 0):
+                needed = "above 0" if positive else "of 0 or more"
+                raise InputError(f"{key} = {value!r} in [objective]; a number {needed} is needed")
+
+
+class ScalarProperty:
+    """loss = mean over structures of the square (or size) of dy / scale [+ w_d denoising]."""
+
+    Settings = Settings
+    terms = ("property", "denoising")
+    error_names = ("property_mae", "property_mse")
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+
+    @staticmethod
+    def decays(name: str, parameter: Tensor) -> bool:
+        return decays(name)
+
+    def check(self, model: nn.Module) -> None:
+        if self.settings.denoising_weight and not hasattr(model, "node_features"):
+            raise InputError('denoising_weight in [objective] needs a network that denoises: family = "scd"')
+
+    def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
+        s = self.settings
+        error = (predict(model, batch, forces=False, create_graph=True).energy - batch.energy) / s.scale
+        size = error.square() if s.loss == "mse" else error.abs()
+        loss = (size * batch.energy_weight).sum() / max(1, step.totals.energies)
+        terms = {"property": loss}
+        if s.denoising_weight:
+            settings = NoiseSettings(corrupt_noise=s.noise, self_conditioned=False, tile_cells=False)
+            found = denoise_systems(model, batch.systems, settings, step.generator)
+            terms["denoising"] = found.loss * (batch.systems.n_atoms / step.totals.atoms)
+            loss = loss + s.denoising_weight * terms["denoising"]
+        return loss, terms
+
+    def errors(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
+        """In the unit of the property; sums and counts for each structure (S,)."""
+        with torch.no_grad():
+            error = (predict(model, batch, forces=False).energy - batch.energy) * batch.energy_weight
+        return {
+            "property_mae": (error.abs(), batch.energy_weight),
+            "property_mse": (error.square(), batch.energy_weight),
+        }
+
+    def score(self, errors: dict[str, float]) -> float:
+        return errors["property_mae"]

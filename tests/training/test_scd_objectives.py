@@ -1,0 +1,236 @@
+"""Pretraining and fine-tuning by the trainer: resumable to the bit, unlabelled data, backbones, heads, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
+
+from omnicalc import embed, load_potential, properties
+from omnicalc.calculator import OmniCalc
+from omnicalc.errors import InputError
+from omnicalc.files import sha256_of
+from omnicalc.training.export import export
+from omnicalc.training.recipe import read_recipe
+from omnicalc.training.trainer import Trainer
+from tests.training.toy import water
+
+SCD = 'family = "scd"\n[model]\nchannels = 16\nlayers = 1\nattention_heads = 4\nn_basis = 8\ncutoff = 4.0\n'
+E2FORMER = """family = "denoiser"
+[model]
+backbone = "e2former"
+[model.settings]
+elements = [1, 6, 8]
+channels = 16
+l_max = 1
+layers = 1
+values = ["first-order"]
+n_basis = 6
+radial_width = 8
+"""
+RECIPE = """
+name = "toy"
+tag = "test"
+version = "0.1"
+summary = "a toy"
+licence = "MIT"
+reference_note = "none"
+{start}
+{model}
+[objective]
+{objective}
+[optimiser]
+ema = 0.9
+weight_decay = 0.05
+clip_norm = 1.0
+validate_every = 20
+checkpoint_every = 10
+[batch]
+structures = 6
+[[stages]]
+steps = {steps}
+warmup = 5
+learning_rate = 0.01
+[[data]]
+head = "{head}"
+level_of_theory = "a toy"
+file = "frames.extxyz"
+sha256 = "{sha}"
+{data}
+"""
+PRETRAIN = 'name = "self-conditioned-denoising"'
+UNLABELLED = "energies = false\nforces = false"
+
+
+def geometries(folder: Path, labelled: bool = False) -> None:
+    rng = np.random.default_rng(0)
+    frames = []
+    for k in range(30):
+        if labelled:
+            atoms = water(rng)
+        else:
+            atoms = molecule(["CH3CH2OH", "H2O", "CH4"][k % 3]) if k % 5 else bulk("MgO", "rocksalt", a=4.2)
+            atoms = atoms if "Mg" not in atoms.get_chemical_formula() else Atoms("CO", cell=[3, 3, 3], pbc=True)
+            if atoms.pbc.any():
+                atoms.positions[1] = [0, 0, 1.13]
+            atoms.rattle(0.02, seed=k)
+        atoms.info["split"] = "train" if k % 4 else "valid"
+        frames.append(atoms)
+    write(folder / "frames.extxyz", frames)
+
+
+def trainer(
+    folder: Path, out: str = "out", *, model=SCD, objective=PRETRAIN, steps=40, head="none", data=UNLABELLED, start=""
+) -> Trainer:
+    text = RECIPE.format(
+        model=model, objective=objective, steps=steps, head=head, data=data, start=start,
+        sha=sha256_of(folder / "frames.extxyz"),
+    )  # fmt: skip
+    (folder / f"{out}.toml").write_text(text)
+    return Trainer(read_recipe(folder / f"{out}.toml"), folder, folder / out, report=lambda line: None)
+
+
+def trained(work: Trainer) -> Path:
+    work.prepare(resume=False)
+    work.run()
+    export(work, work.out / "weights")
+    return work.out / "weights"
+
+
+@pytest.mark.parametrize("model", [SCD + 'gives = "embeddings"\n', E2FORMER], ids=["scd", "e2former"])
+def test_pretraining_on_geometries_alone(tmp_path, model):
+    """Molecules and crystals without labels; frozen tables, decaying matrices, an export that embeds and refuses."""
+    geometries(tmp_path)
+    work = trainer(tmp_path, model=model, steps=4)
+    folder = trained(work)
+    assert np.isfinite(float(work.log.read()[-1]["denoising_rmse"]))
+    frozen = [n for n, p in work.model.named_parameters() if not p.requires_grad]
+    assert frozen and all(n not in work.adam.names for n in frozen)
+    assert not any(n.endswith(".bias") or "norm" in n for n in work.adam.decaying) and work.adam.decaying
+    potential = load_potential(folder)
+    assert potential.model.noise_normalizer.acc_count > 0  # exported with the weights
+    assert embed(molecule("H2O"), potential).shape == (1, 16)
+    with pytest.raises(InputError, match="no energies|pretrained only"):
+        OmniCalc(potential).get_potential_energy(molecule("H2O"))
+
+
+def test_pretraining_resumes_to_the_bit(tmp_path):
+    """Noise, supercells, dropped conditions and paths and the normaliser included."""
+    geometries(tmp_path)
+    whole = trainer(tmp_path, "whole", steps=6)
+    whole.prepare(resume=False)
+    before = torch.get_rng_state()
+    whole.run()
+    assert torch.equal(torch.get_rng_state(), before)
+    first = trainer(tmp_path, "parts", steps=6)
+    first.prepare(resume=False)
+    first.run(3)
+    torch.rand(7)
+    second = trainer(tmp_path, "parts", steps=6)
+    second.prepare(resume=True)
+    second.run()
+    for name, tensor in whole.averaged.items():
+        assert torch.equal(tensor, second.averaged[name]), name
+    other = trainer(tmp_path, "other", steps=6, objective=PRETRAIN + "\nself_conditioned = false")
+    other.prepare(resume=False)
+    other.run()
+    assert any(not torch.equal(t, other.averaged[n]) for n, t in whole.averaged.items())  # the wrong variant
+
+
+def test_fine_tuning_to_energies_and_forces(tmp_path, steps=4, factor=1.5):
+    """From pretrained weights, with denoising beside; the result is a potential whose forces are exact."""
+    geometries(tmp_path, labelled=True)
+    start = trained(trainer(tmp_path, "pre", model=SCD + 'gives = "embeddings"\n', steps=2))
+    objective = 'name = "energy-forces-denoising"\nfirst_drop_path = 0.1'
+    work = trainer(
+        tmp_path, "fine", objective=objective, steps=steps, head="toy", data="", start=f'start = "{start}"'
+    )  # fmt: skip
+    assert "tensors copied" in work.start_report
+    folder = trained(work)
+    rows = [float(r["force_mae"]) for r in work.log.read()]
+    assert rows[-1] < factor * rows[0]
+    potential = load_potential(folder, dtype="float64")
+    assert potential.conservative
+    atoms = water(np.random.default_rng(5))
+    atoms.calc = OmniCalc(potential)
+    forces, step, energies = atoms.get_forces(), 1e-4, []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.positions[1, 0] += sign * step
+        moved.calc = OmniCalc(potential)
+        energies.append(moved.get_potential_energy())
+    assert (energies[1] - energies[0]) / (2 * step) == pytest.approx(forces[1, 0], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_what_is_trained_learns(tmp_path):
+    """The same with steps enough to see the errors on held-out structures fall; pretraining beats predicting zero."""
+    for name, model in (("scd", SCD), ("e2former", E2FORMER)):
+        folder = tmp_path / name
+        folder.mkdir()
+        geometries(folder)
+        work = trainer(folder, model=model, steps=200)
+        trained(work)
+        assert float(work.log.read()[-1]["denoising_rmse"]) < 0.97, name
+    for name, test in (("forces", test_fine_tuning_to_energies_and_forces), ("size", test_fine_tuning_to_a_property)):
+        (tmp_path / name).mkdir()
+        test(tmp_path / name, steps=150, factor=0.6)
+
+
+def test_fine_tuning_to_a_property(tmp_path, steps=4, factor=1.5):
+    geometries(tmp_path)
+    frames = [molecule(name) for name in ("CH3CH2OH", "H2O", "CH4", "CH3OH", "C2H4", "H2CO") * 4]
+    for k, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=k)
+        size = np.linalg.norm(atoms.positions - atoms.positions.mean(0), axis=1).mean()
+        atoms.calc = SinglePointCalculator(atoms, energy=float(size))
+        atoms.info = {"split": "train" if k % 5 else "valid"}
+    write(tmp_path / "frames.extxyz", frames)
+    model = SCD + 'gives = "properties"\nenergy_pool = "mean"\n'
+    work = trainer(
+        tmp_path, "size", model=model, steps=steps, head="size", data="forces = false",
+        objective='name = "property"\nscale = 0.5\ndenoising_weight = 0.1',
+    )  # fmt: skip
+    folder = trained(work)
+    rows = [float(r["property_mae"]) for r in work.log.read()]
+    valid = [a for a in frames if a.info["split"] == "valid"]
+    wanted = np.array([a.get_potential_energy() for a in valid])
+    found = properties(valid, folder, head="size")
+    assert np.abs(found - wanted).mean() == pytest.approx(rows[-1], rel=1e-3)
+    assert rows[-1] < factor * rows[0]
+
+
+def test_a_denoised_backbone_begins_a_potential(tmp_path):
+    """The tensors of the E2Former inside a denoiser are taken by their own names; its energy head begins at random."""
+    geometries(tmp_path, labelled=True)
+    start = trained(trainer(tmp_path, "pre", model=E2FORMER, steps=2))
+    model = E2FORMER.replace('family = "denoiser"\n[model]\nbackbone = "e2former"\n[model.settings]', "").strip()
+    model = 'family = "e2former"\n[model]\n' + model
+    work = trainer(
+        tmp_path, "fine", model=model, objective='name = "energy-forces"', steps=5, head="toy", data="",
+        start=f'start = "{start}"',
+    )  # fmt: skip
+    pre = load_potential(start).model.backbone.state_dict()
+    mine = work.model.state_dict()
+    same = [n for n in mine if n in pre and torch.equal(mine[n], pre[n].to(mine[n].dtype))]
+    assert "blocks.0.attention.query.first.weight" in same or len(same) > 0.7 * len(mine)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"objective": 'name = "self-conditioned-denoising"\nnoise = 1'}, "unknown keys"),
+        ({"objective": PRETRAIN + "\ncorrupt_noise = 0.0"}, "corrupt_noise"),
+        ({"objective": 'name = "denoise"'}, "unknown objective"),
+        ({"objective": 'name = "energy-forces"'}, "neither energies nor forces"),
+        ({"model": 'family = "e2former"\n[model]\nelements = [1, 6, 8]\n'}, "denoiser"),
+    ],
+)
+def test_refusals(tmp_path, change, message):
+    geometries(tmp_path)
+    with pytest.raises(InputError, match=message):
+        trainer(tmp_path, **change)
