@@ -13,6 +13,7 @@ from omnicalc.cli.options import Folder
 @click.option("--spacing", "spacing_fs", default=1.0, show_default=True, help="Time step and frame spacing, fs.")
 @click.option("--temperature", default=300.0, show_default=True, help="K, of the Langevin dynamics before each.")
 @click.option("--equilibration", "equilibration_fs", default=400.0, show_default=True, help="Its length, fs.")
+@click.option("--method", default="gfn2-xtb", show_default=True, help="Or functional/basis, by PySCF (slow).")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--list", "listed", is_flag=True, help="Molecules, splits and Tanimoto similarity; builds nothing.")
 def command(out, only, listed, **settings):

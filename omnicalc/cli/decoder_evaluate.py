@@ -14,7 +14,8 @@ import click
               help="Only starts after this part of the frames: 0.75 for molecules trained on up to there.")
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--starts", type=click.IntRange(min=1), default=24, show_default=True, help="Per molecule.")
-def command(models, data, names, first, frames, starts):  # fmt: skip
+@click.option("--spacing", type=float, metavar="FS", help="Frame spacing of files that do not tell theirs, as MD17.")
+def command(models, data, names, first, frames, starts, spacing):  # fmt: skip
     """Compare MODELS (one, or several seeds of one) with the trajectories of --data and with the baselines.
 
     Of several models the mean error is printed, and each one's own below it.
@@ -27,7 +28,7 @@ def command(models, data, names, first, frames, starts):  # fmt: skip
     from omnicalc.decoding.weights import load_decoder
 
     loaded = [load_decoder(model) for model in models]
-    trajectories = read_folder(data, list(names) or None)
+    trajectories = read_folder(data, list(names) or None, spacing)
     part, single = (first, 1.0), []
     settings = {"part": part, "frames": frames, "starts": starts}
     with click.progressbar(trajectories, label="molecules", file=sys.stderr) as bar:

@@ -30,8 +30,9 @@ def command(recipe, data, out, seed, resume, steps, threads):
         settings = replace(settings, seed=seed)
     from omnicalc.data.trajectories import read_folder
 
-    train, valid = (read_folder(data, list(names)) for names in (settings.molecules, settings.validation))
-    unseen = read_folder(data, list(settings.test)) if settings.test else []
+    parts = (settings.molecules, settings.validation, settings.test)
+    spacing = settings.spacing_fs or None
+    train, valid, unseen = (read_folder(data, list(names), spacing) if names else [] for names in parts)
 
     import torch
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from omnicalc.files import write_atomically
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Settings:
     equilibration_fs: float = 400.0  # Langevin dynamics before every segment
     friction_per_fs: float = 0.05
     seed: int = 0
+    method: str = "gfn2-xtb"  # or functional/basis of PySCF, which takes a thousand times as long
 
     def check(self) -> None:
         """Raise :class:`InputError` for settings that make no trajectory."""
@@ -83,7 +84,7 @@ def build(
     """
     settings.check()
     chosen = _chosen(only)
-    Xtb.available()
+    _labeller(settings.method)  # before anything is written
     _own_folder(out, settings)
     for k, atoms in enumerate(chosen, 1):
         name = atoms.info["name"]
@@ -112,7 +113,7 @@ def trajectory(atoms: Atoms, settings: Settings) -> dict[str, np.ndarray]:
     rng = np.random.default_rng([settings.seed, zlib.crc32(atoms.info["name"].encode())])
     masses = atoms.get_masses()[:, None]
     width = np.sqrt(_KB * settings.temperature * _FORCE_TO_ACCELERATION / masses)
-    potential = Xtb(atoms.numbers)
+    potential = Surface(atoms.numbers, settings.method)
     x, v = atoms.positions.copy(), width * rng.normal(size=atoms.positions.shape)
     equilibration = max(1, round(settings.equilibration_fs / settings.spacing_fs))
     kept: dict[str, list] = {"coords": [], "velocities": [], "energies": [], "kinetic": []}
@@ -160,41 +161,47 @@ def _constant_energy(potential, x, v, masses, settings) -> dict[str, np.ndarray]
     return {key: np.array(values) for key, values in frames.items()}
 
 
-class Xtb:
-    """Energy (eV) and forces (eV/Å) of one molecule by GFN2-xTB; each call starts from the last one's charges."""
+class Surface:
+    """Energy (eV) and forces (eV/Å) of one molecule along a course: of GFN2-xTB, or of PySCF by functional/basis."""
 
-    method = "GFN2-xTB"
+    def __init__(self, numbers: np.ndarray, method: str = "gfn2-xtb"):
+        from ase import Atoms
 
-    def __init__(self, numbers: np.ndarray):
-        self.available()
-        self.numbers, self.energy = np.asarray(numbers), np.nan
-        self._calculator = self._result = None
-
-    @staticmethod
-    def available() -> None:
-        """Raise :class:`InputError` unless tblite is installed."""
-        try:
-            import tblite.interface  # noqa: F401
-        except ImportError:
-            raise InputError("GFN2-xTB needs tblite, which is not installed; type: pip install tblite") from None
+        self._label, self._atoms, self.energy = _labeller(method), Atoms(numbers), np.nan
 
     def forces(self, positions: np.ndarray) -> np.ndarray:
-        """(N, 3) eV/Å at ``positions`` (N, 3) Å; the energy is then in ``energy``."""
-        from ase.units import Bohr, Hartree
-        from tblite.interface import Calculator
+        """(N, 3) eV/Å at ``positions`` (N, 3) Å; the energy is then in ``energy``.
 
-        if self._calculator is None:
-            self._calculator = Calculator(self.method, self.numbers, positions / Bohr)
-            self._calculator.set("verbosity", 0)
-        else:
-            self._calculator.update(positions / Bohr)
-        self._result = self._calculator.singlepoint(self._result)
-        self.energy = float(self._result.get("energy")) * Hartree
-        return -np.asarray(self._result.get("gradient")) * (Hartree / Bohr)
+        Raises:
+            RunError: the electrons do not converge.
+        """
+        from omnicalc.data.labels.label import LabelError
+
+        self._atoms.positions = positions
+        try:
+            label = self._label(self._atoms)
+        except LabelError as error:
+            raise RunError(f"{self._atoms.get_chemical_formula()}: {error}; try a smaller time step") from None
+        self.energy = label.energy
+        return label.forces
 
     def acceleration(self, positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
         """(N, 3) Å/fs^2 for ``masses`` (N, 1) amu."""
         return _FORCE_TO_ACCELERATION * self.forces(positions) / masses
+
+
+def _labeller(method: str):
+    """From structures to labels. Raises :class:`InputError` for an unknown method, or a program that is not there."""
+    from omnicalc.data.labels.method import labeller, parse_method, program
+
+    level = parse_method(method)
+    program(level)
+    if level.functional:
+        return labeller(level)
+    from omnicalc.data.labels.xtb import Xtb
+
+    # neighbouring steps start from each other's charges; tblite's own accuracy is enough to move by
+    return Xtb(reuse=True, accuracy=1.0)
 
 
 def make_molecules(path: Path, smiles: dict[str, dict[str, str]]) -> None:
@@ -230,7 +237,7 @@ def _relaxed(atoms: Atoms) -> np.ndarray:
     """Positions (N, 3) Å at the nearest minimum, to 0.01 eV/Å."""
     from scipy.optimize import minimize
 
-    potential, shape = Xtb(atoms.numbers), atoms.positions.shape
+    potential, shape = Surface(atoms.numbers), atoms.positions.shape
 
     def function(flat):
         forces = potential.forces(flat.reshape(shape))
@@ -251,7 +258,7 @@ def _chosen(only: list[str] | None) -> list[Atoms]:
 
 def _own_folder(out: Path, settings: Settings) -> None:
     """Make ``out``, or make sure that what is in it was made with the same settings."""
-    text = json.dumps({**asdict(settings), "method": Xtb.method}, indent=1) + "\n"
+    text = json.dumps(asdict(settings), indent=1) + "\n"
     file = out / SETTINGS
     if file.exists():
         if file.read_text() != text:

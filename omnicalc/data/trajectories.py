@@ -99,8 +99,10 @@ def trajectory_of(arrays: dict[str, np.ndarray], name: str, where: str, spacing_
     )
 
 
-def read_folder(folder: Path | str, names: list[str] | None = None) -> list[Trajectory]:
-    """All trajectories of a folder that ``omnicalc data build tg-mini`` made, or those of ``names``, by name.
+def read_folder(
+    folder: Path | str, names: list[str] | None = None, spacing_fs: float | None = None
+) -> list[Trajectory]:
+    """All trajectories of a folder of npz files, or those of ``names``, in their order.
 
     Raises:
         InputError: no such folder, or a name that it does not hold.
@@ -115,7 +117,7 @@ def read_folder(folder: Path | str, names: list[str] | None = None) -> list[Traj
             f"'{folder}' lacks {', '.join(missing) or 'npz files'}; make what is missing with: "
             f"omnicalc data build tg-mini --out {folder}"
         )
-    return [read_trajectory(files[name]) for name in (names or files)]
+    return [read_trajectory(files[name], spacing_fs) for name in (names or files)]
 
 
 def _spacing(arrays: dict[str, np.ndarray], where: str, given: float | None) -> float:

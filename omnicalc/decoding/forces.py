@@ -18,9 +18,9 @@ def forces_by(name: str, atoms: Atoms) -> Callable[[Atoms], tuple[float, np.ndar
     be used for these atoms.
     """
     if name.lower() == "gfn2-xtb":
-        from omnicalc.data.tg_mini import Xtb
+        from omnicalc.data.tg_mini import Surface
 
-        xtb = Xtb(atoms.numbers)
+        xtb = Surface(atoms.numbers)
 
         def by_xtb(frame: Atoms) -> tuple[float, np.ndarray]:
             force = xtb.forces(frame.positions)

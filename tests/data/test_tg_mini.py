@@ -10,7 +10,7 @@ from omnicalc.data.tg_mini import (
     SETTINGS,
     SPLITS,
     Settings,
-    Xtb,
+    Surface,
     _constant_energy,
     build,
     molecules,
@@ -57,11 +57,11 @@ def test_similarities_are_those_of_rdkit():
 
 def test_velocity_verlet_keeps_the_energy_and_the_momentum(methanol):
     """The error of the energy is of second order in the step, which it is not with any wrong force or unit."""
-    potential, masses = Xtb(molecules()[0].numbers), methanol["masses"][:, None]
+    potential, masses = Surface(molecules()[0].numbers), methanol["masses"][:, None]
     x, v = (methanol[key][0, 0].astype(float) for key in ("coords", "velocities"))
 
     def spread(spacing: float, force: float = 1.0) -> float:
-        potential.acceleration = lambda x, masses: force * Xtb.acceleration(potential, x, masses)
+        potential.acceleration = lambda x, masses: force * Surface.acceleration(potential, x, masses)
         settings = Settings(spacing_fs=spacing, frames=round(60 / spacing))
         frames = _constant_energy(potential, x, v, masses, settings)
         return (frames["energies"] + frames["kinetic"]).std()
@@ -85,7 +85,7 @@ def test_segments_start_anew_and_seeds_decide(methanol):
 
 
 def test_forces_are_the_gradient(methanol):
-    potential, x = Xtb(molecules()[0].numbers), molecules()[0].positions + 0.03
+    potential, x = Surface(molecules()[0].numbers), molecules()[0].positions + 0.03
     x[0, 0] += 0.1
     force, energies = potential.forces(x)[0, 0], []
     for sign in (1, -1):
@@ -114,6 +114,8 @@ def test_a_stopped_build_goes_on(tmp_path):
 def test_what_cannot_be_built(tmp_path):
     with pytest.raises(InputError, match="nonsensol"):
         build(tmp_path / "set", SHORT, ["nonsensol"])
+    with pytest.raises(InputError, match="functional/basis"):
+        build(tmp_path / "set", Settings(method="magic"))
     with pytest.raises(InputError, match="1.5 fs"):
         build(tmp_path / "set", Settings(spacing_fs=5.0))
     with pytest.raises(InputError, match="1 or more"):
@@ -129,3 +131,13 @@ def test_what_cannot_be_built(tmp_path):
 
 def test_the_list_needs_no_out():
     assert "uracil" in omnicalc("data", "build", "tg-mini", "--list")
+
+
+def test_other_methods(tmp_path):
+    """Density functional theory moves the same start elsewhere."""
+    pytest.importorskip("pyscf")
+    settings = Settings(segments=1, frames=3, equilibration_fs=1.0, method="pbe/sto-3g")
+    build(tmp_path / "set", settings, ["methanol"], report=lambda text: None)
+    found = np.load(tmp_path / "set" / "methanol.npz")
+    assert found["coords"].shape == (1, 3, 6, 3)
+    assert found["energies"][0, 0] < 27.2 * -110  # all electrons, which GFN2-xTB does not count

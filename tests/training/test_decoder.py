@@ -185,6 +185,7 @@ def test_shipped_recipes_are_of_our_molecules():
     [
         ({"optimiser": "sgd"}, "muon, adamw"),
         ({"stepps": 3}, "unknown: stepps"),
+        ({"validation": ()}, "validation is empty"),
         ({"steps": 0}, "more than 0"),
         ({"steps": "many"}, "steps = 'many'"),
         ({"shortest": 900.0}, "at most longest"),

@@ -41,6 +41,7 @@ class DecoderRecipe:
     clip: float = 1.0
     ema: float = 0.998
     seed: int = 0
+    spacing_fs: float = 0.0  # of trajectories that do not tell theirs, as MD17 (0.5); 0: all tell
     train_part: float = 0.75  # of every training molecule's frames; the rest, later in time, is never trained on
     time_reversal: bool = True  # half of the samples run backwards, as constant energy allows
     random_rotations: bool = True
@@ -81,6 +82,9 @@ def decoder_recipe(table: dict, where: str) -> DecoderRecipe:
         if getattr(recipe, key) not in allowed:
             given = getattr(recipe, key)
             raise InputError(f"recipe '{where}': {key} = {given!r}; one of {', '.join(allowed)} is needed")
+    for key in ("molecules", "validation"):
+        if not getattr(recipe, key):
+            raise InputError(f"recipe '{where}': {key} is empty; at least one molecule is needed")
     for key in _POSITIVE:
         if not getattr(recipe, key) > 0:
             raise InputError(f"recipe '{where}': {key} = {getattr(recipe, key)}; more than 0 is needed")
