@@ -25,6 +25,17 @@ class JointList:
         self._parts: list[FlatPairs] = []
         self._joined: FlatPairs | None = None
 
+    @property
+    def reference(self) -> torch.Tensor | None:
+        """(N, 3) positions, Å, at which the lists were searched; None before the first search."""
+        found = [each.reference for each in self.lists]
+        return None if any(each is None for each in found) else torch.cat(found)
+
+    def rebuild_at(self, systems: Systems) -> None:
+        """Search every list at these positions now."""
+        for each, part in zip(self.lists, split(systems), strict=True):
+            each.rebuild_at(part)
+
     def update(self, systems: Systems) -> Neighbors:
         """As :meth:`NeighborList.update`; rows are as long as the longest of any structure."""
         parts = split(systems)

@@ -69,6 +69,12 @@ class Ramp(click.ParamType):
     help=f"Temperature in K; 300:600 is a linear ramp over the run. [default: {Settings.temperature_K:g}]",
 )
 @click.option(
+    "--beads",
+    type=int,
+    help="Path-integral dynamics: each nucleus is a ring of so many beads (32 for hydrogen at 300 K); traj.dcd has one "
+    "bead, centroid.dcd the centres.",
+)
+@click.option(
     "--engine", help=f"omnicalc, or openmm (its integrators; nve, langevin, npt with mc). [default: {Settings.engine}]"
 )
 @click.option("--ensemble", help=f"nvt, npt (with a barostat) or nve (without a bath). [default: {Settings.ensemble}]")
@@ -480,6 +486,11 @@ def _header(
 
 def _bath(settings: Settings) -> str:
     """Integrator and heat bath in words."""
+    if settings.beads:
+        return (
+            f"path integrals, {settings.beads} beads, ring-polymer Langevin (PILE), {settings.temperature_K:g} K, "
+            f"friction of the centroid {settings.friction_per_fs:g} 1/fs"
+        )
     if settings.engine == "openmm" and settings.has_bath:
         return f"OpenMM's LangevinMiddleIntegrator, {settings.temperature_K:g} K, {settings.friction_per_fs:g} 1/fs"
     if not settings.has_bath:

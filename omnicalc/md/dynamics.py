@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from omnicalc.md.masses import masses_of
 from omnicalc.md.molecules import Molecules, molecules_of
 from omnicalc.md.monte_carlo import MonteCarlo, start_widths, trial_volume
 from omnicalc.md.nose_hoover import chain_energy, nose_hoover, start_chain
+from omnicalc.md.observables import kinetic_energy, temperature
 from omnicalc.md.quantum import QuantumBath, quantum
 from omnicalc.md.restraints import restraints
 from omnicalc.md.selection import select
@@ -68,6 +70,8 @@ class Dynamics:
         self._integration = self._prepared(index)
         self._monte_carlo = self._prepared_monte_carlo()
 
+    columns: tuple[str, ...] = ()  # of the log, beside the usual ones
+
     @property
     def degrees_of_freedom(self) -> int:
         return degrees_of_freedom(len(self.job.atoms), self.com_removed) - self.taken
@@ -110,6 +114,23 @@ class Dynamics:
         if self._monte_carlo is not None:
             found["barostat"] = start_widths(abs(float(torch.linalg.det(cell))), settings.coupling, positions)
         return found
+
+    def spread(self, positions: Tensor) -> Tensor:
+        """Positions of all that a state holds, from those of the structure (N, 3)."""
+        return positions
+
+    def views(self, state: State) -> Sequence[State]:
+        """The structures that a state holds, each as guards and frames see it; the first is that of the trajectory."""
+        return (state,)
+
+    def measured(self, state: State) -> tuple[float, float, float]:
+        """Potential and kinetic energy, eV, and temperature, K, for the log."""
+        kinetic = kinetic_energy(state)
+        return float(state.energy.sum()), kinetic, temperature(kinetic, state.degrees_of_freedom)
+
+    def extra(self, state: State) -> tuple[float, ...]:
+        """Values of ``columns``."""
+        return ()
 
     def conserved(self, state: State, energy_eV: float) -> float:
         """Conserved energy, eV, from potential + kinetic ``energy_eV``."""

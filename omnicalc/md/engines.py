@@ -1,4 +1,4 @@
-"""Who takes the steps of a run: this package, or OpenMM."""
+"""Who takes the steps of a run: this package, for point-like or quantum nuclei, or OpenMM."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ def dynamics_of(job: Job, settings: Settings) -> Dynamics:
 
     Raises :class:`omnicalc.errors.InputError` for what cannot be.
     """
+    if settings.beads:
+        from omnicalc.md.ring_polymer import RingPolymer
+
+        return RingPolymer(job, settings)
     if settings.engine == "openmm":
         from omnicalc.interfaces.openmm_dynamics import OpenMMDynamics
 

@@ -31,7 +31,7 @@ class RunFolder:
         "temperature.png",
     )
 
-    OTHERS = ("cell.png", *FILES.values())  # of runs that ask for them
+    OTHERS = ("cell.png", "centroid.dcd", *FILES.values())  # of runs that ask for them
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -47,6 +47,7 @@ class RunFolder:
             self.temperature_plot,
         ) = (self.path / name for name in self.NAMES)
         self.cell_plot = self.path / "cell.png"  # of npt runs
+        self.centroids = self.path / "centroid.dcd"  # of path-integral runs
 
     def check_free(self) -> None:
         """Raise :class:`InputError` when a new run here would touch something that exists."""

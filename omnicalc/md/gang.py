@@ -57,7 +57,7 @@ class Gang:
 
     def __init__(self, bound: Callable, count: int, wish: StopWish):
         """``wish``: to stop; members see it all at the same step."""
-        self.members = [Member(self, k, _own(bound)) for k in range(count)]
+        self.members = [Member(self, k, own_copy(bound)) for k in range(count)]
         self.wish = _SharedWish()
         self._outer = wish
         self._joint: tuple[list[int], BoundPotential] | None = None
@@ -179,7 +179,8 @@ class _SharedWish:
         pass
 
 
-def _own(bound: Callable) -> Callable:
+def own_copy(bound: Callable) -> Callable:
+    """A bound potential like ``bound`` with a neighbour list of its own."""
     if not isinstance(bound, BoundPotential):
         return copy.deepcopy(bound)
     skin = bound.neighbor_list.skin

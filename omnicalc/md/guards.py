@@ -105,7 +105,7 @@ class Guards:
         if rule.action == "off":
             return
         limit = rule.limit or self.card_uncertainty or GUARDS["uncertainty"].limit
-        largest, atom = float(spread.max()), int(spread.argmax())
+        largest, atom = float(spread.max()), int(spread.argmax()) % len(self.numbers)  # of several beads, any one
         self._judge(
             "uncertainty",
             not largest <= limit,

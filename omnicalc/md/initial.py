@@ -11,7 +11,6 @@ from torch import Tensor
 from omnicalc.errors import InputError
 from omnicalc.md.dynamics import Dynamics
 from omnicalc.md.guards import Guards
-from omnicalc.md.observables import kinetic_energy, temperature
 from omnicalc.md.settings import Settings
 from omnicalc.md.state import State, draw_velocities, remove_com_velocity
 
@@ -28,14 +27,16 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     """
     generator = torch.Generator(device=device).manual_seed(settings.seed)
     masses = dynamics.masses
-    given = given_velocities(atoms)
+    given = None if settings.beads else given_velocities(atoms)  # those of a classical run say nothing of beads
     velocities = (
-        draw_velocities(masses, settings.temperature_K, generator) if given is None else _tensor(given, device)
+        draw_velocities(masses, settings.temperature_K * max(settings.beads, 1), generator)
+        if given is None
+        else _tensor(given, device)
     )
     if len(dynamics.fixed):
         velocities = velocities.index_fill(0, torch.tensor(dynamics.fixed, device=device), 0.0)
     cell = _tensor(atoms.cell.array, device)
-    positions = dynamics.held(_tensor(atoms.positions, device), cell)
+    positions = dynamics.spread(dynamics.held(_tensor(atoms.positions, device), cell))
     if dynamics.constraints is not None:
         velocities = dynamics.constraints.tangent(velocities, positions, cell)
     if dynamics.com_removed:
@@ -50,10 +51,11 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
         cell=cell,
         **dynamics.start(positions, cell, generator),
     )
-    guards.check_step(state)
-    guards.check_uncertainty(state, dynamics.uncertainty)
-    kinetic = kinetic_energy(state)
-    guards.check_frame(state, temperature(kinetic, state.degrees_of_freedom))
+    _, kinetic, kelvin = dynamics.measured(state)
+    for view in dynamics.views(state):
+        guards.check_step(view)
+        guards.check_frame(view, kelvin)
+    guards.check_uncertainty(dynamics.views(state)[0], dynamics.uncertainty)
     if not kinetic > 0 and settings.has_bath and settings.thermostat == "bussi":
         raise InputError("no atom that may move has a velocity, and bussi scales velocities; use --thermostat langevin")
     return state

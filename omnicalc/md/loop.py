@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from omnicalc.errors import OmniCalcError, RunError
-from omnicalc.md import observables, plots, restart
+from omnicalc.md import plots, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import AppendFile
 from omnicalc.md.folder import RunFolder
@@ -23,6 +23,8 @@ from omnicalc.md.trajectory import DcdWriter
 from omnicalc.signals import StopWish
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omnicalc.md.dynamics import Dynamics
     from omnicalc.md.guards import Guards
 
@@ -76,8 +78,9 @@ class Loop:
         settings = self.settings
         while self.state.step < settings.steps and wish.signal is None:
             state = self.dynamics.step(self.state)
-            self.guards.check_step(state, self.state)
-            self.guards.check_uncertainty(state, self.dynamics.uncertainty)
+            for view, before in zip(self.dynamics.views(state), self.dynamics.views(self.state), strict=True):
+                self.guards.check_step(view, before)
+            self.guards.check_uncertainty(self.dynamics.views(state)[0], self.dynamics.uncertainty)
             if state.step % settings.interval == 0:
                 self._record(state)
             # only now: a state whose frame or line could not be written is not the last good one
@@ -90,15 +93,8 @@ class Loop:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
         if self.last is None or not folder.topology.exists():
             write_topology(folder.topology, atoms)
-        self.trajectory = DcdWriter(
-            folder.trajectory,
-            len(atoms),
-            periodic=self.box is not None,
-            timestep_fs=settings.timestep_fs,
-            interval=settings.interval,
-            frames=self.last.frames if self.last else 0,
-        )
-        stack.callback(self.trajectory.close)
+        self.trajectory = self._dcd(folder.trajectory, stack)
+        self.centroids = self._dcd(folder.centroids, stack) if settings.beads else None
         sizes = self.last.sizes if self.last else {}
         self.frames = Frames(folder.path, atoms, settings, sizes, stack)
         self.log = stack.enter_context(AppendFile(folder.log, self.last.log_bytes if self.last else 0))
@@ -114,9 +110,21 @@ class Loop:
         if self.last is None:
             self._save(timing=False)
 
+    def _dcd(self, path: Path, stack: ExitStack) -> DcdWriter:
+        writer = DcdWriter(
+            path,
+            len(self.job.atoms),
+            periodic=self.box is not None,
+            timestep_fs=self.settings.timestep_fs,
+            interval=self.settings.interval,
+            frames=self.last.frames if self.last else 0,
+        )
+        stack.callback(writer.close)
+        return writer
+
     def _columns(self) -> tuple[str, ...]:
         more = ("conserved_eV",) * self.dynamics.has_conserved
-        return LOG_COLUMNS + more + ("volume_A3", "pressure_bar") * self.moving_cell
+        return LOG_COLUMNS + more + ("volume_A3", "pressure_bar") * self.moving_cell + self.dynamics.columns
 
     def _record(self, state: State) -> None:
         """Add a frame and a line to the log, once the guards have nothing against it."""
@@ -126,24 +134,28 @@ class Loop:
         if self.settings.ensemble == "nve":
             self.start_eV = float(f"{total:.8f}") if self.start_eV is None else self.start_eV
             drift = total - self.start_eV
-        self.guards.check_frame(state, kelvin, drift)
+        views = self.dynamics.views(state)
+        for view in views:
+            self.guards.check_frame(view, kelvin, drift)
         if self.moving_cell:
             self.box = standard_box(state.cell.cpu().numpy(), self.job.atoms.pbc)
-        self.trajectory.append(state.positions.cpu().numpy(), self.box)
-        self.frames.append(state, self.box)
+        self.trajectory.append(views[0].positions.cpu().numpy(), self.box)
+        if self.centroids is not None:
+            self.centroids.append(self.dynamics.centroid(state).cpu().numpy(), self.box)
+        self.frames.append(views[0], self.box)
         time_fs = state.step * self.settings.timestep_fs
         line = f"{state.step},{time_fs:.12g},{potential:.8f},{kinetic:.8f},{total:.8f},{kelvin:.4f}"
         if self.dynamics.has_conserved:
             line += f",{self.dynamics.conserved(state, total):.8f}"
         if self.moving_cell:
             line += f",{state.volume:.6f},{self.dynamics.pressure_bar(state):.4f}"
+        line += "".join(f",{value:.8f}" for value in self.dynamics.extra(state))
         self.log.append(f"{line}\n".encode())
 
     def _measure(self, state: State) -> tuple[float, float]:
         """Potential and kinetic energy, eV; total and temperature are kept for the log and the progress."""
-        potential, kinetic = float(state.energy.sum()), observables.kinetic_energy(state)
+        potential, kinetic, self.temperature_K = self.dynamics.measured(state)
         self.total_eV = potential + kinetic
-        self.temperature_K = observables.temperature(kinetic, state.degrees_of_freedom)
         return potential, kinetic
 
     def _save(self, timing: bool = True) -> None:
@@ -151,6 +163,8 @@ class Loop:
         if self.saved_step == self.state.step:
             return
         self.trajectory.sync()
+        if self.centroids is not None:
+            self.centroids.sync()
         self.frames.sync()
         self.log.sync()
         bound = self.job.bound

@@ -69,8 +69,9 @@ def plan(
     per_step = (time.perf_counter() - start) / done
     left = max(settings.steps - first, 0)
     frames = settings.steps // settings.interval + 1
-    per_frame = frame_layout(len(job.atoms), bool(job.atoms.pbc.any())).itemsize + _LOG_LINE
-    per_frame += _more(job, settings, state)
+    dcd_files = 2 if settings.beads else 1
+    per_frame = dcd_files * frame_layout(len(job.atoms), bool(job.atoms.pbc.any())).itemsize + _LOG_LINE
+    per_frame += _more(job, settings, dynamics.views(state)[0])
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     edges, cutoff = _edges(job)
     return Plan(

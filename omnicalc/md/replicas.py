@@ -86,6 +86,8 @@ def check_count(count: int, settings: Settings) -> None:
     """Raise :class:`InputError` for a number of replicas that cannot be."""
     if not 1 <= count <= MAX_REPLICAS:
         raise InputError(f"{count} replicas; a number from 1 to {MAX_REPLICAS} is needed (--replicas)")
+    if settings.beads:
+        raise InputError("the beads of a path-integral run are a batch already; leave --replicas or --beads out")
     if settings.engine == "openmm":
         raise InputError(
             "OpenMM's random numbers are one sequence per process, so replicas would share it; leave --engine out"

@@ -14,6 +14,7 @@ ENSEMBLES = ("nvt", "nve", "npt")
 THERMOSTATS = ("langevin", "bussi", "nhc", "qtb")
 BAROSTATS = ("rescale", "mc")
 COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
+MAX_BEADS = 1024
 MAX_SEED = 2**63 - 1
 MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count
 MAX_TIMESTEP_FS = 100.0  # ten times what the heaviest atoms follow; beyond it a unit was mistaken
@@ -47,6 +48,7 @@ class Settings:
     temperature_K: float = 300.0  # noqa: N815 - of the bath and of drawn velocities
     temperature_end_K: float | None = None  # noqa: N815 - of the bath after ramp_steps; None: it stays
     ensemble: str = "nvt"
+    beads: int = 0  # of the ring that each nucleus is in path-integral dynamics; 0: nuclei are points
     engine: str = "omnicalc"  # who takes the steps; see omnicalc.md.engines
     thermostat: str = "langevin"  # not used by nve
     friction_per_fs: float = 0.01  # of the Langevin and the quantum bath, 1/fs
@@ -79,6 +81,7 @@ class Settings:
         self._check_barostat()
         self._check_constraints()
         self._check_engine()
+        self._check_beads()
         if not 0 <= self.seed <= MAX_SEED:
             raise InputError(
                 f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
@@ -205,6 +208,24 @@ class Settings:
             raise InputError(
                 f"the time step is {self.timestep_fs} fs; the quantum bath needs at most {MAX_QUANTUM_TIMESTEP_FS:g} "
                 "fs, as its noise goes up to 6000 1/cm (--timestep)"
+            )
+
+    def _check_beads(self) -> None:
+        if not 0 <= self.beads <= MAX_BEADS:
+            raise InputError(f"{self.beads} beads; a number from 1 to {MAX_BEADS}, or 0 for none, is needed (--beads)")
+        if not self.beads:
+            return
+        usual = Settings.__dataclass_fields__
+        for name in ("engine", "ensemble", "thermostat", "constraints", "restraints", "fix", "hydrogen_mass"):
+            if getattr(self, name) != usual[name].default:
+                raise InputError(
+                    f"path-integral dynamics (--beads) is nvt with its own Langevin thermostat, all atoms free and of "
+                    f"their own mass; leave {option(name)} out"
+                )
+        if self.is_ramp or self.temperature_K < MIN_QUANTUM_K:
+            raise InputError(
+                f"the springs between beads are those of one temperature, of {MIN_QUANTUM_K:g} K or more; give one "
+                "(--temperature)"
             )
 
     def _check_engine(self) -> None:

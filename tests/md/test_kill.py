@@ -54,6 +54,7 @@ ENSEMBLES = {  # every thermostat and every barostat, and ramps
     },
     "fixed": {"thermostat": "bussi", "fix": "0-3", "restraints": "5-8:2", "save": "forces,velocities,xtc,extxyz,traj"},
     "constrained": {"thermostat": "nhc", "constraints": "0-1,1-2:3.75,8-9,9-10,8-10"},
+    "beads": {"beads": 3, "save": "forces"},
     "replicas": {"replicas": 3, "ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
 }
 MEDIUM = LONG | {"steps": 30}
@@ -114,7 +115,7 @@ def reference(runner, tmp_path_factory):
 
 
 def result_of(out: Path) -> tuple[bytes, ...]:
-    names = ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc", "frames.traj")
+    names = ("traj.dcd", "log.csv", "frames.xyz", "traj.xtc", "frames.traj", "centroid.dcd")
     files = (folder / name for folder in (out, *sorted(out.glob("replica_*"))) for name in names)
     return tuple(file.read_bytes() for file in files if file.exists())
 
