@@ -10,7 +10,7 @@ from ase import Atoms
 from ase.io import read, write
 from ase.units import fs
 
-from omnicalc import ParallelDecoder
+from omnicalc import OmniCalc, ParallelDecoder
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.card import DECODER_CARD
 from omnicalc.decoding.baselines import (
@@ -128,6 +128,19 @@ def test_velocities_from_two_frames(tmp_path):
         read_start(tmp_path / "one.xyz", -1, 1.0)
 
 
+def test_decoders_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path))
+    card = write_decoder(tmp_path / "weights" / "tiny-a-1.0")
+    for name in ("tiny", "tiny:a", "tiny:a@1.0"):
+        assert ParallelDecoder(name).name_resolved == card.full_name == "tiny:a@1.0"
+    assert "tiny:a@1.0  (a decoder" in omnicalc("models")
+    for name in ("tiny:b", "tiny@2.0"):
+        with pytest.raises(WeightsError, match="there is: tiny:a@1.0"):
+            ParallelDecoder(name)
+    with pytest.raises(OmniCalcError, match="tiny is a decoder, which has no energies"):
+        OmniCalc("tiny")
+
+
 def test_weights_that_cannot_be_used(weights, tmp_path):
     with pytest.raises(WeightsError, match="no decoder 'nonsense'"):
         ParallelDecoder("nonsense")
@@ -143,8 +156,6 @@ def test_weights_that_cannot_be_used(weights, tmp_path):
     card.write_text(card.read_text().replace("horizon_fs", "horizon"))
     with pytest.raises(WeightsError, match="missing: horizon_fs; unknown: horizon"):
         read_decoder_card(card)
-    from omnicalc.calculator import OmniCalc
-
     with pytest.raises(OmniCalcError, match="holds a decoder, which has no energies"):
         OmniCalc(weights)
 
