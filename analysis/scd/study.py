@@ -1,0 +1,263 @@
+"""Does pretraining on geometries pay? Four beginnings of the same network, fine-tuned alike on few labels.
+
+    python -m analysis.scd.study molecules_xtb.extxyz --out scd_study
+
+scratch; plain denoising; self-conditioned denoising (SCD); energies and forces (with the labels that the others do
+without). Each beginning, with each seed, is fine-tuned to every property and to energies and forces on the same few
+molecules with the same number of steps, and judged on test molecules that no training saw. Can be stopped and started
+again; finished parts are kept. ``--quick`` runs everything once in minutes, for a look at the code, not at numbers.
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from ase import Atoms
+from ase.io import read, write
+
+from omnicalc.data.protocols import with_property
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+BEGINNINGS = ("scratch", "denoising", "scd", "energy-forces")
+FORCES = "forces"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is."""
+
+    channels: int = 64
+    layers: int = 3
+    basis: int = 32
+    pretraining_steps: int = 6000
+    steps: int = 2500
+    structures: int = 16  # per step
+    seeds: int = 3
+
+
+QUICK = Size(channels=16, layers=1, basis=8, pretraining_steps=6, steps=6, structures=4, seeds=1)
+
+RECIPE = """
+name = "study"
+tag = "{tag}"
+version = "0"
+family = "scd"
+summary = "{tag}"
+licence = "not stated"
+reference_note = "least squares over the training molecules"
+{start}
+[model]
+channels = {size.channels}
+layers = {size.layers}
+n_basis = {size.basis}
+gives = "{gives}"
+energy_pool = "{pool}"
+[objective]
+{objective}
+[optimiser]
+seed = {seed}
+betas = [0.9, 0.999]
+weight_decay = 0.01
+clip_norm = 1.0
+validate_every = {steps}
+checkpoint_every = 100
+[batch]
+structures = {size.structures}
+[[stages]]
+steps = {steps}
+warmup = {warmup}
+learning_rate = {rate}
+energy_weight = 1.0
+energy_weight_late = 1.0
+[[data]]
+head = "{head}"
+level_of_theory = "GFN2-xTB"
+shards = "{file}"
+energies = {energies}
+forces = {forces}
+"""
+
+
+def splits(frames: list[Atoms], labelled: int, seed: int = 0) -> dict[str, list[Atoms]]:
+    """By molecule: 70 % to pretrain on, of them ``labelled`` frames to fine-tune on; 10 % to validate; 20 % to test."""
+    names = sorted({a.info["molecule"] for a in frames})
+    order = np.random.default_rng(seed).permutation(len(names))
+    place = {names[k]: rank / len(names) for rank, k in enumerate(order)}
+    pool = [a for a in frames if place[a.info["molecule"]] < 0.7]
+    valid = [a for a in frames if 0.7 <= place[a.info["molecule"]] < 0.8]
+    test = [a for a in frames if place[a.info["molecule"]] >= 0.8]
+    if min(map(len, (pool, valid, test))) == 0:
+        raise InputError(f"{len(names)} molecules in the frames; at least ten different ones (info 'molecule') needed")
+    few = np.random.default_rng(seed).permutation(len(pool))[:labelled]
+    return {"pool": pool, "few": [pool[k] for k in sorted(few)], "valid": valid, "test": test}
+
+
+def write_parts(folder: Path, parts: dict[str, list[Atoms]], properties: tuple[str, ...]) -> None:
+    """The files that the recipes name: the pool, and the few with each property and with forces."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, train in (("pool", "pool"), (FORCES, "few")):
+        _write(folder / f"{name}.extxyz", parts[train], parts["valid"])
+    for key in properties:
+        few, valid = ([a.copy() for a in parts[p]] for p in ("few", "valid"))
+        _write(folder / f"{key}.extxyz", list(with_property(few, key)), list(with_property(valid, key)))
+
+
+def _write(file: Path, train: list[Atoms], valid: list[Atoms]) -> None:
+    for split, frames in (("train", train), ("valid", valid)):
+        for atoms in frames:
+            atoms.info["split"] = split
+    write_atomically(file, lambda temporary: write(temporary, [*train, *valid], format="extxyz"))
+
+
+def run(folder: Path, data: Path, **settings) -> Path:
+    """One training, or what is left of it; its weights."""
+    from omnicalc.training.recipe import read_recipe
+    from omnicalc.training.run import train
+
+    weights = folder / "weights"
+    if (weights / "card.toml").is_file():
+        return weights
+    recipe = folder.with_suffix(".toml")
+    recipe.parent.mkdir(parents=True, exist_ok=True)
+    recipe.write_text(RECIPE.format(**settings))
+    resume = (folder / "state.pt").is_file()
+    code = train(
+        read_recipe(recipe), data, folder, resume=resume, steps=None, device="cpu",
+        report=lambda line: click.echo(f"{folder.name}: {line}"), progress=lambda *_: None,
+    )  # fmt: skip
+    if code:
+        raise SystemExit(code)
+    return weights
+
+
+def pretrained(kind: str, folder: Path, data: Path, seed: int, size: Size) -> Path | None:
+    """Weights to begin with; None from scratch."""
+    if kind == "scratch":
+        return None
+    labels = kind == "energy-forces"
+    objective = 'name = "energy-forces"\nloss = "mae"' if labels else 'name = "self-conditioned-denoising"'
+    if kind == "denoising":
+        objective += "\nself_conditioned = false"
+    return run(
+        folder / f"pretrain-{kind}", data, tag=kind, start="", gives="energies" if labels else "embeddings", pool="sum",
+        objective=objective, seed=seed, steps=size.pretraining_steps, warmup=min(300, size.pretraining_steps // 3),
+        rate=1e-3, head="xtb" if labels else "none", file="pool.extxyz", energies=str(labels).lower(),
+        forces=str(labels).lower(), size=size,
+    )  # fmt: skip
+
+
+def fine_tuned(kind: str, target: str, start: Path | None, folder: Path, data: Path, seed: int, size: Size, spread):
+    """Weights fine-tuned to one target from one beginning."""
+    forces = target == FORCES
+    objective = 'name = "energy-forces"\nloss = "mae"' if forces else f'name = "property"\nscale = {spread}'
+    return run(
+        folder / f"{target}-{kind}", data, tag=f"{kind}-{target}", start="" if start is None else f'start = "{start}"',
+        gives="energies" if forces else "properties", pool="sum" if forces else "mean", objective=objective, seed=seed,
+        steps=size.steps, warmup=min(100, size.steps // 3), rate=5e-4, head="xtb" if forces else target,
+        file=f"{target}.extxyz", energies="true", forces=str(forces).lower(), size=size,
+    )  # fmt: skip
+
+
+def test_error(weights: Path, target: str, frames: list[Atoms]) -> float:
+    """Mean absolute error on test molecules: of the property in its unit, or of force components in eV/Å."""
+    from omnicalc import OmniCalc, properties
+
+    if target != FORCES:
+        wanted = np.array([a.info[target] for a in frames])
+        return float(np.abs(properties(frames, weights, head=target) - wanted).mean())
+    calculator, errors = OmniCalc(weights), []
+    for atoms in frames:
+        moved = Atoms(atoms.numbers, atoms.positions)
+        errors.append(np.abs(calculator.get_forces(moved) - atoms.get_forces()).ravel())
+    return float(np.concatenate(errors).mean())
+
+
+def summary(rows: list[dict]) -> list[dict]:
+    """Mean and standard error over the seeds of every beginning and target, and the gain over scratch in per cent."""
+    found = []
+    for target in dict.fromkeys(r["target"] for r in rows):
+        scratch = np.mean([r["error"] for r in rows if (r["target"], r["beginning"]) == (target, "scratch")])
+        for kind in dict.fromkeys(r["beginning"] for r in rows):
+            errors = [r["error"] for r in rows if (r["target"], r["beginning"]) == (target, kind)]
+            spread = np.std(errors, ddof=1) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
+            gain = 100 * (1 - np.mean(errors) / scratch)
+            found.append(
+                {"target": target, "beginning": kind, "mae": np.mean(errors), "stderr": spread, "gain_percent": gain,
+                 "seeds": len(errors)}  # fmt: skip
+            )
+    return found
+
+
+def draw(path: Path, table: list[dict]) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    targets = list(dict.fromkeys(r["target"] for r in table))
+    figure = Figure(figsize=(2.6 * len(targets), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, target in zip(np.atleast_1d(figure.subplots(1, len(targets))), targets, strict=True):
+        mine = [r for r in table if r["target"] == target]
+        axis.bar(range(len(mine)), [r["mae"] for r in mine], yerr=[r["stderr"] for r in mine], capsize=3,
+                 color=["0.6", "C0", "C1", "C2"])  # fmt: skip
+        axis.set_xticks(range(len(mine)), [r["beginning"] for r in mine], rotation=40, ha="right")
+        unit = {"dipole_moment": "D", FORCES: "eV/Å"}.get(target, "eV")
+        axis.set_title(target)
+        axis.set_ylabel(f"MAE on test molecules ({unit})", fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+
+
+def _as_csv(rows: list[dict]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+@click.command()
+@click.argument("labelled", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path), required=True)
+@click.option("--property", "keys", multiple=True, default=("gap", "dipole_moment"), show_default=True)
+@click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on.")
+@click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
+@click.option("--quick", is_flag=True, help="Everything once, tiny and short.")
+@click.option("--threads", type=click.IntRange(min=1))
+def main(labelled, out, keys, few, seeds, quick, threads):
+    """Pretraining against none, on LABELLED molecules (made by analysis.scd.label_properties)."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    size = QUICK if quick else Size()
+    parts = splits(read(labelled, ":"), 24 if quick else few)
+    data = out / "data"
+    write_parts(data, parts, keys)
+    test = parts["test"][:20] if quick else parts["test"]
+    rows = []
+    for seed in range(seeds or size.seeds):
+        folder = out / f"seed{seed}"
+        for kind in BEGINNINGS:
+            start = pretrained(kind, folder, data, seed, size)
+            for target in (*keys, FORCES):
+                spread = 1.0 if target == FORCES else float(np.std([a.info[target] for a in parts["few"]]))
+                weights = fine_tuned(kind, target, start, folder, data, seed, size, spread)
+                error = test_error(weights.resolve(), target, test)
+                rows.append({"seed": seed, "beginning": kind, "target": target, "error": error})
+                click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(test)} test structures")
+        write_atomically(out / "runs.csv", lambda temporary: temporary.write_text(_as_csv(rows)))
+        table = summary(rows)
+        write_atomically(out / "summary.csv", lambda temporary, t=table: temporary.write_text(_as_csv(t)))
+        draw(out / "summary.png", table)
+    for row in table:
+        error = f"{row['mae']:.4f} ± {row['stderr']:.4f}"
+        click.echo(f"{row['target']:>8} {row['beginning']:<14} {error}  gain over scratch {row['gain_percent']:.1f} %")
+
+
+if __name__ == "__main__":
+    main()
