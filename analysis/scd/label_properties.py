@@ -2,8 +2,8 @@
 
     python -m analysis.scd.label_properties MOLECULES.xyz --out molecules_xtb.extxyz
 
-Every frame gets energy (eV) and forces (eV/Å), and in its info homo, lumo, gap (eV) and dipole_moment (D). The file grows
-frame by frame; the same command goes on where it was stopped. Frames that do not converge are named and left out.
+Every frame gets energy (eV) and forces (eV/Å), and in its info homo, lumo, gap (eV) and dipole_moment (D). The file
+grows frame by frame; the same command goes on where it was stopped. Frames that do not converge are named and left out.
 """
 
 from pathlib import Path
