@@ -16,6 +16,7 @@ _WHERE = {  # loaded when first used
     "energy_drift": "drift",
     "geometries": "geometry",
     "vibrational_spectrum": "vdos",
+    "infrared_spectrum": "ir",
     "pes_errors": "pes",
     "heat_of_vaporisation": "hvap",
     "analyze_all": "every",

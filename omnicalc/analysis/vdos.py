@@ -69,7 +69,7 @@ def plan_vdos(
     chosen = chosen[labels.masses[chosen] > 0]
     if not len(chosen):
         raise InputError("no selected atom has a known mass")
-    lag = _lag(resolution, dt, len(sampling), len(chosen))
+    lag = choose_lag(resolution, dt, len(sampling), len(chosen))
     return Vdos(sampling, chosen, lag, min(max_wavenumber, 1.0 / (2.0 * WAVE * dt)), positions, resolution)
 
 
@@ -109,7 +109,10 @@ class Vdos:
     def result(self) -> Result:
         self._sums.finish()
         dt = self.sampling.dt_ps
-        nu, spectra, errors = self._spectra()
+        blocks = self.sampling.n_blocks
+        nu, spectra, errors, shares = spectra_with_errors(
+            self._sums, self.lag, dt, self.differences, self.highest, blocks
+        )
         total = spectra.sum(axis=0)
         products, origins = self._sums.sums.sum(axis=(0, 1)), self._sums.origins.sum(axis=0)
         vacf = products / np.maximum(origins, 1)
@@ -123,9 +126,9 @@ class Vdos:
         }
         quantities = [
             Quantity(f"share of {e}", float(share), None, "", "of the kinetic energy")
-            for e, share in zip(self.elements, self.shares, strict=True)
+            for e, share in zip(self.elements, shares, strict=True)
         ]
-        quantities += self._peaks(nu, total, errors)
+        quantities += bands_of(nu, total, errors, self.resolution)
         self._drawn = nu, spectra, total, errors
         settings = {
             "velocities": "differences of positions" if self.differences else "from the file",
@@ -138,51 +141,6 @@ class Vdos:
     @property
     def resolution(self) -> float:
         return 1.0 / (WAVE * self.lag * self.sampling.dt_ps)
-
-    def _spectra(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Wavenumbers (K,), densities by element (E, K), and the error of their sum (K,)."""
-        from scipy.fft import next_fast_len, rfft
-
-        dt = self.sampling.dt_ps
-        size = next_fast_len(4 * self.lag, real=True)  # four points or more to a resolution
-        nu = np.arange(size // 2 + 1) / (WAVE * size * dt)
-        window = np.cos(0.5 * np.pi * np.arange(self.lag + 1) / (self.lag + 1)) ** 2
-        window[0] *= 0.5  # trapezia
-        damping = np.sinc(WAVE * nu * dt) ** 2 if self.differences else 1.0
-        shown = nu <= self.highest * (1 + 1e-9)
-
-        def density(sums, origins):
-            raw = rfft(window * sums / np.maximum(origins, 1), size, axis=1).real / damping
-            return raw / max(np.trapezoid(raw.sum(axis=0), nu), 1e-300)
-
-        sums, origins = self._sums.sums, self._sums.origins
-        found = density(sums.sum(axis=0), origins.sum(axis=0))
-        self.shares = np.trapezoid(found, nu, axis=1)
-        found = found[:, shown]
-        if not self.sampling.n_blocks:
-            return nu[shown], found, None
-        parts = [
-            density(sums.sum(axis=0) - sums[b], origins.sum(axis=0) - origins[b]).sum(axis=0)[shown]
-            for b in range(len(sums))
-        ]
-        return nu[shown], found, jackknife_error(np.array(parts))
-
-    def _peaks(self, nu: np.ndarray, total: np.ndarray, errors) -> list[Quantity]:
-        from scipy.signal import find_peaks
-
-        found, facts = find_peaks(total, prominence=0.04 * total.max())
-        noise = np.zeros(len(nu)) if errors is None else errors
-        real = (nu[found] > _LOWEST) & (facts["prominences"] > 6.0 * noise[found])
-        found, prominences = found[real], facts["prominences"][real]
-        highest = np.sort(found[np.argsort(-prominences, kind="stable")[:_PEAKS]])
-        quantities = []
-        for k in highest:
-            here = slice(k - 1, k + 2)  # a parabola through three points
-            a, b, _ = np.polyfit(nu[here] - nu[k], total[here], 2)
-            top = nu[k] - b / (2 * a) if a < 0 else nu[k]
-            note = f"resolution {self.resolution:.3g} cm⁻¹"
-            quantities.append(Quantity(f"band at {top:.0f}", float(top), None, "cm⁻¹", note))
-        return quantities
 
     def _notes(self) -> list[str]:
         notes = []
@@ -209,7 +167,57 @@ class Vdos:
         axis.set_ylim(bottom=min(0.0, 1e3 * float(total.min())))
 
 
-def _lag(resolution: float | None, dt: float, n_frames: int, n_atoms: int) -> int:
+def spectra_with_errors(sums: LagSums, lag: int, dt: float, differences: bool, highest: float, n_blocks: int):
+    """Wavenumbers (K,) up to ``highest``, spectra by group (G, K), the error of their sum (K,) or None, shares (G,).
+
+    The integral of the sum of all groups up to Nyquist is 1, and the shares are the integrals of the groups.
+    ``differences``: what was summed are differences of successive values over ``dt`` ps.
+    """
+    from scipy.fft import next_fast_len, rfft
+
+    size = next_fast_len(4 * lag, real=True)  # four points or more to a resolution
+    nu = np.arange(size // 2 + 1) / (WAVE * size * dt)
+    window = np.cos(0.5 * np.pi * np.arange(lag + 1) / (lag + 1)) ** 2
+    window[0] *= 0.5  # trapezia
+    damping = np.sinc(WAVE * nu * dt) ** 2 if differences else 1.0
+    shown = nu <= highest * (1 + 1e-9)
+
+    def density(products, origins):
+        raw = rfft(window * products / np.maximum(origins, 1), size, axis=1).real / damping
+        return raw / max(np.trapezoid(raw.sum(axis=0), nu), 1e-300)
+
+    products, origins = sums.sums, sums.origins
+    found = density(products.sum(axis=0), origins.sum(axis=0))
+    shares = np.trapezoid(found, nu, axis=1)
+    if not n_blocks:
+        return nu[shown], found[:, shown], None, shares
+    parts = [
+        density(products.sum(axis=0) - products[b], origins.sum(axis=0) - origins[b]).sum(axis=0)[shown]
+        for b in range(len(products))
+    ]
+    return nu[shown], found[:, shown], jackknife_error(np.array(parts)), shares
+
+
+def bands_of(nu: np.ndarray, total: np.ndarray, errors: np.ndarray | None, resolution: float) -> list[Quantity]:
+    """The highest bands of a spectrum (K,) that stand out of its noise, by wavenumber."""
+    from scipy.signal import find_peaks
+
+    found, facts = find_peaks(total, prominence=0.04 * total.max())
+    noise = np.zeros(len(nu)) if errors is None else errors
+    real = (nu[found] > _LOWEST) & (facts["prominences"] > 6.0 * noise[found])
+    found, prominences = found[real], facts["prominences"][real]
+    highest = np.sort(found[np.argsort(-prominences, kind="stable")[:_PEAKS]])
+    quantities = []
+    for k in highest:
+        here = slice(k - 1, k + 2)  # a parabola through three points
+        a, b, _ = np.polyfit(nu[here] - nu[k], total[here], 2)
+        top = nu[k] - b / (2 * a) if a < 0 else nu[k]
+        note = f"resolution {resolution:.3g} cm⁻¹"
+        quantities.append(Quantity(f"band at {top:.0f}", float(top), None, "cm⁻¹", note))
+    return quantities
+
+
+def choose_lag(resolution: float | None, dt: float, n_frames: int, n_atoms: int) -> int:
     """Longest lag in frames; InputError for a resolution that the run or memory does not allow."""
     most = min(n_frames // 2, int(_MEMORY / (24 * n_atoms)))
     wanted = DEFAULT_RESOLUTION if resolution is None else resolution

@@ -33,3 +33,32 @@ def test_no_cell_and_no_elements_are_errors(write_traj, tmp_path):
     (tmp_path / "unknown.pdb").write_text(text)
     with pytest.raises(InputError, match="no element is known"):
         densities(path, top=tmp_path / "unknown.pdb")
+
+
+def test_profile_of_a_slab(write_traj):
+    """Atoms fill the middle half of a tilted cell evenly: twice the mean density there, nothing outside."""
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    rng = np.random.default_rng(2)
+    box = (10.0, 11.0, 12.0, 80.0, 95.0, 100.0)
+    parts = rng.uniform(0, 1, (40, 400, 3))
+    parts[:, :, 2] = 0.25 + 0.5 * parts[:, :, 2]
+    frames = (parts + rng.integers(-2, 3, parts.shape)) @ triclinic_vectors(np.array(box), dtype=np.float64)
+    result = densities(write_traj(["Ar"] * 400, frames, box), profile="c", slice_width=1.5)
+    profile = result.tables["profile"]
+    mean, found = result["density"].value, profile["density_g_cm3"]
+    assert len(found) == result.settings["slices"] == 8
+    assert found[:2] == pytest.approx(0, abs=1e-9) and found[6:] == pytest.approx(0, abs=1e-9)
+    assert np.abs(found[2:6] - 2 * mean).max() < 5 * profile["density_stderr"][2:6].max()
+    assert found.mean() == pytest.approx(mean, rel=1e-6)
+    assert profile["density_Ar"] == pytest.approx(found)
+    across = densities(result.sources[0], profile="a").tables["profile"]["density_g_cm3"]
+    assert across == pytest.approx(mean, rel=0.1)
+    assert len(result.plot().axes) == 2
+
+
+def test_profiles_that_cannot_be(write_traj):
+    path = write_traj(["Ar"] * 8, np.random.default_rng(1).uniform(0, 9, (12, 8, 3)), (9.0, 9.0, 9.0, 90, 90, 90))
+    for settings, words in (({"profile": "z"}, "give a, b or c"), ({"profile": "c", "slice_width": 0}, "--slice 0")):
+        with pytest.raises(InputError, match=words):
+            densities(path, **settings)
