@@ -22,7 +22,7 @@ def tiny_network(seed: int = 0) -> PhysicalAtom:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PhysicalAtom(TINY)
-        torch.nn.init.normal_(network.heads.weight, std=0.3)
+        torch.nn.init.normal_(network.heads.weight, std=0.03)
     return network.eval().requires_grad_(False)
 
 

@@ -43,8 +43,8 @@ class ParallelDecoder:
         all. Frames carry velocities and ``info["time_fs"]``. A horizon beyond the training warns, with measured errors.
 
         Raises:
-            InputError: no velocities, periodic axes, an unknown element, frames or horizon that make no sense, or a
-                prediction with atoms that fly apart.
+            InputError: no velocities, periodic axes, more than one molecule, an unknown element, frames or horizon that
+                make no sense, or a prediction that is not finite.
         """
         check_start(atoms, "the start")
         for name, value in (("frames", frames), ("rollout", rollout)):

@@ -77,6 +77,11 @@ def check_start(atoms: Atoms, where: str) -> None:
         raise InputError(f"{where}: periodic along some axis; decoders know single molecules (atoms.pbc = False)")
     check_structure(atoms)
     check_distances(atoms)
+    pieces = _pieces(atoms)
+    if pieces > 1:
+        raise InputError(
+            f"{where}: {pieces} molecules (by distance); decoders know one at a time, so give each in a file of its own"
+        )
     velocities = atoms.get_velocities()
     if not np.isfinite(velocities).all():
         raise InputError(f"{where}: a velocity is not finite")
@@ -85,6 +90,18 @@ def check_start(atoms: Atoms, where: str) -> None:
             f"{where}: all velocities are zero; a decoder continues a motion, so give velocities, or two frames and "
             "--spacing"
         )
+
+
+def _pieces(atoms: Atoms) -> int:
+    """Number of molecules: sets of atoms joined by bonds."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    from omnicalc.md.topology import bonds
+
+    i, j, _ = bonds(atoms)
+    graph = coo_matrix((np.ones(len(i), dtype=bool), (i, j)), shape=(len(atoms), len(atoms)))
+    return connected_components(graph, directed=False)[0]
 
 
 def _from_npz(path: Path, index: int, spacing_fs: float | None) -> Atoms:

@@ -90,10 +90,13 @@ def test_beyond_the_training_it_warns_with_measured_errors(decoder, tmp_path):
 
 
 def test_what_cannot_be_decoded(decoder):
-    still, periodic, unknown = moving(speed=0.0), moving(), moving("SH2")
+    still, periodic, unknown, two = moving(speed=0.0), moving(), moving("SH2"), moving("H2O")
+    two += moving("H2O")
+    two.positions[3:] += [3.0, 0.0, 0.0]
     periodic.set_cell([9, 9, 9])
     periodic.pbc = True
-    for atoms, message in ((still, "velocities are zero"), (periodic, "periodic"), (unknown, "does not know S")):
+    wrong = ((still, "velocities are zero"), (periodic, "periodic"), (unknown, "does not know S"), (two, "2 molecules"))
+    for atoms, message in wrong:
         with pytest.raises(InputError, match=message):
             decoder.decode(atoms)
     for settings, message in (({"frames": 0}, "frames 0"), ({"rollout": 0}, "rollout 0"), ({"horizon_fs": -1.0}, "-1")):
