@@ -90,6 +90,8 @@ def labelled(split: str, energy: float = -1.0) -> Atoms:
     atoms = box(1)
     atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((3, 3)))
     atoms.info["split"] = split
+    if split == "valid":
+        atoms.rattle(0.01, seed=1)  # no structure is to be in both splits
     return atoms
 
 
@@ -285,6 +287,30 @@ MD_OPTIONS = [
     ("--out text/below", "text is not a folder; give another folder with --out"),
     ("--out lone", "lone holds traj.dcd but no run.json"),
     ("--out ''", "an empty text is no folder"),
+    ("--replicas 0", "0 replicas; a number from 1"),
+    ("--replicas 2 --beads 4", "leave --replicas or --beads out"),
+    ("--beads -1", "-1 beads"),
+    ("--beads 4 --ensemble npt", "leave --ensemble out"),
+    ("--constrain nowhere.txt", "--constrain nowhere.txt: no such file; 'h-bonds', or a file"),
+    ("--constrain text", "'I J' or 'I J LENGTH' is needed"),
+    ("--constrain h-bonds --constraint-tolerance 1", "the constraint tolerance is 1.0"),
+    ("--constrain h-bonds --ensemble npt", "with --constrain use --barostat mc"),
+    ("--engine gromacs", "unknown engine 'gromacs'; known: omnicalc, openmm (--engine)"),
+    ("--engine openmm --thermostat bussi", "--engine openmm does not have --thermostat bussi here"),
+    ("--save charges", "'charges' cannot be saved; known: forces, velocities, extxyz, xtc, traj (--save)"),
+    ("--guard uncertainty=stop:0.3", "this model gives no spread of its forces"),
+    ("--plan --steps 0", "steps is 0"),
+]
+RELAX_OPTIONS = [
+    ("--fmax 0", "fmax is 0.0 eV/Å"),
+    ("--optimizer newton", "unknown optimizer 'newton'; known: lbfgs, fire (--optimizer)"),
+    ("--relax-cell up", "unknown cell move 'up'"),
+    ("--pressure 5", "add --relax-cell isotropic"),
+    ("--fix 99", "'99' names atoms outside 0 to 23"),
+    ("--batch-atoms 0", "0 atoms per batch"),
+    ("--out run", "run already holds a run"),
+    ("--out text", "text is a file"),
+    ("--out run --resume", "cannot resume run, it would not be the same relaxation"),
 ]
 RESUMED = [
     ("water.xyz", "the run in run is finished at step 6; to extend it, add --steps N with N above 6"),
@@ -395,7 +421,10 @@ CASES = [
     ("sp no_cell.xyz --stress", "stress needs a structure periodic along all three axes"),
     ("sp water.xyz --index 5", "water.xyz holds 1 frames; index 5 is not among them"),
     ("sp water.xyz --model ./other_config", "does not fit its card.toml"),
+    *((f"relax {words} --model ./weights --out new", said) for words, said in STRUCTURES),
+    *((f"relax water.xyz --model ./weights --out new {words}", said) for words, said in RELAX_OPTIONS),
     *((f"md {words} --out run --resume", said) for words, said in RESUMED),
+    ("md water.xyz --steps 9 --replicas 2 --out run --resume", "replicas was none, now 2"),
     *((f"analyze rdf {words}", said) for words, said in ANALYSES),
     *((f"train --data data --out new {words}", said) for words, said in TRAINING),
     *((f"evaluate {words}", said) for words, said in EVALUATIONS),
@@ -458,6 +487,8 @@ def test_one_molecule_without_a_cell(scratch, capsys):
     "command",
     [
         "md water.xyz --model ./weights --steps 2 --out full/below",
+        "md water.xyz --model ./weights --steps 2 --replicas 2 --out full/below",
+        "relax water.xyz --model ./weights --steps 2 --out full/below",
         "analyze rdf run/traj.dcd --pair O-O --out full/below",
         "train good.toml --data data --out full/below",
     ],
