@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from omnicalc.files import write_atomically
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -15,15 +20,18 @@ if TYPE_CHECKING:
 def subset(
     frames: Sequence[Atoms], count: int | None, max_atoms: int | None, seed: int, max_force: float | None = None
 ) -> list[Atoms]:
-    """Up to ``count`` frames, taken in turn from every ``config_type``, and there in turn from every molecule, so
-    that every first part of the result is spread alike.
+    """Up to ``count`` frames, each once (by their ``key``), taken in turn from every ``config_type``, and there in
+    turn from every molecule, so that every first part of the result is spread alike.
 
     Args:
         max_atoms: larger frames are left out.
         max_force: eV/Å; frames with a larger known force are left out.
         seed: of the order within a molecule and of the molecules.
     """
-    kept = [a for a in frames if _fits(a, max_atoms, max_force)]
+    once: dict = {}
+    for k, atoms in enumerate(frames):
+        once.setdefault(atoms.info.get("key", k), atoms)
+    kept = [atoms for atoms in once.values() if _fits(atoms, max_atoms, max_force)]
     order = np.random.default_rng(seed).permutation(len(kept))
     classes: dict[str, dict[str, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
     for k in order:
@@ -46,3 +54,15 @@ def _in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
     """First of all lists, then second of all that have one, and so on."""
     longest = max(map(len, lists), default=0)
     return [one[k] for k in range(longest) for one in lists if k < len(one)]
+
+
+def write_frames(out: Path, frames: Sequence[Atoms]) -> None:
+    """Extended XYZ, compressed where the name ends in ``.gz``; the same bytes for the same frames."""
+    from ase.io import write
+
+    text = io.StringIO()
+    write(text, frames, format="extxyz")
+    data = text.getvalue().encode()
+    if out.name.endswith(".gz"):
+        data = gzip.compress(data, 9, mtime=0)
+    write_atomically(out, lambda path: path.write_bytes(data))

@@ -1,0 +1,49 @@
+"""omnicalc data subset: spread over classes and molecules, each frame once, the same bytes every time."""
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+
+from omnicalc.data.subset import subset
+from omnicalc.errors import InputError
+from tests.command import omnicalc
+
+
+def frame(kind: str, molecule: str, number: int, atoms: int = 2, force: float = 1.0) -> Atoms:
+    made = Atoms("H" * atoms, np.arange(3 * atoms).reshape(-1, 3) + number / 10)
+    made.info = {"config_type": kind, "molecule": molecule, "key": f"k{kind}{molecule}{number}"}
+    made.calc = SinglePointCalculator(made, energy=-1.0, forces=np.full((atoms, 3), force / 3**0.5))
+    return made
+
+
+@pytest.fixture
+def frames():
+    many = [frame("many", f"m{k % 3}", k) for k in range(30)]
+    return [*many, frame("few", "f", 0), frame("few", "f", 1), many[0], frame("big", "b", 0, atoms=9),
+            frame("steep", "s", 0, force=50.0)]  # fmt: skip
+
+
+def test_every_first_part_is_spread(frames):
+    chosen = subset(frames, None, max_atoms=5, seed=1, max_force=20.0)
+    assert len(chosen) == 32  # the copy once, the large and the steep one not at all
+    assert {a.info["config_type"] for a in chosen[:2]} == {"few", "many"}
+    many = [a.info["molecule"] for a in chosen if a.info["config_type"] == "many"]
+    assert all(set(many[k : k + 3]) == {"m0", "m1", "m2"} for k in range(0, 30, 3))
+    other = subset(frames, None, max_atoms=5, seed=2, max_force=20.0)
+    assert [a.info["key"] for a in other] != [a.info["key"] for a in chosen]
+
+
+def test_command(frames, tmp_path):
+    write(tmp_path / "in.extxyz", frames, format="extxyz")
+    one, two = tmp_path / "one.extxyz.gz", tmp_path / "two.extxyz.gz"
+    said = omnicalc("data", "subset", tmp_path / "in.extxyz", "--count", 6, "--max-atoms", 5, "--out", one)
+    omnicalc("data", "subset", tmp_path / "in.extxyz", "--count", 6, "--max-atoms", 5, "--out", two)
+    assert "6 of 35 frames: few 2, many 3, steep 1" in said
+    assert one.read_bytes() == two.read_bytes()
+    assert len(read(one, ":")) == 6 and read(one, 0).get_potential_energy() == -1.0
+    with pytest.raises(InputError, match="there already"):
+        omnicalc("data", "subset", tmp_path / "in.extxyz", "--out", one)
+    with pytest.raises(InputError, match="none of 35 frames"):
+        omnicalc("data", "subset", tmp_path / "in.extxyz", "--max-atoms", 1, "--out", tmp_path / "three.extxyz")
