@@ -26,6 +26,7 @@ _ROOM = "omnicalc.training.objectives."
 _OBJECTIVES = {
     "energy-forces": _ROOM + "energy_forces:EnergyForces",
     "energy-forces-denoising": _ROOM + "energy_forces_denoising:EnergyForcesDenoising",
+    "force-denoising": _ROOM + "force_denoising:ForceDenoising",
     "property": _ROOM + "scalar_property:ScalarProperty",
     "self-conditioned-denoising": _ROOM + "self_conditioned_denoising:SelfConditionedDenoising",
 }
