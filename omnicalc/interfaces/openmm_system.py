@@ -122,7 +122,8 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
         potential = self._potential(options)
         numbers, formal = _elements(topology, atoms)
         charge, spin = _charge_and_spin(numbers, formal, options["charge"], options["multiplicity"])
-        head = potential.choose_head(_placeholder(numbers, charge, spin), options["head"])
+        periodic = _periodic(topology, system, atoms, options["periodic"])
+        head = potential.choose_head(_placeholder(numbers, charge, spin, periodic), options["head"])
         return ForceCall(
             model=potential.name_resolved,
             sha256=potential.sha256,
@@ -130,7 +131,7 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
             charge=charge,
             spin=spin,
             numbers=tuple(numbers),
-            periodic=_periodic(topology, system, atoms, options["periodic"]),
+            periodic=periodic,
             device=str(options["device"]),
             dtype=_dtype(options["precision"]),
             kernel=options["kernel"],
@@ -216,14 +217,14 @@ def _charge_and_spin(numbers: list[int], formal: int | None, charge: object, mul
         raise InputError(f"{error} (in OpenMM: createSystem(topology, charge=..., multiplicity=...))") from None
 
 
-def _placeholder(numbers: list[int], charge: int, spin: int) -> Systems:
+def _placeholder(numbers: list[int], charge: int, spin: int, periodic: bool) -> Systems:
     """These atoms without positions, which a topology does not have: enough to choose a head."""
     n = len(numbers)
     return Systems(
         positions=torch.zeros(n, 3, dtype=torch.float64),
         numbers=torch.tensor(numbers),
         cell=torch.zeros(1, 3, 3, dtype=torch.float64),
-        pbc=torch.zeros(1, 3, dtype=torch.bool),
+        pbc=torch.full((1, 3), periodic),
         charge=torch.tensor([charge]),
         spin=torch.tensor([spin]),
         system=torch.zeros(n, dtype=torch.int64),
