@@ -210,7 +210,7 @@ def plan_rdf(
         described = describe_molecules(molecules, trajectory.elements)
     counters = {pair: _counter(trajectory.elements, pair, bin_width, n_bins, molecules) for pair in chosen}
     blocks = choose_blocks(len(frames), n_blocks)
-    notes = _notes(note, counts, blocks, len(frames), boxes)
+    notes = trajectory.notes() + _notes(note, counts, blocks, len(frames), boxes)
     return Plan(
         trajectory,
         frames,

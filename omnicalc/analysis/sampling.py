@@ -68,9 +68,10 @@ class Sampling:
             )
 
     def notes(self) -> list[str]:
+        cut = self.trajectory.notes()
         if self.n_blocks:
-            return []
-        return [f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)"]
+            return cut
+        return [*cut, f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)"]
 
 
 def sample(

@@ -53,6 +53,7 @@ class Trajectory:
     source: "_Source"
     bulk: bool = True  # False for a run that was not periodic along all three axes, whatever box its frames have
     dt_ps: float | None = None  # between frames, where the file tells
+    cut_off: bool = False  # the damage is an end inside a frame that n_frames does not count
 
     @property
     def n_atoms(self) -> int:
@@ -68,12 +69,13 @@ class Trajectory:
     def select(self, start: int | None = None, stop: int | None = None, step: int | None = None) -> range:
         """Frame indices of the Python slice ``[start:stop:step]``.
 
-        Raises InputError if it selects nothing, if step is below 1, or if it may run into the damaged end of
-        the file (a ``stop`` inside the whole frames is how one says that they are enough).
+        Of a file that was cut off, these are whole frames (:meth:`notes` says so). Raises InputError if it selects
+        nothing, if step is below 1, or if it may run into other damage behind the whole frames (a ``stop`` inside
+        them is how one says that they are enough).
         """
         if step is not None and step < 1:
             raise InputError(f"--step {step} is not a stride; give 1 or more")
-        if self.damage and (stop is None or not 0 <= stop <= self.n_frames):
+        if self.damage and not self.cut_off and (stop is None or not 0 <= stop <= self.n_frames):
             hint = f"; --stop {self.n_frames} uses the whole frames before it" if self.n_frames else ""
             raise InputError(f"{self.path}: {self.damage}{hint}")
         chosen = range(*slice(start, stop, step).indices(self.n_frames))
@@ -85,6 +87,12 @@ class Trajectory:
                 f"(indices 0 to {self.n_frames - 1}; stop is exclusive, negative values count from the end)"
             )
         return chosen
+
+    def notes(self) -> list[str]:
+        """What a result should say of the file."""
+        if not self.cut_off:
+            return []
+        return [f"{self.damage}; only its {self.n_frames} whole frames can be used"]
 
     def frames(self, indices: range) -> Iterator[Frame]:
         """The frames of a range from :meth:`select`, in order, one in memory at a time.
@@ -193,9 +201,9 @@ def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarra
     if failure is not None:
         raise failure
     _same_count(path, n_atoms, topology, len(elements))
-    damage = damage_of(path, n_frames, source)
+    damage, cut_off = damage_of(path, n_frames, source)
     dt = _frame_spacing(source) if data_suffix(path) in _KEEPS_TIME else None
-    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path), dt)
+    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path), dt, cut_off)
 
 
 def _frame_spacing(source) -> float | None:

@@ -10,8 +10,12 @@ _XTC_SMALL = 9  # up to this many atoms are stored uncompressed: 56 bytes of hea
 _XTC_64BIT = 2023  # magic number of frames whose byte count takes 8 bytes
 
 
-def damage_of(path: Path, n_frames: int, reader) -> str | None:
-    """What is wrong behind the last of ``n_frames`` whole frames that an MDAnalysis reader found, or None."""
+def damage_of(path: Path, n_frames: int, reader) -> tuple[str | None, bool]:
+    """What is wrong behind the last of ``n_frames`` whole frames that an MDAnalysis reader found, or None.
+
+    Also whether ``n_frames`` leaves it out, so that the others can be used as they are: the reader of DCD files counts
+    whole frames only, others count one that has begun.
+    """
     kind = getattr(reader, "format", "")
     end = None
     if kind == "DCD":
@@ -21,14 +25,14 @@ def damage_of(path: Path, n_frames: int, reader) -> str | None:
     elif kind == "TRR" and n_frames:
         end = _trr_end(path, reader)
     elif kind == "GRO" and n_frames == 1 and _more_than_one_gro_frame(path, reader):
-        return "only the first frame of a .gro file can be read, and it holds more; convert it to .xtc"
+        return "only the first frame of a .gro file can be read, and it holds more; convert it to .xtc", False
     size = path.stat().st_size
     if end is None or size <= end:
-        return None
+        return None, False
     return (
         f"the file ends inside frame {n_frames} ({size - end} bytes of it are there): "
         f"it was cut off, or a run is still writing it"
-    )
+    ), kind == "DCD"
 
 
 def _dcd_end(path: Path, n_frames: int, reader) -> int | None:
