@@ -27,8 +27,14 @@ def read_start(path: Path, index: int = -1, spacing_fs: float | None = None) -> 
     """
     if path.suffix == ".npz":
         return _from_npz(path, index, spacing_fs)
+    from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix
     from omnicalc.structure_file import read_structure, read_structures
 
+    if data_suffix(path) in NEEDS_TOPOLOGY:
+        raise InputError(
+            f"{path} holds positions alone; give a file with velocities, such as the frames.xyz that omnicalc md "
+            "--save velocities writes beside it"
+        )
     atoms = read_structure(path, index)
     if atoms.has("momenta"):
         if spacing_fs is not None:

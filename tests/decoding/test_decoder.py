@@ -253,6 +253,8 @@ def test_the_command_writes_what_analyze_reads(weights, tmp_path):
     assert second["errors"]["rmse_A"]["start frame"][1] == pytest.approx(
         np.sqrt(np.mean((frames[3] - frames[1]) ** 2)), rel=1e-3
     )
+    with pytest.raises(InputError, match="positions alone"):
+        read_start(tmp_path / "out" / "traj.dcd")
     with pytest.raises(InputError, match="decoded frames already"):
         omnicalc(*words, "--out", tmp_path / "out")
     with pytest.raises(InputError, match="fewer than 500 fs"):
