@@ -1,6 +1,6 @@
 """Speed of an AllScAIP against the number of atoms, and the size from which attention between all atoms dominates.
 
-    python analysis/allscaip/scaling.py [--preset tiny] [--cells 1,8,27] [--alone 20736] [--out analysis/allscaip]
+    python analysis/allscaip/scaling.py [--preset tiny] [--cells 1,4,8] [--alone 768,3072] [--out analysis/allscaip]
 
 Boxes of water made of copies of examples/water.xyz, random weights, float32, one thread; a step is energy and forces,
 neighbour search included. The time of the process itself is taken, so that other work on the machine counts little.

@@ -33,14 +33,14 @@ _HARMLESS = {  # how, not what
 
 
 def settings(config: Mapping) -> dict:
-    """The network's settings of a published config: under "backbone" (a checkpoint's) or "model" (golden cases').
+    """The network's settings of a published config: under "backbone" (a checkpoint's), "model" (golden cases'), or bare.
 
     Raises:
         WeightsError: a config of another form or of another network.
     """
     if not isinstance(config, Mapping):
         raise WeightsError("published AllScAIP config: a table of settings is needed, as in the checkpoint")
-    table = config.get("backbone", config.get("model"))
+    table = config if "hidden_size" in config else config.get("backbone", config.get("model"))
     if not isinstance(table, Mapping):
         raise WeightsError("published AllScAIP config: the table 'backbone' with the network's settings is missing")
     name = table.get("model", "AllScAIP_backbone")
