@@ -33,7 +33,7 @@ _HARMLESS = {  # how, not what
 
 
 def settings(config: Mapping) -> dict:
-    """The network's settings of a published config: under "backbone" (a checkpoint's), "model" (golden cases'), or bare.
+    """The network's settings of a config: under "backbone" (a checkpoint's), "model" (golden cases'), or bare.
 
     Raises:
         WeightsError: a config of another form or of another network.
