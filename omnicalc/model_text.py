@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 120
 _MANY = 20  # elements that a list still names one by one
+_WITHOUT_CUTOFF = ("omnimol",)  # every atom looks at every other one; the number is that of a list nobody uses
 
 
 def model_list() -> str:
@@ -44,7 +45,7 @@ def model_card(name: str) -> str:
         "sha256": card.sha256,
         "family": card.family,
         "forces": "gradient of the energy" if card.conservative else "direct, not a gradient of the energy",
-        "cutoff": f"{card.cutoff:g} Å",
+        "cutoff": "none, molecules only" if card.family in _WITHOUT_CUTOFF else f"{card.cutoff:g} Å",
         "charges": ", ".join(f"{charge:+d}" if charge else "0" for charge in card.charges),
         "spins": spins,
         "licence": card.licence,

@@ -177,6 +177,9 @@ class TestCommandLine:
             omnicalc("sp", "box.xyz", "--model", "./cons")
         omnicalc("sp", "box.xyz", "--model", "./cons", "--no-pbc")
 
+    def test_card(self, folders):
+        assert "cutoff    none, molecules only" in omnicalc("models", "show", folders / "cons")
+
     def test_md(self, folders, monkeypatch):
         """Conservative runs say nothing; direct forces in nve are warned of; a box is refused before any file."""
         monkeypatch.chdir(folders)
