@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.io import read, write
 
 from omnicalc.data.protocols import with_property
@@ -56,6 +57,8 @@ layers = {size.layers}
 n_basis = {size.basis}
 gives = "{gives}"
 energy_pool = "{pool}"
+mean = {mean}
+std = {std}
 [objective]
 {objective}
 [optimiser]
@@ -79,6 +82,7 @@ level_of_theory = "GFN2-xTB"
 shards = "{file}"
 energies = {energies}
 forces = {forces}
+{references}
 """
 
 
@@ -145,20 +149,30 @@ def pretrained(kind: str, folder: Path, data: Path, seed: int, size: Size) -> Pa
     return run(
         folder / f"pretrain-{kind}", data, tag=kind, start="", gives="energies" if labels else "embeddings", pool="sum",
         objective=objective, seed=seed, steps=size.pretraining_steps, warmup=min(300, size.pretraining_steps // 3),
-        rate=1e-3, head="xtb" if labels else "none", file="pool.extxyz", energies=str(labels).lower(),
-        forces=str(labels).lower(), size=size,
+        rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none", file="pool.extxyz",
+        energies=str(labels).lower(), forces=str(labels).lower(), size=size,
     )  # fmt: skip
 
 
-def fine_tuned(kind: str, target: str, start: Path | None, folder: Path, data: Path, seed: int, size: Size, spread):
-    """Weights fine-tuned to one target from one beginning."""
-    forces = target == FORCES
+def fine_tuned(kind: str, target: str, start: Path | None, folder: Path, data: Path, seed: int, size: Size, few):
+    """Weights fine-tuned to one target from one beginning, with the labels of ``few``.
+
+    Gaps and dipoles do not grow with the molecule: they are learned as deviations from their mean, in units of their
+    spread, without reference values of elements.
+    """
+    forces, mean, spread, references = target == FORCES, 0.0, 1.0, ""
+    if not forces:
+        labels = np.array([a.info[target] for a in few])
+        mean, spread = float(labels.mean()), float(labels.std())
+        symbols = "\n".join(f"{symbol} = 0.0" for symbol in chemical_symbols[1:54])
+        references = f'[references."{target}"]\n{symbols}'
     objective = 'name = "energy-forces"\nloss = "mae"' if forces else f'name = "property"\nscale = {spread}'
     return run(
         folder / f"{target}-{kind}", data, tag=f"{kind}-{target}", start="" if start is None else f'start = "{start}"',
         gives="energies" if forces else "properties", pool="sum" if forces else "mean", objective=objective, seed=seed,
         steps=size.steps, warmup=min(100, size.steps // 3), rate=5e-4, head="xtb" if forces else target,
-        file=f"{target}.extxyz", energies="true", forces=str(forces).lower(), size=size,
+        file=f"{target}.extxyz", energies="true", forces=str(forces).lower(), size=size, mean=mean, std=spread,
+        references=references,
     )  # fmt: skip
 
 
@@ -245,8 +259,7 @@ def main(labelled, out, keys, few, seeds, quick, threads):
         for kind in BEGINNINGS:
             start = pretrained(kind, folder, data, seed, size)
             for target in (*keys, FORCES):
-                spread = 1.0 if target == FORCES else float(np.std([a.info[target] for a in parts["few"]]))
-                weights = fine_tuned(kind, target, start, folder, data, seed, size, spread)
+                weights = fine_tuned(kind, target, start, folder, data, seed, size, parts["few"])
                 error = test_error(weights.resolve(), target, test)
                 rows.append({"seed": seed, "beginning": kind, "target": target, "error": error})
                 click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(test)} test structures")

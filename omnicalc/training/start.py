@@ -64,7 +64,7 @@ def copy_matching(
     """Copy into ``model`` every tensor of ``tensors`` of the same name and shape.
 
     A head that the start does not have begins as the one that ``copy_heads`` names. Tables with one row per head are
-    copied row by row, by the heads' names.
+    copied row by row, by the heads' names. What a model says is ``of_labels`` (their mean and spread) stays its own.
     """
     for new, old in copy_heads.items():
         if new not in heads or old not in old_heads:
@@ -75,6 +75,9 @@ def copy_matching(
     source = {head: copy_heads.get(head, head) for head in heads}
     match, used = Match(), set()
     for name, target in model.state_dict().items():
+        if name in getattr(model, "of_labels", ()):
+            used.add(name)
+            continue
         mine = _same_place(name, heads, source)
         found = tensors.get(mine)
         if found is None:

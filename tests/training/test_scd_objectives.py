@@ -147,9 +147,13 @@ def test_fine_tuning_to_energies_and_forces(tmp_path, steps=4, factor=1.5):
     start = trained(trainer(tmp_path, "pre", model=SCD + 'gives = "embeddings"\n', steps=2))
     objective = 'name = "energy-forces-denoising"\nfirst_drop_path = 0.1'
     work = trainer(
-        tmp_path, "fine", objective=objective, steps=steps, head="toy", data="", start=f'start = "{start}"'
+        tmp_path, "fine", model=SCD + "mean = 0.5\nstd = 2.0\n", objective=objective, steps=steps, head="toy", data="",
+        start=f'start = "{start}"',
     )  # fmt: skip
     assert "tensors copied" in work.start_report
+    assert (float(work.model.mean), float(work.model.std)) == (0.5, 2.0)  # not those of the pretrained weights
+    pretrained = load_potential(start).model.rep_model.attention_layers[0].q_proj.weight
+    assert torch.equal(work.model.rep_model.attention_layers[0].q_proj.weight, pretrained)
     folder = trained(work)
     rows = [float(r["force_mae"]) for r in work.log.read()]
     assert rows[-1] < factor * rows[0]

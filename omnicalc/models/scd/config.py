@@ -51,6 +51,8 @@ class SCDConfig:
     energy_pool: str = "sum"
     embedding_adds_to_energy: bool = False
     reference_rows: int | None = None  # rows of a learned table of reference values per element
+    mean: float = 0.0  # of the values, added to each structure's; what the network begins with
+    std: float = 1.0  # of the values, multiplies what the scalar head gives
     forces: str = "gradient"  # "direct": the vector head's
     gives: str = "energies"  # what the scalar heads were trained for; "embeddings": for nothing, pretrained only
     layer_whitening: bool = True  # cgt only: whitening after every layer
@@ -86,6 +88,8 @@ class SCDConfig:
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
             )
+        if not self.std > 0:
+            raise WeightsError(f"std = {self.std} given; a number above 0 is needed")
         if not self.cutoff > 0:
             raise WeightsError(f"cutoff = {self.cutoff} given; a length above 0 Å is needed")
         if self.max_neighbors is not None:

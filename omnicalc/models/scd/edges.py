@@ -1,5 +1,6 @@
 """Flat directed edges with self loops, as the SCD networks see a :class:`omnicalc.models.graph.Graph`."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -102,7 +103,15 @@ def edges_of(
 
 def _truncated(squared: Tensor, keep: Tensor, limit: int) -> Tensor:
     farthest = squared.masked_fill(~keep, torch.inf).sort(dim=1).values[:, limit]  # inf where there are no more
-    return keep & (squared <= farthest.unsqueeze(1) + TIE)
+    kept = keep & (squared <= farthest.unsqueeze(1) + TIE)
+    if bool((kept != keep).any()):
+        warnings.warn(
+            f"atoms with more than {limit} neighbours: the farther ones are left out, as in the SCD release, so the "
+            "energy jumps where neighbours change places; our own weights have no such limit (max_neighbors)",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return kept
 
 
 def _check_pairs(found: int, limit: int, n_atoms: int) -> None:

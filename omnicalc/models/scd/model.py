@@ -34,6 +34,8 @@ class SCD(nn.Module):
     As a potential it runs without a condition, that is with the learned mask token.
     """
 
+    of_labels = ("mean", "std")  # of the labels it is trained on: not taken over from weights that it begins with
+
     def __init__(self, config: SCDConfig):
         super().__init__()
         self.config = config
@@ -43,8 +45,8 @@ class SCD(nn.Module):
         self.embedding_head = EmbeddingHead(c, config.embedding_pool)
         self.scalar_heads = nn.ModuleDict({name: GatedHead(c) for name in config.heads})
         self.noise_normalizer = NoiseNormalizer()
-        self.register_buffer("mean", torch.tensor(0.0))
-        self.register_buffer("std", torch.tensor(1.0))
+        self.register_buffer("mean", torch.tensor(float(config.mean)))
+        self.register_buffer("std", torch.tensor(float(config.std)))
         if config.reference_rows is not None:
             self.prior_model = nn.ModuleList([References(config.reference_rows)])
 
