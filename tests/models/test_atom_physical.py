@@ -116,6 +116,8 @@ def test_settings_that_make_no_network():
         PhysicalConfig(guess="wild")
     with pytest.raises(WeightsError, match="unknown settings"):
         PhysicalConfig.from_dict({"width": 3})
+    with pytest.raises(WeightsError, match="vectors = 'many'; a value such as 24"):
+        PhysicalConfig.from_dict({"vectors": "many"})
     assert PhysicalConfig.from_dict(TINY.to_dict()) == TINY
 
 

@@ -188,6 +188,7 @@ def test_shipped_recipes_are_of_our_molecules():
         ({"validation": ()}, "validation is empty"),
         ({"steps": 0}, "more than 0"),
         ({"steps": "many"}, "steps = 'many'"),
+        ({"time_reversal": 1}, "time_reversal = 1"),
         ({"shortest": 900.0}, "at most longest"),
     ],
 )

@@ -1,7 +1,7 @@
 """Settings of the published ATOM architecture."""
 
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
 
@@ -72,14 +72,3 @@ class AtomConfig:
     def features(self) -> int:
         """Width of the concatenated input: x, |x|, v, |v|, Z, return probabilities."""
         return 9 + self.rrwp
-
-    @classmethod
-    def from_dict(cls, table: dict) -> "AtomConfig":
-        """Raises :class:`WeightsError` for keys that are not known."""
-        unknown = sorted(set(table) - {f.name for f in fields(cls)})
-        if unknown:
-            raise WeightsError(f"unknown settings of the atom architecture: {', '.join(unknown)}")
-        return cls(**table)
-
-    def to_dict(self) -> dict:
-        return asdict(self)

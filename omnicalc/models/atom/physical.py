@@ -58,10 +58,15 @@ class PhysicalConfig:
 
     @classmethod
     def from_dict(cls, table: dict) -> "PhysicalConfig":
-        """Raises :class:`WeightsError` for keys that are not known."""
-        unknown = sorted(set(table) - {f.name for f in fields(cls)})
+        """Raises :class:`WeightsError` for keys that are not known, and for values of another kind than the default."""
+        defaults = {f.name: f.default for f in fields(cls)}
+        unknown = sorted(set(table) - set(defaults))
         if unknown:
             raise WeightsError(f"unknown settings of the atom decoder: {', '.join(unknown)}")
+        for name, value in table.items():
+            kinds = {float: (int, float), tuple: (list, tuple)}.get(type(defaults[name]), type(defaults[name]))
+            if not isinstance(value, kinds) or isinstance(value, bool):
+                raise WeightsError(f"atom decoder: {name} = {value!r}; a value such as {defaults[name]!r} is needed")
         return cls(**table)
 
     def to_dict(self) -> dict:

@@ -73,9 +73,11 @@ def decoder_recipe(table: dict, where: str) -> DecoderRecipe:
         parts = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise InputError(f"recipe '{where}': keys {'; '.join(parts)}")
     for key, value in table.items():
-        kind = type(value) if not isinstance(value, int) or isinstance(value, bool) else (int, float)
         default = known[key].default
-        if default is not MISSING and not isinstance(default, kind if isinstance(kind, tuple) else (kind,)):
+        if default is MISSING:
+            continue
+        whole_for_number = type(default) is float and type(value) is int
+        if type(value) is not type(default) and not whole_for_number:
             raise InputError(f"recipe '{where}': {key} = {value!r}; a value such as {default!r} is needed")
     recipe = DecoderRecipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
     for key, allowed in _CHOICES.items():
