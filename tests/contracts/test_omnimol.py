@@ -82,7 +82,10 @@ class Isolated(PotentialContract):
         checks.check_smooth(reference, Atoms("OH", [[0, 0, 0], [cutoff, 0, 0]]), 1, distances)
 
     def test_far_systems_add_up(self, evaluate):
-        """They do not: every atom attends to every other one at any distance. How much is measured."""
+        """They do not: every atom attends to every other one at any distance.
+
+        Measured with these weights: 11 meV/atom at 10 Å, 16 at 30 Å, 19 at 100 Å, 17 at 1000 Å.
+        """
         one, other = self.molecules()[:2]
         with pytest.raises(AssertionError):
             checks.check_separation(evaluate, one, other, self.separation)
@@ -173,9 +176,13 @@ class Direct(Isolated):
     mirror_symmetric = False
     config = {"forces": "direct", "force_scale": 2.0}
 
-    @pytest.mark.parametrize("rotations, most", [(1, 1.0), (24, 0.5)], ids=["once", "averaged"])
+    @pytest.mark.parametrize("rotations, most", [(1, 1.0), (24, 0.1)], ids=["once", "averaged"])
     def test_rotation(self, evaluate, rotations, most):
-        """Energies and forces depend on the orientation; averaging over the cube's 24 rotations makes that smaller."""
+        """Energies and forces depend on the orientation; averaging over the cube's rotations makes that smaller.
+
+        Measured with the smooth weights, standard deviations over rotations of three waters: 14.5 meV/atom and
+        0.18 eV/Å once, 6.2 and 0.023 over 4 rotations, 0.35 and 0.0039 over 12, 0.17 and 9e-5 over 24.
+        """
         atoms = self.molecules()[0]
         spread = self.spread(evaluate, atoms, 1)
         assert spread[0] > 1e-3 and spread[1] > 1e-2
