@@ -55,6 +55,7 @@ class OmniCalc(Calculator):
         spin: int | None = None,
         skin: float = DEFAULT_SKIN,
         kernel: str | None = None,
+        uncertainty: bool = False,
     ):
         """
         Args:
@@ -67,6 +68,8 @@ class OmniCalc(Calculator):
             skin: margin of the neighbour list kept between calls, Å. It changes the speed, never a result.
             kernel: "auto" (the native CPU kernel where it can run, else plain torch), "native" or "torch"; None leaves
                 a loaded potential as it is and means "auto" otherwise.
+            uncertainty: results also hold ``energy_std`` (eV) and ``forces_std`` (N,), eV/Å per atom, the spread over
+                the weights' committee; several times slower.
 
         Raises:
             WeightsError: unknown name, weights that are not on this machine or are damaged.
@@ -78,6 +81,8 @@ class OmniCalc(Calculator):
         if kernel is not None:
             self.potential.kernel = KernelChoice(kernel)
         self._check_family()
+        if uncertainty:
+            self.potential.spread = True
         if head is not None and head not in self.potential.heads:
             names = ", ".join(self.potential.heads)
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {names}")
@@ -282,6 +287,10 @@ def _results(prediction: Prediction) -> dict:
         out["forces"] = _array(prediction.forces)
     if prediction.stress is not None:
         out["stress"] = full_3x3_to_voigt_6_stress(_array(prediction.stress[0]))
+    if prediction.energy_std is not None:
+        out["energy_std"] = float(prediction.energy_std[0])
+    if prediction.forces_std is not None:
+        out["forces_std"] = _array(prediction.forces_std)
     for name, value in out.items():
         if not np.isfinite(value).all():
             raise RunError(

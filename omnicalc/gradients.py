@@ -33,10 +33,13 @@ class EdgeGeometry:
         return Graph.build(self.systems, self.neighbors, self.edges, head)
 
     def derivatives(
-        self, energy: Tensor, *, virial: bool, create_graph: bool = False
+        self, energy: Tensor, *, virial: bool, create_graph: bool = False, again: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Forces (N, 3), eV/Å, and on request the virial dE/d(strain) (S, 3, 3), eV, float64, of energies (S,)."""
-        (gradient,) = _gradients(energy, [self.edges], create_graph)
+        """Forces (N, 3), eV/Å, and on request the virial dE/d(strain) (S, 3, 3), eV, float64, of energies (S,).
+
+        ``again``: derivatives will be asked for once more.
+        """
+        (gradient,) = _gradients(energy, [self.edges], create_graph, again)
         gradient = gradient.double()
         forces = forces_from_edges(gradient, self.neighbors.index)
         if not virial:
@@ -73,19 +76,22 @@ class PositionGeometry:
         )
 
     def derivatives(
-        self, energy: Tensor, *, virial: bool, create_graph: bool = False
+        self, energy: Tensor, *, virial: bool, create_graph: bool = False, again: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """As :meth:`EdgeGeometry.derivatives`."""
         leaves = [self.positions, self.strain] if virial else [self.positions]
-        found = _gradients(energy, leaves, create_graph)
+        found = _gradients(energy, leaves, create_graph, again)
         return -found[0], found[1] if virial else None
 
 
-def _gradients(energy: Tensor, leaves: list[Tensor], create_graph: bool) -> list[Tensor]:
+def _gradients(energy: Tensor, leaves: list[Tensor], create_graph: bool, again: bool = False) -> list[Tensor]:
     """dE/d(leaf) for each leaf, zeros where the energy depends on none of it (isolated atoms)."""
     if not energy.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
-    found = torch.autograd.grad(energy.sum(), leaves, create_graph=create_graph, allow_unused=True)
+    kept = create_graph or again
+    found = torch.autograd.grad(
+        energy.sum(), leaves, retain_graph=kept, create_graph=create_graph, allow_unused=True
+    )
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
 
 

@@ -184,14 +184,50 @@ class Potential(nn.Module):
             output = self.model(at.graph(index))
             energies = output.energies.double() + self.reference_energies(systems, index)
             energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
+            energy_std, forces_std = self._spread_of(output, at, systems, forces)
             if need_gradient:
                 found, virial = at.derivatives(energy, virial=stress, create_graph=create_graph)
         if not forces:
             found = None
         elif not self.conservative:
             found = output.forces.double()
-        result = Prediction(energy, energies, found, stress_of(virial, systems) if stress else None)
+        tension = stress_of(virial, systems) if stress else None
+        result = Prediction(energy, energies, found, tension, energy_std, forces_std)
         return result if create_graph else _detached(result)
+
+    @property
+    def has_committee(self) -> bool:
+        """Whether the weights hold a committee, whose spread can be asked for."""
+        return bool(getattr(getattr(self.model, "config", None), "committee", 0))
+
+    @property
+    def spread(self) -> bool:
+        """Whether predictions carry ``energy_std`` and ``forces_std``; each member costs another backward pass, in
+        plain torch. Setting it raises :class:`InputError` for weights without a committee.
+        """
+        return getattr(self.model, "spread", False)
+
+    @spread.setter
+    def spread(self, wanted: bool) -> None:
+        if wanted and not self.has_committee:
+            raise InputError(
+                f"{self.name_resolved} holds no committee, so it knows no spread; make one with "
+                "`omnicalc committee MODEL DATA --out FOLDER`"
+            )
+        if self.has_committee:
+            self.model.spread = bool(wanted)
+
+    def _spread_of(self, output, at, systems: Systems, forces: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Spread of energies (S,) and forces (N,) over the committee: root mean squares of its deviations."""
+        if output.deviations is None:
+            return None, None
+        members = output.deviations.double()
+        energy = members.new_zeros(len(members), systems.n_systems).index_add(1, systems.system, members)
+        energy_std = energy.square().mean(0).sqrt()
+        if not (forces and self.conservative):
+            return energy_std, None
+        apart = [at.derivatives(e, virial=False, again=True)[0].square().sum(-1) for e in energy]
+        return energy_std, torch.stack(apart).mean(0).sqrt()
 
     def reference_energies(self, systems: Systems, head: Tensor) -> Tensor:
         """(N,) float64, eV: energies of free atoms at the level of theory of each structure's head, (S,) indices."""
@@ -205,7 +241,7 @@ class Potential(nn.Module):
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
     ) -> Prediction:
         """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
-        native = self.kernel.native(self, systems.numbers)
+        native = None if self.spread else self.kernel.native(self, systems.numbers)
         if native is None:
             return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
         binding = NativeBinding(self, native, systems, self._head_index(head, systems))
@@ -232,7 +268,7 @@ class BoundPotential:
         self.systems = systems.to(potential.device)
         self.head = head
         self.neighbor_list = neighbor_list
-        native = potential.kernel.native(potential, systems.numbers)
+        native = None if potential.spread else potential.kernel.native(potential, systems.numbers)
         index = potential._head_index(head, self.systems)
         self._native = None if native is None else NativeBinding(potential, native, self.systems, index)
 

@@ -19,6 +19,7 @@ VERBS = {  # verb -> one line of help; kept here so that `omnicalc --help` impor
     "data": "Build data sets to train on.",
     "label": "Energies and forces of structures by quantum chemistry.",
     "evaluate": "Compare a potential with labelled structures.",
+    "committee": "Add a committee to weights, so that they know how sure they are.",
     "bench": "Time a potential on water boxes, with its force error beside it.",
     "embed": "Embeddings of structures by SCD weights, and a map of them.",
     "doctor": "Check the installation: packages, device, kernel, weights, a short self-test.",

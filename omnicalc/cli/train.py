@@ -8,16 +8,28 @@ from omnicalc.cli.options import Folder
 
 
 @click.command(name="train")
-@click.argument("recipe")
-@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of the data files.")
+@click.argument("recipe", required=False)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of data; or a file to tune on.")
 @click.option("--out", type=Folder(), required=True, help="Folder of the run.")
 @click.option("--from", "start", help="Weights to begin with: a folder, or a name as in ubio-s3.")
 @click.option("--resume", is_flag=True, help="Go on from the last saved state of the folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after this many more steps; --resume goes on later.")
+@click.option("--head", help="Fine-tuning: head to train, new or old. [default: a new one, named after the file]")
+@click.option("--level", help="Fine-tuning: level of theory of the labels, in words, for the card.")
+@click.option("--replay", help="Fine-tuning: file of old frames, or none. [default: the one beside the weights]")
+@click.option("--train", "trains", type=click.Choice(["all", "heads", "lora"]), help="Fine-tuning. [default: all]")
+@click.option("--rank", type=click.IntRange(min=1), help="Fine-tuning: of LoRA's updates. [default: 4]")
+@click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 1500]")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Fine-tuning: learning rate. [default: 1e-3]")
+@click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
-def command(recipe, data, out, start, resume, steps, device, threads):
+def command(recipe, data, out, start, resume, steps, device, threads, **tuning):
     """Train a potential from RECIPE: a TOML file, or the name of a shipped recipe such as ubio-s3-small.
+
+    Without RECIPE, weights are fine-tuned on a file of labelled frames:
+
+        omnicalc train --from ubio-s3 --data mine.extxyz --out tuned
 
     Several processes share the work under torchrun: torchrun --nproc-per-node 2 --no-python omnicalc train ...
     """
@@ -27,11 +39,16 @@ def command(recipe, data, out, start, resume, steps, device, threads):
     from omnicalc.training.recipe import find_recipe, read_recipe
     from omnicalc.training.state import check_folder
 
-    settings = read_recipe(find_recipe(recipe))
-    if start is not None:
-        settings = replace(settings, start=start)
-    if not data.is_dir():
-        raise InputError(f"'{data}' is no folder; --data takes the folder that holds the recipe's data files")
+    if recipe is None:
+        settings = _fine_tuning(start, data, tuning)
+        data = data.parent
+    else:
+        _check_no_tuning(tuning)
+        settings = read_recipe(find_recipe(recipe))
+        if start is not None:
+            settings = replace(settings, start=start)
+        if not data.is_dir():
+            raise InputError(f"'{data}' is no folder; --data takes the folder that holds the recipe's data files")
     check_folder(settings, out, resume)
 
     import torch
@@ -51,3 +68,24 @@ def command(recipe, data, out, start, resume, steps, device, threads):
         )  # fmt: skip
     if code:
         raise SystemExit(code)
+
+
+def _fine_tuning(start: str | None, data: Path, tuning: dict):
+    """The recipe of a fine-tuning run."""
+    from omnicalc.errors import InputError
+
+    if start is None:
+        raise InputError("give a RECIPE to train, or weights to fine-tune: --from ubio-s3 --data mine.extxyz --out DIR")
+    from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
+
+    names = {"rank": "lora_rank", "rate": "learning_rate"}
+    given = {names.get(k, k): v for k, v in tuning.items() if v is not None}
+    return fine_tune_recipe(FineTune(start, data, **given))
+
+
+def _check_no_tuning(tuning: dict) -> None:
+    from omnicalc.errors import InputError
+
+    given = ["train" if k == "trains" else k for k, v in tuning.items() if v is not None]
+    if given:
+        raise InputError(f"--{given[0]} is for fine-tuning without a recipe; with one, write it into the recipe")

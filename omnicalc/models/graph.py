@@ -102,3 +102,4 @@ class ModelOutput:
 
     energies: Tensor  # (N,) per-atom energies, without reference energies, eV
     forces: Tensor | None = None  # (N, 3) direct forces, eV/Å; None for models that use gradients
+    deviations: Tensor | None = None  # (M, N) eV, what each member of a committee says beyond ``energies``, when asked

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,11 +116,13 @@ def _stress(labels: dict) -> np.ndarray:
 
 
 def build_dataset(
-    recipe: Recipe, folder: Path, cutoff: float, *, report: Callable = print, progress: Callable | None = None
-) -> Dataset:
+    recipe: Recipe, folder: Path, cutoff: float, *, report: Callable = print, progress: Callable | None = None,
+    kept: Mapping[str, dict[int, float]] | None = None,
+) -> Dataset:  # fmt: skip
     """Read every frame of a recipe's sources once: check it, measure it, put it into its split.
 
-    ``progress`` (frames read, all frames). Raises :class:`InputError` naming file and frame for what cannot be used.
+    ``progress`` (frames read, all frames); ``kept``: reference energies of heads that are kept from the start.
+    Raises :class:`InputError` naming file and frame for what cannot be used.
     """
     heads = recipe.heads
     sources = [_open(settings, folder, heads.index(settings.head)) for settings in recipe.data]
@@ -142,7 +144,8 @@ def build_dataset(
             report(f"{source.settings.label}: {source.left_out} frames left out, as the recipe says")
     _check_splits(sources)
     _check_elements(sources, recipe)
-    return Dataset(sources, _references(sources, recipe), cutoff)
+    references = _references(sources, recipe)
+    return Dataset(sources, {h: references.get(h) or dict(kept[h]) for h in heads}, cutoff)
 
 
 def _open(settings: DataSource, folder: Path, head: int) -> Source:
@@ -207,6 +210,8 @@ def _scan(source: Source, cutoff: float, units: UnitCheck):
 def _ruled_out(atoms, settings: DataSource, where: str) -> bool:
     if any(atoms.info.get(key) == value for key, value in settings.exclude.items()):
         return True
+    if any(str(atoms.info.get(key)) != value for key, value in settings.only.items()):
+        return True
     labels = {} if atoms.calc is None else atoms.calc.results
     forces = labels.get("forces")
     if forces is None:
@@ -229,10 +234,11 @@ def _split(atoms, settings: DataSource, where: str, k: int) -> str:
                 f"{where} lacks the key split=train|valid; add it, or set split_by = \"molecule\" in [[data]]"
             )
         return str(atoms.info["split"])
-    by_molecule = settings.split_by == "molecule"
-    name = atoms.info.get("molecule", atoms.get_chemical_formula()) if by_molecule else k
-    share = seed_of("split", str(name)) / 2**63
-    return "valid" if share < settings.valid_fraction else "train"
+    fraction = settings.valid_fraction
+    if settings.split_by == "frame":  # evenly spaced
+        return "valid" if int((k + 1) * fraction) > int(k * fraction) else "train"
+    name = atoms.info.get("molecule", atoms.get_chemical_formula())
+    return "valid" if seed_of("split", str(name)) / 2**63 < fraction else "train"
 
 
 def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: str) -> Entry:
@@ -329,6 +335,8 @@ def _references(sources: list[Source], recipe: Recipe) -> dict[str, dict[int, fl
     prior, found = _by_number(recipe.reference_prior), {}
     for k, head in enumerate(recipe.heads):
         mine = [s for s in sources if s.head == k]
+        if not mine:
+            continue
         present = set().union(*(e.counts for s in mine for e in s.train))
         if head in recipe.references:
             table = _by_number(recipe.references[head])

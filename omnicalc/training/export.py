@@ -8,6 +8,7 @@ from safetensors.torch import save
 from omnicalc.card import CARD, WEIGHTS, Card, CardHead, write_card
 from omnicalc.files import write_atomically
 from omnicalc.training.dataset import Source
+from omnicalc.training.replay import REPLAY, write_replay
 from omnicalc.training.validation import ALL
 
 
@@ -39,23 +40,39 @@ def export(trainer, folder: Path) -> Card:
         accuracy=_accuracy(trainer),
     )
     write_card(folder / CARD, card)
+    if any(source.settings.replay for source in trainer.dataset.sources):
+        write_replay(trainer.dataset.sources, folder / REPLAY)
     return card
 
 
 def _head(trainer, name: str) -> CardHead:
     from ase.data import chemical_symbols
 
-    reference = trainer.dataset.references[name]
+    old = _old_head(trainer, name)
     sources = [s for s in trainer.dataset.sources if s.settings.head == name]
-    known = sorted(set(reference) & set().union(*(e.counts for s in sources for e in s.train)))
+    if not sources:
+        return old
+    reference = trainer.dataset.references[name]
+    known = set().union(*(e.counts for s in sources for e in s.train))
+    note, data = trainer.recipe.reference_note, "; ".join(_in_words(s) for s in sources)
+    if old is not None and all(old.reference_by_number.get(z) == e for z, e in reference.items()):
+        known |= set(old.reference_by_number)
+        reference, note, data = old.reference_by_number, old.reference_source, f"{old.data}; then {data}"
+    known = sorted(known & set(reference))
     return CardHead(
         name=name,
         elements=[chemical_symbols[z] for z in known],
         level_of_theory=sources[0].settings.level_of_theory,
-        reference_source=trainer.recipe.reference_note,
-        data="; ".join(_in_words(s) for s in sources),
+        reference_source=note,
+        data=data,
         reference={chemical_symbols[z]: reference[z] for z in known},
     )
+
+
+def _old_head(trainer, name: str) -> CardHead | None:
+    """The head as the weights that the run started from have it."""
+    heads = () if trainer.start_card is None else trainer.start_card.heads
+    return next((h for h in heads if h.name == name), None)
 
 
 def _in_words(source: Source) -> str:

@@ -104,6 +104,16 @@ def merge_low_rank(model: nn.Module) -> nn.Module:
     return model
 
 
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """All tensors by the names of the plain model, updates added in; the model stays as it is."""
+    plain = {name: t for name, t in model.state_dict().items() if ".parametrizations." not in f".{name}"}
+    for owner, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for key in module.parametrizations:
+                plain[f"{owner}.{key}" if owner else key] = getattr(module, key).detach().clone()
+    return plain
+
+
 def trainable(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -29,11 +29,13 @@ class DataSource:
     energies: bool = True  # false: learn from forces only, as where the zero of energy differs from the head's
     forces: bool = True  # false: learn from energies only
     exclude: dict[str, str] = field(default_factory=dict)  # frame keys that rule a frame out
+    only: dict[str, str] = field(default_factory=dict)  # frame keys that a frame must have to be taken
     split_by: str = "key"  # the frames' key "split"; or "molecule" or "frame": by a hash, valid_fraction of them
     valid_fraction: float = 0.1
     limit: int | None = None  # train on so many frames only, chosen by the seed
     max_force: float | None = None  # eV/Å; frames with a larger force are left out
     cosine_key: str = ""  # per-atom forces of another method in the frames; see min_cosine
+    replay: int = 0  # training frames that go into the weights folder, for fine-tuning without forgetting
     min_cosine: float = 0.0  # leave out frames whose forces have a smaller cosine with those of cosine_key
 
     @property
@@ -111,10 +113,13 @@ class Recipe:
     spins: tuple[int, ...] = ()  # empty: the model does not look at them
     start: str = ""  # weights to begin with: a folder, or a name of the registry
     copy_heads: dict[str, str] = field(default_factory=dict)  # new head -> head of the start to begin with
+    kept_heads: tuple[str, ...] = ()  # heads of the start that no [[data]] trains, last in the order of preference
+    trains: str = "all"  # "heads": the rest stays as it was; "lora": heads, and low-rank updates of the rest
+    lora_rank: int = 4
 
     @property
     def heads(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(source.head for source in self.data))
+        return tuple(dict.fromkeys([*(source.head for source in self.data), *self.kept_heads]))
 
     @property
     def steps(self) -> int:

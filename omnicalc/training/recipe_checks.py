@@ -79,6 +79,7 @@ _RANGES = {
     ("DataSource", "valid_fraction"): (lambda x: 0 < x < 1, "a number between 0 and 1"),
     ("DataSource", "limit"): _AT_LEAST_1,
     ("DataSource", "max_force"): _ABOVE_0,
+    ("DataSource", "replay"): _NOT_NEGATIVE,
     ("DataSource", "min_cosine"): (lambda x: -1 <= x < 1, "a number from -1 to below 1"),
     ("DataSource", "head"): (bool, "a name"),
     ("DataSource", "weight"): _NOT_NEGATIVE,
@@ -114,5 +115,7 @@ _RANGES = {
     ("Recipe", "tag"): _PART,
     ("Recipe", "version"): _PART,
     ("Recipe", "reference_prior"): (known_elements, "a table from element symbols such as H to energies in eV"),
+    ("Recipe", "trains"): (lambda x: x in ("all", "heads", "lora"), "'all', 'heads' or 'lora'"),
+    ("Recipe", "lora_rank"): _AT_LEAST_1,
     ("Recipe", "charges"): (bool, "a list of at least one whole number"),
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omnicalc.training.export import export
+from omnicalc.training.fine_tune import before_and_after
 from omnicalc.training.recipe import Recipe
 from omnicalc.training.trainer import Trainer
 
@@ -35,6 +36,8 @@ def train(
     if trainer.processes.first:
         weights = out / WEIGHTS_FOLDER
         export(trainer, weights)
+        if recipe.start:
+            report(before_and_after(trainer.log.read()))
         report(f"weights: {weights}\nnext: omnicalc md STRUCTURE --model {weights}")
     return 0
 

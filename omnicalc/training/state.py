@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -10,7 +10,7 @@ import torch
 
 from omnicalc.errors import InputError, RunError
 from omnicalc.files import not_writable, write_atomically
-from omnicalc.training.recipe import Recipe
+from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.run_log import LOG
 
 STATE, RECIPE = "state.pt", "recipe.json"
@@ -56,8 +56,27 @@ def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         raise InputError(
             f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
         )
-    if (out / RECIPE).read_text() != as_json(recipe):
+    if _told(json.loads((out / RECIPE).read_text())) != _told(json.loads(as_json(recipe))):
         raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
+
+
+def _told(table: dict) -> dict:
+    """A recipe without what it leaves at its defaults, so that keys which came later change nothing."""
+    kinds = {"optimiser": Optimiser, "stages": Stage, "data": DataSource, "batch": Batching}
+    found = {}
+    for key, value in _without_defaults(table, Recipe).items():
+        if key in kinds:
+            parts = value if isinstance(value, list) else [value]
+            value = [_without_defaults(part, kinds[key]) for part in parts]
+        found[key] = value
+    return found
+
+
+def _without_defaults(table: dict, kind: type) -> dict:
+    defaults = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+    defaults |= {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
+    plain = json.loads(json.dumps(defaults, default=asdict))
+    return {k: v for k, v in table.items() if k not in plain or plain[k] != v}
 
 
 def as_json(recipe: Recipe) -> str:

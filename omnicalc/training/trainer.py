@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from omnicalc.card import Card
 from omnicalc.errors import InputError, RunError
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.models import build_model
@@ -18,6 +19,7 @@ from omnicalc.signals import StopWish
 from omnicalc.training.adam import Adam, decays, norm_of
 from omnicalc.training.dataset import build_dataset
 from omnicalc.training.example import Totals, collate
+from omnicalc.training.lora import add_low_rank, merged_state, unfreeze
 from omnicalc.training.objectives import StepInfo, build_objective
 from omnicalc.training.packing import Pack, PackingReport
 from omnicalc.training.processes import Processes
@@ -31,6 +33,8 @@ from omnicalc.training.validation import ALL, GroupErrors, averaged_weights, val
 
 BEST = "best"
 _DRAW_EVERY = 20.0  # s
+_HEAD = r"(.*_heads?\..*|.*\bhead\b.*)"  # names of parameters that belong to one head or to all
+_NOT_A_HEAD = rf"(?!{_HEAD}$)(?!.*(embedding|target|source)).*weight"
 
 
 class Trainer:
@@ -54,12 +58,13 @@ class Trainer:
         self.report = report if self.processes.first else (lambda line: None)
         self.progress = progress if progress is not None and self.processes.first else (lambda *_: None)
         self.objective = build_objective(recipe.objective)
-        self.model, self.start_report = _model(recipe)
+        self.model, self.start_card, self.start_report = _model(recipe)
         self.objective.check(self.model)
         self.model.to(self.device)
         self.dataset = build_dataset(
             recipe, data, self.model.cutoff, report=self.report,
             progress=lambda done, total: self.progress("frames", done, total),
+            kept={} if self.start_card is None else {h.name: h.reference_by_number for h in self.start_card.heads},
         )  # fmt: skip
         if recipe.batch.packs % self.processes.count:
             raise InputError(
@@ -79,7 +84,10 @@ class Trainer:
     @property
     def averaged(self) -> dict[str, Tensor]:
         """All tensors of the model, those that are trained as their running averages."""
-        return {**self.model.state_dict(), **self.adam.averaged}
+        if self.recipe.trains != "lora":
+            return {**self.model.state_dict(), **self.adam.averaged}
+        with averaged_weights(self.model, self.adam.averaged):
+            return merged_state(self.model)
 
     @property
     def state_file(self) -> Path:
@@ -109,6 +117,8 @@ class Trainer:
     def _run(self, steps: int | None, wish: StopWish) -> int | None:
         optimiser, total = self.recipe.optimiser, self.recipe.steps
         last = total if steps is None else min(total, self.step + steps)
+        if self.step == 0 and self.recipe.start:
+            self._validate([])  # what the start does, before it learns
         begun, first, recent = time.perf_counter(), self.step, []
         while self.step < last:
             recent.append(self._advance(wish))
@@ -286,8 +296,8 @@ class Trainer:
         return digest.hexdigest()
 
 
-def _model(recipe: Recipe) -> tuple[torch.nn.Module, str]:
-    """The model to begin with, and what was copied into it.
+def _model(recipe: Recipe) -> tuple[torch.nn.Module, Card | None, str]:
+    """The model to begin with, the card of the weights that it starts from, and what was copied from them.
 
     Raises InputError, or WeightsError, for settings it cannot be built from.
     """
@@ -298,11 +308,28 @@ def _model(recipe: Recipe) -> tuple[torch.nn.Module, str]:
         except (TypeError, ValueError, RuntimeError, ArithmeticError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise InputError(f"no model can be built from [model] of the recipe: {reason}") from None
-    if not recipe.start:
-        return model, ""
-    card, tensors = read_start(recipe.start, recipe.family)
-    match = copy_matching(model, recipe.heads, tensors, tuple(h.name for h in card.heads), recipe.copy_heads)
-    return model, f"from {card.full_name}: {match}"
+        card, report = None, ""
+        if recipe.start:
+            card, tensors = read_start(recipe.start, recipe.family)
+            match = copy_matching(model, recipe.heads, tensors, tuple(h.name for h in card.heads), recipe.copy_heads)
+            report = f"from {card.full_name}: {match}"
+        lacking = [h for h in recipe.kept_heads if card is None or h not in (head.name for head in card.heads)]
+        if lacking:
+            raise InputError(f"kept_heads: '{lacking[0]}' is no head of the start; leave it out")
+        _freeze(model, recipe)
+    return model, card, report
+
+
+def _freeze(model: torch.nn.Module, recipe: Recipe) -> None:
+    """Leave trainable what the recipe says: all, the heads, or heads and low-rank updates of other matrices."""
+    if recipe.trains == "all":
+        return
+    if recipe.trains == "lora":
+        add_low_rank(model, [_NOT_A_HEAD], rank=recipe.lora_rank)
+    else:
+        model.requires_grad_(False)
+    if not unfreeze(model, [_HEAD]):
+        raise InputError(f"trains = '{recipe.trains}': no parameter of this family is named after a head; use 'all'")
 
 
 def _mean(recent: list[dict], key: str) -> float:

@@ -26,6 +26,10 @@ class ExtXYZ(Sequence):
         self._file = _unpacked(path) if path.suffix == ".gz" else path.open("rb")
         self._starts = _starts(self._file, path)
 
+    def __del__(self):
+        if hasattr(self, "_file"):
+            self._file.close()
+
     def __len__(self) -> int:
         return len(self._starts) - 1
 

@@ -54,6 +54,7 @@ class E2FormerConfig:
     long_max_neighbors: int | None = None
     image_limit: int | None = None  # parity with the release: most lattice shells it looks at
     cores: tuple[tuple[int, int, float], ...] = ()  # Z, Z', radius in Å below which the two atoms repel each other
+    committee: int = 0  # members of the committee of last layers that the weights hold
     core_height: float = 100.0  # of that repulsion at zero distance, eV
 
     def __post_init__(self):
@@ -71,6 +72,8 @@ class E2FormerConfig:
         _choice("long_sources", self.long_sources, LONG_SOURCES)
         for value in self.values:
             _choice("values", value, VALUES)
+        if type(self.committee) is not int or self.committee < 0:
+            raise WeightsError(f"committee = {self.committee!r} given; a whole number of members is needed, or 0")
         if self.l_max not in (1, 2):
             raise WeightsError(f"l_max = {self.l_max} is not supported; choose 1 or 2")
         if self.channels % self.attention_heads:

@@ -142,6 +142,12 @@ class EnergyHead(nn.Sequential):
             nn.Linear(channels, 1),
         )
 
+    def hidden(self, scalars: Tensor) -> Tensor:
+        """(N, C): what the last layer takes."""
+        for layer in list(self)[:-1]:
+            scalars = layer(scalars)
+        return scalars
+
 
 class GatedVectorBlock(nn.Module):
     """Scalars and vectors (N, C), (N, 3, C) -> (N, C_out), (N, 3, C_out): the release's "painn" output block."""
@@ -225,6 +231,9 @@ class E2Former(nn.Module):
         if config.cores:
             self.core = CoreRepulsion(config.elements, config.cores, config.core_height)
         self.energy_heads = nn.ModuleDict({name: EnergyHead(c) for name in config.heads})
+        self.spread = False  # whether the committee is asked
+        if config.committee:  # of each head: by how much its members' last layers (weights, bias) differ from its own
+            self.register_buffer("committee", torch.zeros(len(config.heads), config.committee, c + 1))
         if config.forces != "gradient":
             self.force_heads = nn.ModuleDict({h: DirectForceHead(config.forces, c) for h in config.heads})
 
@@ -259,10 +268,24 @@ class E2Former(nn.Module):
         if self.config.cores:
             rows = self.element_row[graph.numbers]
             energies = energies + self.core(graph.distances, rows, rows[graph.index])
+        deviations = self._deviations(x, head) if self.spread and self.config.committee else None
         if self.conservative:
-            return ModelOutput(energies)
+            return ModelOutput(energies, deviations=deviations)
         forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])
         return ModelOutput(energies, forces[head, torch.arange(len(x), device=x.device)])
+
+    def last_features(self, graph: Graph) -> Tensor:
+        """(N, C + 1): what the last layer of each structure's energy head is linear in, and a 1 for its bias."""
+        return self._last_features(self.features(graph), graph.head[graph.system])
+
+    def _last_features(self, x: Tensor, head: Tensor) -> Tensor:
+        hidden = torch.stack([mlp.hidden(x[:, 0]) for mlp in self.energy_heads.values()])  # (heads, N, C)
+        mine = hidden[head, torch.arange(len(x), device=x.device)]
+        return F.pad(mine, (0, 1), value=1.0)
+
+    def _deviations(self, x: Tensor, head: Tensor) -> Tensor:
+        """(M, N) eV: what each member of the committee adds to an atom's energy."""
+        return torch.einsum("nmd,nd->mn", self.committee[head], self._last_features(x, head))
 
     def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
         """(N, (l_max+1)^2, C): the features that enter the heads.

@@ -1,0 +1,202 @@
+"""A recipe for fine-tuning: weights and a file of labelled frames in, all other settings chosen here."""
+
+import glob
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from omnicalc.card import Card, CardHead
+from omnicalc.data.readers import open_frames
+from omnicalc.errors import InputError
+from omnicalc.registry import load_potential, resolve
+from omnicalc.systems import Systems
+from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
+from omnicalc.training.replay import REPLAY
+
+_SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they are of another level of theory
+_CHECKED = 20  # frames that the start is compared with
+_ATOMS = 128  # in a pack, or the largest structure
+_REPLAYED = 0.4  # of the structures drawn
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """What a user may choose; see the options of ``omnicalc train``."""
+
+    start: str
+    data: Path
+    head: str | None = None
+    level: str | None = None
+    replay: str | None = None  # a file, "none", or None for the one beside the weights
+    trains: str = "all"
+    lora_rank: int = 4
+    length: int = 1500
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+
+def fine_tune_recipe(wish: FineTune) -> Recipe:
+    """The recipe of a fine-tuning run.
+
+    Raises :class:`InputError` for frames that these weights cannot learn from, and for labels of another level of
+    theory than that of the head they are meant for.
+    """
+    folder, card = resolve(wish.start)
+    if not wish.data.is_file():
+        raise InputError(f"'{wish.data}' is no file; without a recipe --data takes a file of labelled frames")
+    frames = open_frames(wish.data)
+    counted = [Systems.from_atoms(frames[k]) for k in range(len(frames))]
+    elements = set().union(*(s.numbers.unique().tolist() for s in counted))
+    _check_elements(elements, card, wish.start)
+    head, copied = _head(wish, card, frames, elements)
+    replay = _replay(wish.replay, folder, card)
+    data = [_own(wish, frames, head, card, copied)] + replay
+    trained = {source.head for source in data}
+    old = {h.name: dict(h.reference) for h in card.heads if h.name in trained}
+    charges = sorted({*card.charges, *(int(s.charge) for s in counted)})
+    return Recipe(
+        name=f"{card.name}-tuned",
+        tag=card.tag,
+        version="0.1",
+        family=card.family,
+        summary=f"{card.full_name}, fine-tuned on {wish.data.name}",
+        licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
+        model={k: v for k, v in card.config.items() if k != "heads"},
+        optimiser=Optimiser(
+            seed=wish.seed, ema=0.99, validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=100
+        ),
+        stages=(
+            Stage(
+                steps=wish.length, learning_rate=wish.learning_rate, warmup=min(50, wish.length),
+                energy_weight=2.0, energy_weight_late=20.0,
+            ),
+        ),  # fmt: skip
+        data=tuple(data),
+        reference_note=f"least squares over the training frames, completed by those of head {copied.name}",
+        reference_prior=dict(copied.reference),
+        references=old,
+        batch=Batching(atoms=max(_ATOMS, max(s.n_atoms for s in counted))),
+        charges=tuple(charges),
+        spins=() if card.spins == "ignored" else tuple(sorted({*card.spins, *(int(s.spin) for s in counted)})),
+        start=wish.start,
+        copy_heads={} if head == copied.name else {head: copied.name},
+        kept_heads=tuple(h.name for h in card.heads if h.name not in trained),
+        trains=wish.trains,
+        lora_rank=wish.lora_rank,
+    )
+
+
+def _check_elements(elements: set[int], card: Card, start: str) -> None:
+    from ase.data import chemical_symbols
+
+    rows = card.config.get("elements")
+    known = set(rows) if rows is not None else set().union(*(h.numbers for h in card.heads))
+    if not elements <= known:
+        missing = ", ".join(chemical_symbols[z] for z in sorted(elements - known))
+        raise InputError(f"{start} has never seen {missing}; begin with other weights (`omnicalc models` lists them)")
+
+
+def _head(wish: FineTune, card: Card, frames: Sequence, elements: set[int]) -> tuple[str, CardHead]:
+    """The head to train, and the one of the start that it begins as: the same, or for a new one the first that knows
+    the elements.
+    """
+    by_name = {h.name: h for h in card.heads}
+    stated = {str(frames[k].info["level_of_theory"]) for k in range(len(frames)) if "level_of_theory" in frames[k].info}
+    name = wish.head
+    if name is None:
+        name = next((h for h in by_name if h in stated), wish.data.name.split(".")[0])
+    if name not in by_name:
+        return name, next((h for h in card.heads if elements <= h.numbers), card.heads[0])
+    if stated and not stated & {name, by_name[name].level_of_theory}:
+        raise InputError(
+            f"frames of '{wish.data}' say level_of_theory = {', '.join(sorted(stated))}, head '{name}' is "
+            f"{by_name[name].level_of_theory}; give a new name with --head to make a head of their own"
+        )
+    _check_level(wish, name, frames, by_name[name])
+    return name, by_name[name]
+
+
+def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) -> None:
+    """Refuse energies far from those of the head: another level of theory has other reference energies."""
+    from omnicalc.evaluation import evaluate, labelled_frames
+
+    chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(_CHECKED, len(frames))).astype(int)]
+    if any(not set(a.numbers.tolist()) <= head.numbers for a in chosen):
+        raise InputError(
+            f"head '{name}' has no reference energy for some elements of '{wish.data}'; give a new name with --head"
+        )
+    found = evaluate(load_potential(wish.start, device="cpu"), labelled_frames(chosen, None, str(wish.data)), name)
+    off = float(np.mean([c.energy_error / len(c.atoms) for c in found.frames]))
+    if abs(off) > _SAME_LEVEL:
+        raise InputError(
+            f"energies of '{wish.data}' are {-off:+.3f} eV per atom off those of head '{name}' "
+            f"({head.level_of_theory}): they are of another level of theory, or of another zero. Give a new name "
+            "with --head, and the reference energies of that new head are fitted to them"
+        )
+
+
+def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHead) -> DataSource:
+    info = [frames[k].info for k in range(len(frames))]
+    split_by = "key" if all("split" in i for i in info) else "frame"
+    molecules = {str(i.get("molecule", "")) for i in info}
+    if split_by == "frame" and all("molecule" in i for i in info) and len(molecules) >= 10:
+        split_by = "molecule"
+    level = wish.level or (copied.level_of_theory if head == copied.name else f"as labelled in {wish.data.name}")
+    return DataSource(
+        head=head,
+        level_of_theory=level,
+        shards=glob.escape(str(wish.data.resolve())),
+        name=wish.data.name.split(".")[0],
+        split_by=split_by,
+        split_note={"key": "as the frames say", "frame": "every tenth frame", "molecule": "by molecule"}[split_by],
+    )
+
+
+def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
+    """Sources of old frames, one for each head in the file."""
+    path = folder / REPLAY if given is None else Path(given)
+    if given == "none" or (given is None and not path.is_file()):
+        return []
+    if not path.is_file():
+        raise InputError(f"--replay '{given}': no such file; give one with the frame keys head and split, or 'none'")
+    frames = open_frames(path)
+    heads = {str(frames[k].info.get("head")) for k in range(len(frames))}
+    unknown = sorted(heads - {h.name for h in card.heads})
+    if unknown:
+        raise InputError(
+            f"'{path}' has frames of head '{unknown[0]}'; every frame to replay needs the key head, one of "
+            f"{', '.join(h.name for h in card.heads)}"
+        )
+    share = _REPLAYED / (1 - _REPLAYED) / len(heads)  # the user's own frames have weight 1
+    levels = {h.name: h.level_of_theory for h in card.heads}
+    return [
+        DataSource(
+            head=head,
+            level_of_theory=levels[head],
+            shards=glob.escape(str(path.resolve())),
+            name=f"replay {head}",
+            only={"head": head},
+            weight=share,
+            split_note="of the weights that were fine-tuned",
+        )
+        for head in levels
+        if head in heads
+    ]
+
+
+def before_and_after(rows: Sequence[dict]) -> str:
+    """A table of the validation errors at the first and the last line of a run's log, of every source."""
+    first, last = min(int(r["step"]) for r in rows), max(int(r["step"]) for r in rows)
+    lines = [f"{'validation':<28} {'forces MAE, meV/Å':>24} {'energy MAE, meV/atom':>26}"]
+    for r in rows:
+        if int(r["step"]) != last or r["group"] != "all":
+            continue
+        old = next(o for o in rows if int(o["step"]) == first and (o["source"], o["group"]) == (r["source"], "all"))
+        pairs = [f"{1e3 * float(old[k]):.{d}f} -> {1e3 * float(r[k]):.{d}f}" for k, d in _SHOWN]
+        lines.append(f"{r['source'][:28]:<28} {pairs[0]:>24} {pairs[1]:>26}")
+    return "\n".join(lines)
+
+
+_SHOWN = (("force_mae", 1), ("energy_mae", 2))

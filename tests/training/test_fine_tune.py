@@ -1,0 +1,111 @@
+"""Fine-tuning in one line: new heads, replay, frozen trunks, LoRA, and labels of another level of theory."""
+
+import numpy as np
+import pytest
+import torch
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import read, write
+from safetensors.torch import load_file
+
+from omnicalc import load_potential
+from omnicalc.card import read_card
+from omnicalc.errors import InputError
+from omnicalc.evaluation import evaluate
+from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
+from tests.command import omnicalc
+from tests.training.toy import recipe_in, trainer, water, write_frames
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Weights of the toy with frames to replay, and 20 frames of two waters whose zero of energy is another."""
+    folder = tmp_path_factory.mktemp("tune")
+    write_frames(folder, 40, sizes=(1, 2))
+    forces_first = "energy_weight = 0.3\nenergy_weight_late = 3.0"
+    work = trainer(folder, "old", steps=80, every=80, stage=forces_first, data="replay = 8")
+    work.prepare(resume=False)
+    work.run()
+    rng = np.random.default_rng(9)
+    frames = [water(rng, 2) for _ in range(20)]
+    write(folder / "same.extxyz", frames)
+    for atoms in frames:
+        energy = atoms.get_potential_energy() + 300.0
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=0.8 * atoms.get_forces())
+    write(folder / "mine.extxyz", frames)
+    return folder
+
+
+def test_replay_frames_lie_beside_the_weights(files):
+    frames = read(files / "old" / "best" / "replay.extxyz.gz", ":")
+    assert [a.info["split"] for a in frames].count("train") == 8
+    assert {a.info["head"] for a in frames} == {"toy-theory"} and frames[0].get_forces().any()
+    assert load_potential(str(files / "old" / "best"), device="cpu")
+
+
+def test_one_line(files):
+    """A new head learns, the old one is replayed and kept, the table says what came of both."""
+    words = ("--from", files / "old" / "best", "--data", files / "mine.extxyz", "--length", 40, "--threads", 1)
+    text = omnicalc("train", *words, "--out", files / "tuned")
+    assert "18 training and 2 validation structures" in text and "replay toy-theory" in text
+    row = next(line for line in text.splitlines() if line.startswith("mine ") and "->" in line)
+    before, after = (float(part.split()[-1 if k == 0 else 0]) for k, part in enumerate(row.split("->")[:2]))
+    assert after < 0.9 * before
+    card = read_card(files / "tuned" / "weights" / "card.toml")
+    assert [h.name for h in card.heads] == ["mine", "toy-theory"]
+    old = read_card(files / "old" / "best" / "card.toml")
+    assert card.heads[1].reference == old.heads[0].reference
+    water_energy = 2 * card.heads[0].reference["H"] + card.heads[0].reference["O"]
+    assert water_energy == pytest.approx(-460.0 + 150.0, abs=0.5)  # refitted to the new zero
+    assert (files / "tuned" / "weights" / "model.safetensors").stat().st_size > 1000
+
+
+def test_frozen_trunk_keeps_the_old_head_as_it_was(files):
+    out = files / "heads"
+    words = ("--from", files / "old" / "best", "--data", files / "mine.extxyz", "--length", 8, "--threads", 1)
+    omnicalc("train", *words, "--train", "heads", "--replay", "none", "--out", out)
+    frames = read(files / "same.extxyz", ":3")
+    old = evaluate(load_potential(str(files / "old" / "best"), device="cpu"), frames, "toy-theory")
+    new = evaluate(load_potential(str(out / "weights"), device="cpu"), frames, "toy-theory")
+    for a, b in zip(old.frames, new.frames, strict=True):
+        assert a.energy == pytest.approx(b.energy, abs=1e-5)
+        np.testing.assert_allclose(a.forces, b.forces, atol=1e-5)
+    first, second = (load_file(f / "model.safetensors") for f in (files / "old" / "best", out / "weights"))
+    changed = [n for n in second if n not in first or not torch.equal(first[n], second[n])]
+    assert changed and all("head" in n for n in changed)
+
+
+def test_lora_is_merged_into_plain_weights(files):
+    out = files / "lora"
+    words = ("--from", files / "old" / "best", "--data", files / "mine.extxyz", "--length", 8, "--threads", 1)
+    omnicalc("train", *words, "--train", "lora", "--rank", 2, "--out", out)
+    first, second = (load_file(f / "model.safetensors") for f in (files / "old" / "best", out / "weights"))
+    trunk = [n for n in first if n in second and "head" not in n]
+    changed = [n for n in trunk if not torch.equal(first[n], second[n])]
+    assert changed and all(first[n].ndim == 2 for n in changed)
+    for n in changed:
+        assert torch.linalg.matrix_rank((second[n] - first[n]).double(), rtol=1e-4) <= 2
+    assert load_potential(str(out / "weights"), device="cpu").heads.keys() == {"mine", "toy-theory"}
+
+
+def test_refusals(files):
+    old, mine = str(files / "old" / "best"), files / "mine.extxyz"
+    with pytest.raises(InputError, match=r"are \+50.* eV per atom off those of head 'toy-theory'"):
+        fine_tune_recipe(FineTune(old, mine, head="toy-theory"))
+    assert fine_tune_recipe(FineTune(old, files / "same.extxyz", head="toy-theory")).heads == ("toy-theory",)
+    frames = read(mine, ":")
+    for atoms in frames:
+        atoms.info["level_of_theory"] = "another"
+    write(files / "stated.extxyz", frames)
+    with pytest.raises(InputError, match="say level_of_theory = another, head 'toy-theory' is a spring"):
+        fine_tune_recipe(FineTune(old, files / "stated.extxyz", head="toy-theory"))
+    frames[2].numbers[0] = 16
+    write(files / "sulphur.extxyz", frames)
+    with pytest.raises(InputError, match="has never seen S"):
+        fine_tune_recipe(FineTune(old, files / "sulphur.extxyz"))
+    with pytest.raises(InputError, match="every frame to replay needs the key head"):
+        fine_tune_recipe(FineTune(old, mine, replay=str(mine)))
+    with pytest.raises(InputError, match="give a RECIPE to train, or weights to fine-tune"):
+        omnicalc("train", "--data", mine, "--out", files / "x")
+    with pytest.raises(InputError, match="--length is for fine-tuning"):
+        recipe_in(files)
+        omnicalc("train", files / "recipe.toml", "--data", files, "--out", files / "x", "--length", 5)
