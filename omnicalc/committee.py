@@ -4,7 +4,7 @@ The energy is linear in the last layer's weights w: E(w) = w . H(x), H = sum_i (
 1 for the bias. Given training data with energy errors of size s_E (per atom) and force errors of size s_F (per
 component), the weights are known up to a Gaussian with the covariance of least squares,
 
-    C = a^2 [ sum_structures g g^T / s_E^2 + J^T J / s_F^2 + lambda ]^-1,     g = H / N,  J = dH/dr  (3N rows),
+    C = a^2 [ sum_structures g g^T / s_E^2 + J^T J / s_F^2 + 1 / s_w^2 ]^-1,     g = H / N,  J = dH/dr  (3N rows),
 
 (Bigi, Chong, Ceriotti, Grasselli, arXiv:2403.02251, extended to forces). Members are the weights plus draws from it, so
 that energies and forces of each member belong together: F_m = -dE_m/dr. The factor a is set on validation structures,
@@ -15,7 +15,7 @@ symbol    variable
 ========  ======================================================
 J^T J     estimated by a few random directions v: (J^T v)(J^T v)^T
 a         ``scale``
-lambda    ``_RIDGE`` times the mean diagonal
+s_w       root mean square of the last layer's weights
 ========  ======================================================
 """
 
@@ -34,7 +34,6 @@ from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems
 
-_RIDGE = 1e-8
 _DIRECTIONS = 4  # random directions per structure
 _STEP = 1e-4  # Å, of the central differences along them, in float64
 _BINS = 10
@@ -103,7 +102,8 @@ def fit_committee(
         if progress is not None:
             progress(k + 1, len(train))
     size = len(precision)
-    precision = precision + _RIDGE * precision.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+    known = model.energy_heads[head].last.double().square().mean()  # the prior: about as large as they are
+    precision = precision + torch.eye(size, dtype=torch.float64) / known
     factor = torch.linalg.cholesky(torch.linalg.inv(precision))
     draws = torch.randn(members, size, generator=rng, dtype=torch.float64) @ factor.T
     spread = _spread(potential, head, valid, draws)

@@ -48,7 +48,8 @@ PACKAGES = (
     Package("openmm", "the OpenMM interface", "openmm"),
     Package("openmmml", "the OpenMM interface", "openmm"),
     Package("pyscf", "labelling structures", "label"),
-    Package("setuptools", "omnicalc train --compile", "train"),
+    Package("h5py", "training on SPICE (HDF5)", "train"),
+    Package("lmdb", "training on ASE-LMDB", "train"),
 )
 
 

@@ -94,10 +94,9 @@ def test_scale_is_set_on_one_half_of_the_validation_frames(files):
     assert len(calibration.spread) == 3 * 3  # the other half
     again, _ = fit_committee(potential, "water-theory", *parts, members=4)
     assert torch.equal(draws, again)
-    for atoms in parts[1]:  # forces ten times as wrong: ten times the spread, or nearly, for errors set its shape too
-        atoms.calc.results["forces"] = atoms.calc.results["forces"] * 100
-    wider, _ = fit_committee(potential, "water-theory", *parts, members=4)
-    assert wider.norm() > 10 * draws.norm()
+    doubled = [atoms for atoms in parts[1] for _ in range(2)]  # both halves the same: the sizes agree as they were set
+    _, same = fit_committee(potential, "water-theory", parts[0], doubled, members=4)
+    assert np.mean(same.spread**2) == pytest.approx(np.mean(same.error**2), rel=1e-6)
     with pytest.raises(InputError, match="needs at least 3"):
         fit_committee(potential, "water-theory", *parts, members=2)
 
@@ -111,3 +110,15 @@ def test_calibration_numbers():
     assert Calibration(spread, 2 * error).to_dict()["calibration_error"] == pytest.approx(1.0, abs=0.1)
     assert abs(Calibration(spread, rng.permutation(error)).to_dict()["rank_correlation"]) < 0.1
     assert right["rank_correlation"] > 0.7
+
+
+def test_the_guard_of_a_run_reads_the_spread(files, tmp_path):
+    """Asked for, it stops a run whose members disagree more than is allowed; otherwise the committee is not asked."""
+    from omnicalc.errors import RunError
+
+    atoms = frames(1)[0]
+    write(tmp_path / "water.xyz", atoms)
+    words = ("md", tmp_path / "water.xyz", "--model", files / "new", "--steps", 3, "--no-pbc")
+    with pytest.raises((InputError, RunError), match="the committee disagrees on the force on"):
+        omnicalc(*words, "--guard", "uncertainty=stop:1e-9", "--out", tmp_path / "a")
+    omnicalc(*words, "--guard", "uncertainty=stop:1e9", "--out", tmp_path / "b")

@@ -310,6 +310,7 @@ def _run(
     if stored is not None:
         _check_same_sources(atoms, wanted, stored, folder)
 
+    from omnicalc.md.guard_settings import guard_rules
     from omnicalc.md.job import build_job
     from omnicalc.md.progress import for_stream
     from omnicalc.md.run import run
@@ -318,6 +319,9 @@ def _run(
     potential = load_potential(
         wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"]
     )
+    if potential.has_committee:  # its spread costs several times the forces: for those who ask for the guard
+        rule = guard_rules(settings.guards)["uncertainty"]
+        potential.spread = "uncertainty" in settings.guards and rule.action != "off"
     job = build_job(
         atoms,
         potential,

@@ -77,7 +77,7 @@ class TestPackages:
         assert code == 2 and "1.13.1+cpu; 2." in text and "or newer is needed" in text and "--upgrade" in text
 
     def test_optional_ones(self, monkeypatch):
-        self.versions(monkeypatch, pyscf=None, openmm=None, triton=None, setuptools=None)
+        self.versions(monkeypatch, pyscf=None, openmm=None, triton=None, h5py=None, lmdb=None)
         found = {each.name: each for each in doctor.packages()}
         assert not any(each.problem for each in found.values())
         assert "not installed (for labelling" in found["pyscf"].text

@@ -142,6 +142,11 @@ class EnergyHead(nn.Sequential):
             nn.Linear(channels, 1),
         )
 
+    @property
+    def last(self) -> Tensor:
+        """(C,): weights of the last layer."""
+        return self[-1].weight.detach()[0]
+
     def hidden(self, scalars: Tensor) -> Tensor:
         """(N, C): what the last layer takes."""
         for layer in list(self)[:-1]:
