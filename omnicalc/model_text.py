@@ -39,14 +39,14 @@ def model_list() -> str:
 def model_card(name: str) -> str:
     """The card of one model. Raises :class:`WeightsError` for a name that is not there."""
     folder, card = resolve(name)
-    spins = card.spins if isinstance(card.spins, str) else ", ".join(map(str, card.spins))
+    spins = card.spins if isinstance(card.spins, str) else _numbers(card.spins)
     rows = {
         "folder": folder,
         "sha256": card.sha256,
         "family": card.family,
         "forces": "gradient of the energy" if card.conservative else "direct, not a gradient of the energy",
         "cutoff": "none, molecules only" if card.family in _WITHOUT_CUTOFF else f"{card.cutoff:g} Å",
-        "charges": ", ".join(f"{charge:+d}" if charge else "0" for charge in card.charges),
+        "charges": _numbers(card.charges, sign=True),
         "spins": spins,
         "licence": card.licence,
         "citation": "; ".join(card.citation),
@@ -110,6 +110,13 @@ def imported(done: Imported) -> str:
         lines += [f"    {change}" for change in done.jumps]
     lines.append(f"To use it: omnicalc md STRUCTURE --model {card.name}:{card.tag}")
     return "\n".join(lines)
+
+
+def _numbers(values: Sequence[int], sign: bool = False) -> str:
+    """Whole numbers; "-100 to +100" where they are many and none between is left out."""
+    texts = [f"{x:+d}" if sign and x else str(x) for x in values]
+    gapless = list(values) == list(range(values[0], values[0] + len(values)))
+    return f"{texts[0]} to {texts[-1]}" if gapless and len(values) > _MANY else ", ".join(texts)
 
 
 def _elements(symbols: Sequence[str]) -> str:

@@ -68,6 +68,8 @@ def physical(case: Path) -> tuple[float, np.ndarray]:
 def test_energies_and_forces(tmp_path, case):
     said = omnicalc("models", "import", write(tmp_path / "md.pt", parts(case)), "--as", "allscaip:md")
     assert "omol: 83 elements" in said and "ωB97M-V" in said
+    card = omnicalc("models", "allscaip:md")
+    assert "charges   -100 to +100" in card and "spins     1 to 100" in card
     atoms, (energy, forces) = structure(case), physical(case)
     atoms.calc = AllScAIPCalculator("allscaip:md", dtype="float64", device="cpu")
     assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-9)

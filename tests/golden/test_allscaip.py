@@ -94,25 +94,23 @@ def test_energy_forces_and_stress(case, dtype, suffix):
     assert max(found.values()) < 1, found
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["fused attention", "plain attention"])
-def test_both_forms_of_attention(case, training):
+def test_without_fused_attention(case):
     golden = Case(case)
-    potential = golden.potential(torch.float64).train(training)
+    potential = golden.potential(torch.float64).train()
     found = misses(golden, golden.predict(potential), "f64")
     assert max(found.values()) < 1, found
 
 
-@PRECISIONS
-@pytest.mark.parametrize("mistake", [{"cutoff": 1.001}, {"envelope": None}], ids=["cutoff", "envelope"])
-def test_a_wrong_setting_is_noticed(case, dtype, suffix, mistake):
-    """The check is sharp: a cutoff that is a thousandth longer, or neighbours that do not fade, fail it."""
+@pytest.mark.parametrize("mistake", ["cutoff", "envelope"])
+def test_a_wrong_setting_is_noticed(case, mistake):
+    """The check is sharp: a cutoff that is a millionth longer, or neighbours that do not fade, fail it."""
     golden = Case(case)
-    potential = golden.potential(dtype)
+    potential = golden.potential(torch.float64)
     config = potential.model.config
     if len(Slots.build(golden.graph(potential), config).reverse) == golden.systems.n_atoms:
         pytest.skip("no atom has a neighbour")
-    settings = {"cutoff": 1.001 * config.cutoff} if "cutoff" in mistake else {"envelope": not config.envelope}
-    found = misses(golden, golden.predict(change(potential, **settings)), suffix)
+    settings = {"cutoff": (1 + 1e-6) * config.cutoff} if mistake == "cutoff" else {"envelope": not config.envelope}
+    found = misses(golden, golden.predict(change(potential, **settings)), "f64")
     assert max(found.values()) > 1, found
 
 
