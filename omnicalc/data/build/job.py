@@ -57,10 +57,11 @@ def run_job(job: Job, recipe: Recipe) -> tuple[list[Atoms], list[str]]:
         from omnicalc.data.build.carve import carved_frames as make
     else:
         from omnicalc.data.build.sample import frames as make
-    molecules = molecules_of(job.system, recipe)
+    molecules = [] if group.kind == "carve" else molecules_of(job.system, recipe)
     labelled, left_out, xtb, program = [], [], Xtb(), versions()
     try:
         for atoms in make(job.system, group, recipe, job.start, rng):
+            molecules = molecules or [atoms.info["molecule"]]  # a sphere says what it was cut from
             atoms.info |= {
                 "config_type": group.config_type,
                 "molecule": "+".join(molecules),

@@ -26,7 +26,7 @@ def place(pieces: Sequence[Piece], rng: np.random.Generator, tries: int = 12) ->
     for other in placed[1:]:
         atoms += other.atoms
     atoms.positions -= atoms.positions.mean(axis=0)
-    charge = sum(p.charge for p in pieces)
+    charge = int(sum(p.charge for p in pieces))
     electrons = int(atoms.numbers.sum()) - charge
     atoms.info = {"charge": charge, "spin": 1 + electrons % 2}
     return atoms

@@ -142,6 +142,8 @@ def test_shipped_recipes(path):
     for one in smiles:
         atoms = _molecule(one).GetAtoms()
         assert sum(a.GetAtomicNum() - a.GetFormalCharge() for a in atoms) % 2 == 0, one
+    if len(groups) < len(recipe.groups):
+        return  # spheres say only when cut what they are of
     parts = {split_of(molecules_of(job.system, recipe), recipe.split_salt, recipe.always_train) for job in jobs(recipe)}
     assert parts == {"train", "valid", "test"}
 
