@@ -217,6 +217,8 @@ def command(
       restart.npz              the state to --resume from (restart.previous.npz: the one before)
       run.json                 settings, seed, versions, hash of the weights
       timing.csv, energy.png, temperature.png
+      replica_K/, replicas.csv a folder like this one for each of --replicas, and their means
+      centroid.dcd             with --beads, beside one bead in traj.dcd
 
     A run that was stopped, even killed, goes on with --resume as if it had not been; options that are not
     given again are those it was started with.

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from omnicalc.cli.options import Folder
-from omnicalc.relaxation.settings import COUPLINGS, OPTIMIZERS, RelaxSettings
+from omnicalc.md.settings import COUPLINGS
+from omnicalc.relaxation.settings import OPTIMIZERS, RelaxSettings
 
 _SHOWN = 20  # structures that get a line of their own
 

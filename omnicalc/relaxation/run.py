@@ -155,7 +155,15 @@ class Relaxation:
                 files = _Files(folder, results, summary)
                 return self._batches(files, restart, wish, progress, tell, save_every_s)
 
-    def _batches(self, files, restart: dict, wish: StopWish, progress, tell, save_every_s: float) -> Outcome:
+    def _batches(
+        self,
+        files: _Files,
+        restart: Mapping[str, np.ndarray],
+        wish: StopWish,
+        progress: Callable[[int, int], None],
+        tell: Callable[[Walker], None],
+        save_every_s: float,
+    ) -> Outcome:
         first = int(restart["batch"])
         for number in range(first, len(self.batches)):
             members = self.batches[number]

@@ -6,10 +6,9 @@ import math
 from dataclasses import dataclass
 
 from omnicalc.errors import InputError
+from omnicalc.md.settings import COUPLINGS, MAX_PRESSURE_BAR
 
 OPTIMIZERS = ("lbfgs", "fire")
-COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
-MAX_PRESSURE_BAR = 1e8
 
 
 @dataclass(frozen=True)

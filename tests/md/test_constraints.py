@@ -58,7 +58,7 @@ def test_lengths_are_kept(way):
     dynamics, state = started(replace(SETTINGS, **way))
     com_removed = way != {"thermostat": "langevin"}
     assert dynamics.degrees_of_freedom == 96 - 3 * com_removed - N_BONDS == state.degrees_of_freedom
-    for _ in range(100):
+    for _ in range(50):
         length, speed = errors(dynamics, state)
         assert length < 1e-8 and speed < 1e-10
         state = dynamics.step(state)
@@ -155,7 +155,7 @@ def test_heat_is_counted():
     dynamics, state = started(replace(SETTINGS, friction_per_fs=0.02, timestep_fs=1.0))
     first = dynamics.conserved(state, float(state.energy.sum()) + kinetic_energy(state))
     total = first
-    for _ in range(300):
+    for _ in range(150):
         state = dynamics.step(state)
         total = float(state.energy.sum()) + kinetic_energy(state)
     assert abs(dynamics.conserved(state, total) - first) < 1e-3 < abs(total - first)
