@@ -126,8 +126,9 @@ def _choose_steps(replicas: list[_Replica], old: Mapping, settings: Settings, fo
     common = min(newest)
     for replica, steps in zip(replicas, known, strict=True):
         replica.up_to = common if common in steps else None
-        if replica.up_to is None and max(steps) >= settings.steps:
-            replica.result = Result(max(steps), True, None, 0.0)
+        newest_step = max(steps, default=0)  # none: killed before its first restart file, it begins anew
+        if replica.up_to is None and newest_step >= settings.steps:
+            replica.result = Result(newest_step, True, None, 0.0)
 
 
 def _in_threads(

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,17 @@ def test_resumed_from_unequal_steps_they_meet_again(tmp_path):
     said = []
     run_replicas(lj_job(), SETTINGS, folder, 3, resume=True, say=said.append)
     assert any("at step 5" in text for text in said)
+    for k in range(3):
+        assert bytes_of(folder.path / f"replica_{k}") == bytes_of(tmp_path / "whole" / f"replica_{k}")
+
+
+def test_one_that_never_began_begins_and_the_others_with_it(tmp_path):
+    """Killed while the last replica had no restart file yet, or no folder."""
+    run_replicas(lj_job(), SETTINGS, RunFolder(tmp_path / "whole"), 3)
+    folder = RunFolder(tmp_path / "run")
+    run_replicas(lj_job(), replace(SETTINGS, steps=4), folder, 3)
+    shutil.rmtree(folder.path / "replica_2")
+    run_replicas(lj_job(), SETTINGS, folder, 3, resume=True)
     for k in range(3):
         assert bytes_of(folder.path / f"replica_{k}") == bytes_of(tmp_path / "whole" / f"replica_{k}")
 
