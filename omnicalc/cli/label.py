@@ -15,7 +15,13 @@ import click
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
 @click.option("--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of local processes.")
 @click.option("--free-atoms", metavar="SYMBOLS", help="Reference energies of free atoms and ions, as in 'H O Na Cl'.")
-def command(structures, method, out, grid, convergence, max_atoms, workers, scheduler, free_atoms):
+@click.option("--from-uncertain", "run", type=click.Path(path_type=Path), help="Frames of a run of omnicalc md.")
+@click.option("--model", help="Committee that judges them. [default: the run's model]")
+@click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many of them.")
+@click.option("--above", type=click.FloatRange(min=0), default=0.0, help="Only with a spread above this, eV/Å.")
+def command(
+    structures, method, out, grid, convergence, max_atoms, workers, scheduler, free_atoms, run, model, count, above
+):
     """Energies and forces of all frames of STRUCTURES (any files that ASE reads).
 
     Charge and spin (2S+1) come from the frames' charge= and spin=. Can be stopped at any time; the same command again
@@ -25,13 +31,14 @@ def command(structures, method, out, grid, convergence, max_atoms, workers, sche
     omnicalc label waters.xyz --method gfn2-xtb --out labelled.extxyz
     omnicalc label shards/*.extxyz --max-atoms 12 --workers 8 --out dft.extxyz
     omnicalc label --free-atoms "H C N O" --out atoms.json
+    omnicalc label --from-uncertain run --out new.extxyz  (where the run's committee disagrees most)
     """
     from omnicalc.data.labels.method import parse_method
     from omnicalc.errors import InputError
 
     level = parse_method(method, grid, convergence)
-    if (free_atoms is None) == (not structures):
-        raise InputError("either structure files or --free-atoms SYMBOLS are needed")
+    if sum([free_atoms is not None, run is not None, bool(structures)]) != 1:
+        raise InputError("either structure files, --from-uncertain RUN or --free-atoms SYMBOLS are needed")
     if free_atoms is not None:
         from omnicalc.data.labels.free_atoms import write_free_atoms
 
@@ -42,9 +49,25 @@ def command(structures, method, out, grid, convergence, max_atoms, workers, sche
     from omnicalc.data.labels.run import label_all, read_inputs
     from omnicalc.data.parallel import runner
 
-    frames = read_inputs(structures, max_atoms)
+    frames = read_inputs(structures, max_atoms) if structures else _uncertain(run, model, count, above)
     with runner(workers, scheduler) as run_all, task_progress("structures") as progress:
         summary = label_all(frames, level, out, run_all, progress)
     click.echo(summary.text(out))
     if summary.stopped:
         raise SystemExit(130)
+
+
+def _uncertain(run: Path, model: str | None, count: int, above: float) -> list:
+    from omnicalc.data.labels.uncertain import run_record, uncertain_frames
+
+    record = run_record(run)
+
+    from omnicalc.calculator import OmniCalc
+
+    calc = OmniCalc(model or record["model"]["name"], head=record["model"]["head"], uncertainty=True)
+
+    def spread(atoms):
+        calc.calculate(atoms, ["forces"])
+        return calc.results["forces_std"]
+
+    return uncertain_frames(run, record, spread, count, above)

@@ -146,7 +146,7 @@ def test_spin_is_the_lowest_unless_said():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--method", "gfn2"), "either structure files or --free-atoms"),
+        (("--method", "gfn2"), "either structure files, --from-uncertain RUN or --free-atoms"),
         (("WATERS", "--method", "wb97m"), "functional/basis or one of"),
         (("WATERS", "--method", "pbe/def2-svp", "--convergence", "1e-4"), "1e-6 or tighter"),
         (("WATERS", "--method", "gfn2-xtb", "--max-atoms", "2"), "no structure with at most 2 atoms"),
