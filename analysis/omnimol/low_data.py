@@ -125,6 +125,7 @@ def draw(file: Path, rows: list[dict]) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import ScalarFormatter
 
     figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
     sizes = list(dict.fromkeys(row["case"].structures for row in rows))
@@ -136,6 +137,8 @@ def draw(file: Path, rows: list[dict]) -> None:
             axes.plot(range(len(sizes)), errors, style, marker="o", color=colour, label=f"{FORCES[forces]}, {start}")
     axes.set_xticks(range(len(sizes)), labels)
     axes.set(xlabel="labelled structures", ylabel="force MAE, validation (meV/Å)", yscale="log")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(ScalarFormatter())
     axes.legend(frameon=False)
     figure.savefig(file, dpi=160)
     plt.close(figure)
