@@ -20,7 +20,7 @@ from omnicalc.cli.options import Folder
 @click.option("--train", "trains", type=click.Choice(["all", "heads", "lora"]), help="Fine-tuning. [default: all]")
 @click.option("--rank", type=click.IntRange(min=1), help="Fine-tuning: of LoRA's updates. [default: 4]")
 @click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 1500]")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Fine-tuning: learning rate. [default: 1e-3]")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Fine-tuning: learning rate. [default: 5e-4]")
 @click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")

@@ -1,6 +1,7 @@
 """A recipe for fine-tuning: weights and a file of labelled frames in, all other settings chosen here."""
 
 import glob
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ from omnicalc.errors import InputError
 from omnicalc.registry import load_potential, resolve
 from omnicalc.systems import Systems
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
+from omnicalc.training.references import fit_references
 from omnicalc.training.replay import REPLAY
 
 _SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they are of another level of theory
 _CHECKED = 20  # frames that the start is compared with
+_FITTED = 200  # frames that the reference energies of a new head are fitted to
 _ATOMS = 128  # in a pack, or the largest structure
 _REPLAYED = 0.4  # of the structures drawn
 
@@ -33,7 +36,7 @@ class FineTune:
     trains: str = "all"
     lora_rank: int = 4
     length: int = 1500
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     seed: int = 0
 
 
@@ -55,6 +58,8 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     data = [_own(wish, frames, head, card, copied)] + replay
     trained = {source.head for source in data}
     old = {h.name: dict(h.reference) for h in card.heads if h.name in trained}
+    if head != copied.name and elements <= copied.numbers:
+        old[head] = _refitted(wish, frames, copied)
     charges = sorted({*card.charges, *(int(s.charge) for s in counted)})
     return Recipe(
         name=f"{card.name}-tuned",
@@ -74,7 +79,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
             ),
         ),  # fmt: skip
         data=tuple(data),
-        reference_note=f"least squares over the training frames, completed by those of head {copied.name}",
+        reference_note=f"least squares of energies less what head {copied.name} of the start says beyond its own",
         reference_prior=dict(copied.reference),
         references=old,
         batch=Batching(atoms=max(_ATOMS, max(s.n_atoms for s in counted))),
@@ -135,6 +140,24 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
             f"({head.level_of_theory}): they are of another level of theory, or of another zero. Give a new name "
             "with --head, and the reference energies of that new head are fitted to them"
         )
+
+
+def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, float]:
+    """Reference energies of a new head, such that the network of the head it begins as has least to unlearn: fitted to
+    the labels less what that head says beyond its own reference energies.
+    """
+    from ase.data import chemical_symbols
+
+    from omnicalc.evaluation import evaluate, labelled_frames
+
+    chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(_FITTED, len(frames))).astype(int)]
+    labelled = labelled_frames(chosen, None, str(wish.data))
+    found = evaluate(load_potential(wish.start, device="cpu"), labelled, copied.name)
+    old = copied.reference_by_number
+    counts = [dict(Counter(c.atoms.numbers.tolist())) for c in found.frames]
+    beyond = [c.energy - sum(n * old[z] for z, n in m.items()) for c, m in zip(found.frames, counts, strict=True)]
+    table = fit_references(counts, [c.label - b for c, b in zip(found.frames, beyond, strict=True)], old)
+    return {**copied.reference, **{chemical_symbols[z]: energy for z, energy in table.items()}}
 
 
 def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHead) -> DataSource:

@@ -27,6 +27,9 @@ def train(
     trainer.prepare(resume)
     signal = trainer.run(steps)
     report(f"packs: {trainer.packing}")
+    efficiency = trainer.efficiency()
+    if trainer.processes.count > 1:
+        report(f"scaling efficiency of {trainer.processes.count} processes: {100 * efficiency:.0f} %")
     if trainer.skipped:
         report(f"{trainer.skipped} steps were skipped because their loss or gradient was not finite")
     trainer.processes.leave()

@@ -1,7 +1,6 @@
 """``log.csv`` of a training run, and the learning curve drawn from it."""
 
 import csv
-import os
 from pathlib import Path
 
 from omnicalc.files import write_atomically
@@ -19,19 +18,19 @@ class RunLog:
 
     def begin(self) -> None:
         with self.path.open("w", newline="") as file:
-            csv.writer(file).writerow(self.fields)
+            csv.writer(file, lineterminator="\n").writerow(self.fields)
 
     def truncate(self, step: int) -> None:
         """Drop lines after ``step``."""
         with self.path.open(newline="") as file:
             rows = list(csv.reader(file))
         kept = [rows[0], *(r for r in rows[1:] if int(r[0]) <= step)]
-        text = "".join(",".join(r) + os.linesep for r in kept)
+        text = "".join(",".join(r) + "\n" for r in kept)
         write_atomically(self.path, lambda temporary: temporary.write_text(text))
 
     def add(self, rows: list[dict]) -> None:
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self.fields)
+            writer = csv.DictWriter(file, self.fields, lineterminator="\n")
             writer.writerows(rows)
 
     def read(self) -> list[dict]:

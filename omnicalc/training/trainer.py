@@ -76,9 +76,11 @@ class Trainer:
         self.adam = Adam.of(self.model, getattr(self.objective, "decays", decays))
         self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
         self.best: float | None = None
+        self.recent: list[dict[str, float]] = []  # losses of the steps since the last validation
         self.last_errors: list[GroupErrors] = []
         self.packing = PackingReport()
         self._drawn = -math.inf
+        self.busy = self.stepping = 0.0  # s: in gradients, and in whole steps
         self.log = RunLog(out, self.objective.terms, tuple(_reported(self.objective.error_names)))
 
     @property
@@ -119,22 +121,31 @@ class Trainer:
         last = total if steps is None else min(total, self.step + steps)
         if self.step == 0 and self.recipe.start:
             self._validate([])  # what the start does, before it learns
-        begun, first, recent = time.perf_counter(), self.step, []
+        begun, first = time.perf_counter(), self.step
         while self.step < last:
-            recent.append(self._advance(wish))
-            stopped = recent[-1]["stop"]
+            before = time.perf_counter()
+            self.recent.append(self._advance(wish))
+            self.stepping += time.perf_counter() - before
+            stopped = self.recent[-1]["stop"]
             self.progress("steps", self.step, total)
             if self.step % optimiser.validate_every == 0 or self.step == total:
-                self._validate(recent)
-                recent = []
+                self._validate(self.recent)
+                self.recent = []
             if self.step % optimiser.checkpoint_every == 0 or self.step == last or stopped:
                 self._save()
                 rate = (time.perf_counter() - begun) / (self.step - first)
-                loss = f"  loss {_mean(recent, 'loss'):.4f}" if recent else ""
+                loss = f"  loss {_mean(self.recent, 'loss'):.4f}" if self.recent else ""
                 self.report(f"step {self.step}/{total}  {1e3 * rate:.0f} ms/step{loss}")
             if stopped:
                 return wish.signal
         return wish.signal
+
+    def efficiency(self) -> float:
+        """Part of the steps' time that the processes, on average, spent on gradients; the rest is waiting for one
+        another and what each does for itself. All processes have to call this.
+        """
+        share = torch.tensor(self.busy / max(self.stepping, 1e-9), device=self.device)
+        return float(self.processes.add([share])[0]) / self.processes.count
 
     def _advance(self, wish: StopWish) -> dict[str, float]:
         """One step; its loss and terms."""
@@ -145,7 +156,9 @@ class Trainer:
         totals = Totals.of(entries)
         mine = range(self.processes.rank, len(packs), self.processes.count)
         info = StepInfo(stage, energy_weight(stage, step), totals, None, self.step)
+        begun = time.perf_counter()
         gradients, values = self._gradients(packs, mine, info)
+        self.busy += time.perf_counter() - begun
         stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
         *gradients, values, stop = self.processes.add([*gradients, values, stop])
         values, stop = values.tolist(), bool(stop.item())
@@ -266,6 +279,7 @@ class Trainer:
                     "skipped": self.skipped,
                     "skipped_in_a_row": self.skipped_in_a_row,
                     "best": self.best,
+                    "recent": self.recent,
                     "data": self._data_digest(),
                 },
             )
@@ -280,6 +294,7 @@ class Trainer:
             self.model.load_state_dict(state["parameters"])
             self.adam.restore(state["adam"])
             self.sampler.restore(state["sampler"])
+            self.recent = state.get("recent", [])
             for key in ("step", "skipped", "skipped_in_a_row", "best"):
                 setattr(self, key, state[key])
         except (KeyError, TypeError, RuntimeError) as error:

@@ -55,7 +55,7 @@ def test_one_line(files):
     old = read_card(files / "old" / "best" / "card.toml")
     assert card.heads[1].reference == old.heads[0].reference
     water_energy = 2 * card.heads[0].reference["H"] + card.heads[0].reference["O"]
-    assert water_energy == pytest.approx(-460.0 + 150.0, abs=0.5)  # refitted to the new zero
+    assert water_energy == pytest.approx(-460.0 + 150.0, abs=1.0)  # refitted to the new zero
     assert (files / "tuned" / "weights" / "model.safetensors").stat().st_size > 1000
 
 
