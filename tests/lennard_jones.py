@@ -1,10 +1,9 @@
 """Lennard-Jones argon as a whole :class:`Potential`: cheap, exact, with batches, stress and heads like any other."""
 
-from types import SimpleNamespace
-
 import torch
 from torch import nn
 
+from omnicalc.models.graph import Graph, ModelOutput
 from omnicalc.potential import Head, Potential
 
 EPSILON, SIGMA, CUTOFF = 0.0104, 3.4, 6.0  # eV, Å, Å
@@ -19,11 +18,11 @@ class PairModel(nn.Module):
         super().__init__()
         self.sigma = nn.Parameter(torch.tensor(SIGMA, dtype=torch.float64), requires_grad=False)
 
-    def forward(self, graph) -> SimpleNamespace:
+    def forward(self, graph: Graph) -> ModelOutput:
         r2 = graph.vectors.square().sum(-1)
         six = (self.sigma**2 / r2) ** 3
         pair = 4 * EPSILON * (six * six - six) * (1 - r2 / CUTOFF**2).clamp(min=0) ** 3
-        return SimpleNamespace(energies=0.5 * torch.where(graph.mask, pair, 0.0).sum(-1), forces=None)
+        return ModelOutput(0.5 * torch.where(graph.mask, pair, 0.0).sum(-1))
 
 
 def lennard_jones() -> Potential:
