@@ -210,11 +210,14 @@ class AllScAIP(nn.Module):
         output = ModelOutput(energy, force)
         return output if self._lone_atoms is None else self._lone_atoms.put_into(output, graph)
 
-    def features(self, graph: Graph) -> Tensor:
-        """(N, H): the features that enter the heads, of the structures as they stand."""
-        return next(self._orientations(graph))[1]
+    def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
+        """(N, H): the features that enter the heads, of the structures as they stand.
 
-    def _orientations(self, graph: Graph) -> Iterator[tuple[Tensor, Tensor]]:
+        ``condition`` (N, H), as in self-conditioned denoising, is added to all slots before every block.
+        """
+        return next(self._orientations(graph, condition))[1]
+
+    def _orientations(self, graph: Graph, condition: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """The rotations to average over, (3, 3), and the features (N, H) of the structures turned by each."""
         slots = Slots.build(graph, self.config)
         view = self._view(graph, slots)
@@ -224,6 +227,7 @@ class AllScAIP(nn.Module):
             unit = slots.unit if count == 1 else slots.unit @ turn.T
             h = self.input(graph, slots, harmonics(unit, degrees))
             for k, block in enumerate(self.blocks):
+                h = h if condition is None else h + condition.unsqueeze(1)
                 h = block(h, view, last=k == len(self.blocks) - 1)
             yield turn, h[:, 0]
 
