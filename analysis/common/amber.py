@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from ase import Atoms
+from ase.io import read, write
 
 from omnicalc.analysis.quiet import quietly
 from omnicalc.errors import InputError
@@ -62,17 +63,21 @@ def run_amber(atoms: Atoms, folder: Path, *, ps: float, frame_ps: float, tempera
     from openmm import app
 
     folder.mkdir(parents=True, exist_ok=True)
-    topology = topology_of(atoms)
     about = {
         "engine": "amber",
         "force_field": list(FILES),
-        "atoms": hashlib.sha256(atoms.positions.round(4).tobytes() + atoms.numbers.tobytes()).hexdigest(),
+        "atoms": _identity(atoms),
         "timestep_fs": STEP_FS,
         "frame_ps": frame_ps,
         "temperature_K": temperature,
         "seed": seed,
     }
     _same_run(folder / "amber.json", about)
+    start = folder / "system.xyz"
+    if not start.exists():
+        write_atomically(start, lambda part: write(part, atoms, format="extxyz"))
+    atoms = read(start)
+    topology = topology_of(atoms)
     with (folder / "topology.pdb").open("w") as file:
         app.PDBFile.writeFile(topology, atoms.positions, file)
     per_part = max(1, round(min(PART_PS, ps) / frame_ps))
@@ -90,6 +95,15 @@ def run_amber(atoms: Atoms, folder: Path, *, ps: float, frame_ps: float, tempera
             _one_part(simulation, parts[k], per_part, round(frame_ps * 1000 / STEP_FS))
             print(f"{folder}: {(k + 1) * per_part * frame_ps:g} of {ps:g} ps", file=sys.stderr, flush=True)
     _join(parts, folder / "traj.dcd")
+
+
+def _identity(atoms: Atoms) -> str:
+    """Hash of cell and of all but water, without places: hydrogens are placed a little differently every time."""
+    residues = atoms.arrays["residuenames"]
+    other = residues != "HOH"
+    digest = hashlib.sha256(atoms.numbers[other].tobytes() + atoms.cell.array.round(6).tobytes())
+    digest.update("".join(residues[other]).encode())
+    return digest.hexdigest()
 
 
 def _same_run(path: Path, about: dict) -> None:
