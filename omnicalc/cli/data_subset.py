@@ -11,8 +11,10 @@ import click
 @click.option("--count", type=click.IntRange(min=1), help="At most so many frames.")
 @click.option("--max-atoms", type=click.IntRange(min=1), help="Leave larger frames out.")
 @click.option("--max-force", type=click.FloatRange(min=0), help="Leave frames with a larger force out, eV/Å.")
+@click.option("--charge", type=int, help="Only frames of this total charge.")
+@click.option("--elements", metavar="SYMBOLS", help="Leave frames with other elements out, as in 'H C N O'.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(files, out, count, max_atoms, max_force, seed):
+def command(files, out, count, max_atoms, max_force, charge, elements, seed):
     """Take frames of FILES, each once, in turn from every config_type, and there in turn from every molecule.
 
     Every first part of the result is spread over all classes, as labelling may be stopped at any time.
@@ -26,11 +28,26 @@ def command(files, out, count, max_atoms, max_force, seed):
         raise InputError(f"'{out}' is there already; choose another --out")
     frames = [atoms for path in files for atoms in read_structures(path)]
 
-    from omnicalc.data.subset import subset, write_frames
+    from omnicalc.data.subset import Limits, subset, write_frames
 
-    chosen = subset(frames, count, max_atoms, seed, max_force)
+    limits = Limits(max_atoms, max_force, charge, _symbols(elements))
+    chosen = subset(frames, count, limits, seed)
     if not chosen:
-        raise InputError(f"none of {len(frames)} frames is within --max-atoms and --max-force")
+        raise InputError(f"none of {len(frames)} frames is within --max-atoms, --max-force, --charge and --elements")
     write_frames(out, chosen)
     shares = Counter(str(atoms.info.get("config_type", "no config_type")) for atoms in chosen)
     click.echo(f"{len(chosen)} of {len(frames)} frames: {', '.join(f'{k} {n}' for k, n in sorted(shares.items()))}")
+
+
+def _symbols(elements: str | None) -> frozenset[str] | None:
+    if elements is None:
+        return None
+    from ase.data import chemical_symbols
+
+    from omnicalc.errors import InputError
+
+    given = frozenset(elements.replace(",", " ").split())
+    unknown = sorted(given - set(chemical_symbols[1:]))
+    if unknown or not given:
+        raise InputError(f"--elements '{elements}': {', '.join(unknown) or 'none'}; give symbols, as in 'H C N O'")
+    return given

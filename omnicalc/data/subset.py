@@ -6,6 +6,7 @@ import gzip
 import io
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,21 +18,40 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
-def subset(
-    frames: Sequence[Atoms], count: int | None, max_atoms: int | None, seed: int, max_force: float | None = None
-) -> list[Atoms]:
+@dataclass(frozen=True)
+class Limits:
+    """Which frames may be taken; None: any."""
+
+    max_atoms: int | None = None
+    max_force: float | None = None  # eV/Å, of frames whose forces are known
+    charge: int | None = None  # total, e; frames that do not say have none
+    elements: frozenset[str] | None = None  # symbols; frames with any other are left out
+
+    def allow(self, atoms: Atoms) -> bool:
+        if self.max_atoms is not None and len(atoms) > self.max_atoms:
+            return False
+        if self.charge is not None and int(atoms.info.get("charge", 0)) != self.charge:
+            return False
+        if self.elements is not None and not set(atoms.get_chemical_symbols()) <= self.elements:
+            return False
+        labels = {} if atoms.calc is None else atoms.calc.results
+        if self.max_force is None or "forces" not in labels:
+            return True
+        return bool(np.linalg.norm(labels["forces"], axis=1).max() <= self.max_force)
+
+
+def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int) -> list[Atoms]:
     """Up to ``count`` frames, each once (by their ``key``), taken in turn from every ``config_type``, and there in
     turn from every molecule, so that every first part of the result is spread alike.
 
     Args:
-        max_atoms: larger frames are left out.
-        max_force: eV/Å; frames with a larger known force are left out.
+        limits: other frames are left out.
         seed: of the order within a molecule and of the molecules.
     """
     once: dict = {}
     for k, atoms in enumerate(frames):
         once.setdefault(atoms.info.get("key", k), atoms)
-    kept = [atoms for atoms in once.values() if _fits(atoms, max_atoms, max_force)]
+    kept = [atoms for atoms in once.values() if limits.allow(atoms)]
     order = np.random.default_rng(seed).permutation(len(kept))
     classes: dict[str, dict[str, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
     for k in order:
@@ -40,14 +60,6 @@ def subset(
     turns = [_in_turn(list(molecules.values())) for _, molecules in sorted(classes.items())]
     chosen = _in_turn(turns)
     return chosen if count is None else chosen[:count]
-
-
-def _fits(atoms: Atoms, max_atoms: int | None, max_force: float | None) -> bool:
-    if max_atoms is not None and len(atoms) > max_atoms:
-        return False
-    if max_force is None or atoms.calc is None or "forces" not in atoms.calc.results:
-        return True
-    return bool(np.linalg.norm(atoms.calc.results["forces"], axis=1).max() <= max_force)
 
 
 def _in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:

@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from omnicalc.data.subset import subset
+from omnicalc.data.subset import Limits, subset
 from omnicalc.errors import InputError
 from tests.command import omnicalc
 
@@ -26,12 +26,12 @@ def frames():
 
 
 def test_every_first_part_is_spread(frames):
-    chosen = subset(frames, None, max_atoms=5, seed=1, max_force=20.0)
+    chosen = subset(frames, None, Limits(max_atoms=5, max_force=20.0), seed=1)
     assert len(chosen) == 32  # the copy once, the large and the steep one not at all
     assert {a.info["config_type"] for a in chosen[:2]} == {"few", "many"}
     many = [a.info["molecule"] for a in chosen if a.info["config_type"] == "many"]
     assert all(set(many[k : k + 3]) == {"m0", "m1", "m2"} for k in range(0, 30, 3))
-    other = subset(frames, None, max_atoms=5, seed=2, max_force=20.0)
+    other = subset(frames, None, Limits(max_atoms=5, max_force=20.0), seed=2)
     assert [a.info["key"] for a in other] != [a.info["key"] for a in chosen]
 
 
@@ -47,3 +47,14 @@ def test_command(frames, tmp_path):
         omnicalc("data", "subset", tmp_path / "in.extxyz", "--out", one)
     with pytest.raises(InputError, match="none of 35 frames"):
         omnicalc("data", "subset", tmp_path / "in.extxyz", "--max-atoms", 1, "--out", tmp_path / "three.extxyz")
+
+
+def test_charge_and_elements(frames, tmp_path):
+    frames[0].info["charge"] = 1
+    frames[1].symbols[0] = "Na"
+    write(tmp_path / "in.extxyz", frames[:4], format="extxyz")
+    out = tmp_path / "out.extxyz"
+    omnicalc("data", "subset", tmp_path / "in.extxyz", "--charge", 0, "--elements", "H, O", "--out", out)
+    assert {a.info["key"] for a in read(out, ":")} == {frames[2].info["key"], frames[3].info["key"]}
+    with pytest.raises(InputError, match="Xx.*give symbols"):
+        omnicalc("data", "subset", tmp_path / "in.extxyz", "--elements", "H Xx", "--out", tmp_path / "no.extxyz")
