@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import gzip
 import math
+import shutil
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -157,7 +161,8 @@ def _ase_read(path: Path, index: slice | int) -> list[Atoms]:
     from ase.io.formats import UnknownFileTypeError
 
     try:
-        frames = read(path, index, do_not_split_by_at_sign=True)
+        with _unpacked(path) as plain:
+            frames = read(plain, index, do_not_split_by_at_sign=True)
     except UnknownFileTypeError:
         raise InputError(f"{path}: not a file that ASE can read; readable are {_FORMATS}") from None
     except (IndexError, StopIteration):
@@ -165,6 +170,22 @@ def _ase_read(path: Path, index: slice | int) -> list[Atoms]:
     except Exception as error:  # readers raise whatever their parsing runs into
         raise InputError(f"{path}: ASE cannot read it: {_said(error)}. Readable are {_FORMATS}") from None
     return frames if isinstance(frames, list) else [frames]
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The file itself, or a temporary copy of a gzip-compressed one.
+
+    Readers jump from frame to frame, and every jump in a compressed file starts from its beginning.
+    """
+    if path.suffix != ".gz":
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.stem
+        with gzip.open(path) as packed, plain.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        yield plain
 
 
 def _said(error: Exception) -> str:

@@ -1,5 +1,7 @@
 """Structures from files, and one clear line for everything that is not one."""
 
+import gzip
+
 import numpy as np
 import pytest
 from ase import Atoms
@@ -160,3 +162,16 @@ class TestCell:
     def test_others(self, given):
         with pytest.raises(InputError, match="cell .* (given|has no volume)"):
             parse_cell(given)
+
+
+def test_compressed_files(tmp_path):
+    frames = [Atoms("He2", [[0, 0, 0], [0, 0, 2 + k / 10]]) for k in range(5)]
+    write(tmp_path / "plain.extxyz", frames)
+    packed = gzip.compress((tmp_path / "plain.extxyz").read_bytes())
+    (tmp_path / "packed.extxyz.gz").write_bytes(packed)
+    for index in (":", "1:4", 2, -1):
+        plain = read_structures(tmp_path / "plain.extxyz", index)
+        assert read_structures(tmp_path / "packed.extxyz.gz", index) == plain
+    (tmp_path / "cut.extxyz.gz").write_bytes(packed[: len(packed) // 2])
+    with pytest.raises(InputError, match="cut.extxyz.gz: ASE cannot read it: Compressed file ended"):
+        read_structures(tmp_path / "cut.extxyz.gz")
