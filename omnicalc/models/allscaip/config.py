@@ -1,9 +1,10 @@
 """Settings of AllScAIP (arXiv:2603.06567); lengths in Å."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_known, plain, tuples
 from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
@@ -110,19 +111,14 @@ class AllScAIPConfig:
         preset = table.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise WeightsError(f"preset = {preset!r} given; choose one of: {', '.join(PRESETS)}")
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(table) - known)
-        if unknown:
-            raise WeightsError(f"unknown allscaip settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        check_known("allscaip", cls, table)
         if "heads" not in table:
             raise WeightsError("allscaip settings lack 'heads', the names of the levels of theory")
-        table = {**PRESETS.get(preset, {}), **table}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        return cls(**tuples({**PRESETS.get(preset, {}), **table}))
 
     def to_dict(self) -> dict:
-        """For a card: plain types, settings that are None left out."""
-        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in table.items() if v is not None}
+        """Plain types for a card, settings that are None left out."""
+        return plain(self)
 
     @property
     def candidate_cutoff(self) -> float:

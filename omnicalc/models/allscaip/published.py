@@ -12,6 +12,7 @@ from torch import Tensor
 from omnicalc.errors import WeightsError
 from omnicalc.models.allscaip.model import AllScAIP
 from omnicalc.models.allscaip.published_config import translate
+from omnicalc.models.published_tensors import MISSHAPEN, misfits, refuse
 
 _RENAME = (  # applied in order; every pattern is tried
     (r"^backbone\.input_block\.", "input."),
@@ -58,11 +59,10 @@ def from_published(config: Mapping, tensors: Mapping[str, Tensor]) -> AllScAIP:
 def load_published(model: AllScAIP, tensors: Mapping[str, Tensor]) -> AllScAIP:
     """``model`` with the published ``tensors``, in float64."""
     names = _our_names(tensors, model.config.heads[0])
-    wanted = model.double().state_dict()
-    problems = _misfits(names, tensors, wanted)
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
-    model.load_state_dict({ours: tensors[theirs].double() for ours, theirs in names.items()}, strict=True)
+    state = {ours: tensors[theirs] for ours, theirs in names.items()}
+    lines = {"unexpected": "unexpected {shape} {theirs}", "misshapen": f"{MISSHAPEN} ({{theirs}})"}
+    refuse(misfits(state, model.double().state_dict(), names, **lines))
+    model.load_state_dict({key: value.double() for key, value in state.items()}, strict=True)
     return model
 
 
@@ -94,17 +94,3 @@ def _rename(key: str, heads: dict[str, str]) -> str:
     for pattern, replacement in _RENAME:
         key = re.sub(pattern, replacement, key)
     return key
-
-
-def _misfits(names: dict[str, str], tensors: Mapping[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    """What keeps the tensors from being loaded, by our names, with the published names in brackets."""
-    problems = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - names.keys())]
-    problems += [
-        f"unexpected {tuple(tensors[names[k]].shape)} {names[k]}" for k in sorted(names.keys() - wanted.keys())
-    ]
-    problems += [
-        f"{k} has shape {tuple(tensors[names[k]].shape)}, the config asks for {tuple(wanted[k].shape)} ({names[k]})"
-        for k in sorted(wanted.keys() & names.keys())
-        if wanted[k].shape != tensors[names[k]].shape
-    ]
-    return problems

@@ -10,6 +10,7 @@ from torch import Tensor
 from omnicalc.errors import WeightsError
 from omnicalc.models.atom.config import AtomConfig
 from omnicalc.models.atom.model import Atom
+from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse
 
 _PLAIN = {  # published setting -> ours, with the same value
     "lifting_dim": "width",
@@ -82,15 +83,8 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> Atom:
         if ours in state and not state[ours].equal(tensor):
             problems.append(f"{published[ours]} and {name} are one tensor in the network but differ")
         state[ours], published[ours] = tensor, name
-    problems += [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - state.keys())]
-    problems += [f"unexpected {published[k]} {tuple(state[k].shape)}" for k in sorted(state.keys() - wanted.keys())]
-    problems += [
-        f"{published[k]} has shape {tuple(state[k].shape)}, the config asks for {tuple(wanted[k].shape)}"
-        for k in sorted(wanted.keys() & state.keys())
-        if wanted[k].shape != state[k].shape
-    ]
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    theirs = {"unexpected": UNEXPECTED.replace("ours", "theirs"), "misshapen": MISSHAPEN.replace("ours", "theirs")}
+    refuse(problems + misfits(state, wanted, published, **theirs))
     model.load_state_dict({k: t.double() for k, t in state.items()}, strict=True)
     return model.eval()
 

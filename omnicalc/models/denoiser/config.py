@@ -1,8 +1,9 @@
 """Settings of a denoiser: a backbone's own, and those of its condition and pooled embedding."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_known, plain, tuples
 from omnicalc.models.scd.config import POOLS
 
 BACKBONES = ("e2former", "allscaip")
@@ -30,13 +31,11 @@ class DenoiserConfig:
     @classmethod
     def from_dict(cls, table: dict) -> "DenoiserConfig":
         """Strict: a key that is not a setting is an error that names it."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(table) - known)
-        if unknown:
-            raise WeightsError(f"unknown denoiser settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        check_known("denoiser", cls, table)
         if "backbone" not in table:
             raise WeightsError(f"backbone is missing; choose one of: {', '.join(BACKBONES)}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        return cls(**tuples(table))
 
     def to_dict(self) -> dict:
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """Plain types for a card, settings that are None left out."""
+        return plain(self)

@@ -1,8 +1,9 @@
 """Architecture settings of E2Former-V2; section numbers in comments refer to the UBio-MolFM release notes."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_known, plain, tuples
 
 ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
@@ -99,30 +100,17 @@ class E2FormerConfig:
     @classmethod
     def from_dict(cls, table: dict) -> "E2FormerConfig":
         """Strict: a key that is not a setting is an error that names it."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(table) - known)
-        if unknown:
-            raise WeightsError(f"unknown e2former settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        lists = {k: _tuple(v) for k, v in table.items() if isinstance(v, list)}
-        return cls(**{**table, **lists})
+        check_known("e2former", cls, table)
+        return cls(**tuples(table))
 
     def to_dict(self) -> dict:
-        """For a card: plain types, settings that are None left out."""
-        table = {k: _list(v) for k, v in asdict(self).items()}
-        return {k: v for k, v in table.items() if v is not None}
+        """Plain types for a card, settings that are None left out."""
+        return plain(self)
 
     @property
     def neighbor_cutoff(self) -> float:
         """Radius of the neighbour list that the network needs, Å."""
         return max(self.cutoff, self.long_upper) if self.long_layers else self.cutoff
-
-
-def _tuple(value):
-    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _list(value):
-    return list(map(_list, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _positive(key: str, value, whole: bool) -> None:

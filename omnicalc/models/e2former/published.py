@@ -8,9 +8,9 @@ import re
 
 from torch import Tensor
 
-from omnicalc.errors import WeightsError
 from omnicalc.models.e2former.model import E2Former
 from omnicalc.models.e2former.published_config import aliases, has_long_range, translate
+from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse
 
 DEAD = (
     r"decoder\.embedding\.weight",
@@ -83,9 +83,8 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> E2Former:
         state = {k: v.reshape(-1) if k.endswith(key) else v for k, v in state.items()}
     copied = aliases(config)
     wanted = {k: v for k, v in model.state_dict().items() if _head(k) not in copied}
-    problems = _misfits(state, wanted, published) + _other_bases(model, tensors)
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    theirs = {"unexpected": f"{UNEXPECTED} ({{theirs}})", "misshapen": f"{MISSHAPEN} ({{theirs}})"}
+    refuse(misfits(state, wanted, published, **theirs) + _other_bases(model, tensors))
     for alias, head in copied.items():
         state |= {k.replace(f"_heads.{head}.", f"_heads.{alias}."): v for k, v in state.items() if _head(k) == head}
     model.load_state_dict({k: v.double() for k, v in state.items()}, strict=True)
@@ -116,20 +115,6 @@ def _head(key: str) -> str | None:
     """The head that one of our tensors belongs to, None for the trunk."""
     found = re.match(r"(energy|force)_heads\.([^.]+)\.", key)
     return found[2] if found else None
-
-
-def _misfits(state: dict[str, Tensor], wanted: dict[str, Tensor], published: dict[str, str]) -> list[str]:
-    """What keeps ``state`` from being loaded, by our names, with the published names in brackets."""
-    problems = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - state.keys())]
-    problems += [
-        f"unexpected {k} {tuple(state[k].shape)} ({published[k]})" for k in sorted(state.keys() - wanted.keys())
-    ]
-    problems += [
-        f"{k} has shape {tuple(state[k].shape)}, the config asks for {tuple(wanted[k].shape)} ({published[k]})"
-        for k in sorted(wanted.keys() & state.keys())
-        if wanted[k].shape != state[k].shape
-    ]
-    return problems
 
 
 def _other_bases(model: E2Former, tensors: dict[str, Tensor]) -> list[str]:

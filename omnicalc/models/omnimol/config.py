@@ -4,9 +4,10 @@ Two presets: ``paper`` is the literal reading, ``smooth`` is what our own weight
 neighbours within a radius under a smooth weight in place of the 15 nearest, softened inverse powers, angles as a bias.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_known, plain
 
 FORCES = ("gradient", "direct")
 NEIGHBORS = ("nearest", "cutoff")
@@ -113,10 +114,7 @@ class OmnimolConfig:
         that preset.
         """
         table = dict(table)
-        names = {f.name for f in fields(cls)}
-        unknown = sorted(set(table) - names - {"preset", "size"})
-        if unknown:
-            raise WeightsError(f"unknown omnimol settings: {', '.join(unknown)}; known: {', '.join(sorted(names))}")
+        check_known("omnimol", cls, table, besides=("preset", "size"))
         if "heads" not in table:
             raise WeightsError("omnimol settings lack heads, the list of levels of theory")
         if "preset" in table or "size" in table:
@@ -125,9 +123,8 @@ class OmnimolConfig:
         return cls(**{**table, "heads": tuple(table["heads"])})
 
     def to_dict(self) -> dict:
-        """For a card: plain types, settings that are None left out."""
-        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in table.items() if v is not None}
+        """Plain types for a card, settings that are None left out."""
+        return plain(self)
 
     @property
     def n_pair_features(self) -> int:

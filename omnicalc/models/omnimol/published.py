@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from omnicalc.errors import WeightsError
 from omnicalc.models.omnimol.pet import PET, PETConfig
+from omnicalc.models.published_tensors import misfits, refuse
 
 _PARTS = {"body": "body", "classifier_head": "classifier", "generator_head": "generator"}
 _AVERAGED = {"body": "ema_body", "generator_head": "ema_generator"}
@@ -29,16 +30,7 @@ def from_published(config: dict, tensors: Mapping[str, Tensor]) -> PET:
         WeightsError: unsupported setting, or missing, unexpected and mis-shaped tensors (all of them named).
     """
     model = PET(PETConfig.from_dict(dict(config.get("model_kwargs", config)))).double()
-    wanted = model.state_dict()
-    problems = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - tensors.keys())]
-    problems += [f"unexpected {k} {tuple(tensors[k].shape)}" for k in sorted(tensors.keys() - wanted.keys())]
-    problems += [
-        f"{k} has shape {tuple(tensors[k].shape)}, the config asks for {tuple(wanted[k].shape)}"
-        for k in sorted(wanted.keys() & tensors.keys())
-        if wanted[k].shape != tensors[k].shape
-    ]
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    refuse(misfits(tensors, model.state_dict()))
     model.load_state_dict({k: v.double() for k, v in tensors.items()}, strict=True)
     return model
 

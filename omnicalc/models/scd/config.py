@@ -1,8 +1,9 @@
 """Architecture settings of the SCD networks; defaults are those of our own smooth, rotation-equivariant potential."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_known, plain, tuples
 
 BACKBONES = ("ct", "et", "cgt")
 BASES = ("expnorm", "gauss")
@@ -100,16 +101,12 @@ class SCDConfig:
     @classmethod
     def from_dict(cls, table: dict) -> "SCDConfig":
         """Strict: a key that is not a setting is an error that names it."""
-        known = {f.name for f in fields(cls)}
-        unknown = sorted(set(table) - known)
-        if unknown:
-            raise WeightsError(f"unknown scd settings: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        check_known("scd", cls, table)
+        return cls(**tuples(table))
 
     def to_dict(self) -> dict:
-        """For a card: plain types, settings that are None left out."""
-        table = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {k: v for k, v in table.items() if v is not None}
+        """Plain types for a card, settings that are None left out."""
+        return plain(self)
 
 
 def _positive(key: str, value) -> None:

@@ -8,6 +8,7 @@ import re
 from torch import Tensor
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.published_tensors import misfits, refuse
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.model import SCD
 
@@ -75,9 +76,7 @@ def from_published(config: dict, tensors: dict[str, Tensor], *, gives: str = "en
     rows = None if references is None else len(references)
     model = SCD(translate(config, reference_rows=rows, gives=gives)).double()
     state = {re.sub(r"^scalar_head\.", f"scalar_heads.{HEAD}.", key): value for key, value in tensors.items()}
-    problems = _misfits(state, model.state_dict())
-    if problems:
-        raise WeightsError("published tensors do not fit the config; nothing was loaded:\n  " + "\n  ".join(problems))
+    refuse(misfits(state, model.state_dict()))
     model.load_state_dict({key: value.double() for key, value in state.items()}, strict=True)
     return model
 
@@ -121,14 +120,3 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
         reference_rows=reference_rows,
         gives=gives,
     )
-
-
-def _misfits(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> list[str]:
-    problems = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(wanted.keys() - state.keys())]
-    problems += [f"unexpected {k} {tuple(state[k].shape)}" for k in sorted(state.keys() - wanted.keys())]
-    problems += [
-        f"{k} has shape {tuple(state[k].shape)}, the config asks for {tuple(wanted[k].shape)}"
-        for k in sorted(wanted.keys() & state.keys())
-        if wanted[k].shape != state[k].shape
-    ]
-    return problems

@@ -1,0 +1,33 @@
+"""The ``[config]`` table of a card, read strictly into a family's dataclass of settings, and written back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+
+from omnicalc.errors import WeightsError
+
+
+def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] = ()) -> None:
+    """Raise :class:`WeightsError` for keys that are no settings of the dataclass ``kind`` and not ``besides``."""
+    known = sorted(f.name for f in fields(kind))
+    unknown = sorted(set(table) - set(known) - set(besides))
+    if unknown:
+        raise WeightsError(f"unknown {family} settings: {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def tuples(table: Mapping) -> dict:
+    """``table`` with lists, nested ones included, as the tuples that frozen settings hold."""
+    return {key: _tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
+def plain(config) -> dict:
+    """Settings for a card: plain types, those that are None left out."""
+    table = {key: _list(value) for key, value in asdict(config).items()}
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _tuple(value):
+    return tuple(map(_tuple, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _list(value):
+    return list(map(_list, value)) if isinstance(value, (list, tuple)) else value
