@@ -1,8 +1,12 @@
 """Options shared by all tests, and a weights folder of their own in place of the user's."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread for each of several workers: spinning threads slow each other down
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).parent / "golden" / "cases"
 
