@@ -201,6 +201,10 @@ class SCDCalculator(OmniCalc):
 
     family = "scd"
 
+    def __init__(self, model: str | Path | Potential = "scd", **settings):
+        """``settings``: those of :class:`OmniCalc`."""
+        super().__init__(model, **settings)
+
 
 class AllScAIPCalculator(OmniCalc):
     """:class:`OmniCalc` for AllScAIP weights only, with its average over orientations; others are refused.

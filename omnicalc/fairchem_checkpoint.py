@@ -90,6 +90,8 @@ def read_checkpoint(path: Path) -> dict:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    if _is_script(path):
+        raise WeightsError(f"{path}: refused, because it is a TorchScript program, and loading that could run code")
     try:
         container = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:  # whatever torch's readers make of bytes that are no checkpoint
@@ -100,6 +102,15 @@ def read_checkpoint(path: Path) -> dict:
     if missing:
         raise WeightsError(f"{path}: not a published fairchem checkpoint: {', '.join(missing)} missing")
     return dict(parts)
+
+
+def _is_script(path: Path) -> bool:
+    """Whether ``torch.load`` would hand the archive to the loader of programs, past the stand-ins."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def plain(value: object) -> object:

@@ -20,6 +20,13 @@ def pytest_addoption(parser):
     )
 
 
+def pytest_configure(config):
+    """A mistyped folder would leave no case, and all would be skipped."""
+    folder = config.getoption("--golden-dir")
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--golden-dir {folder}: no such folder; one with a sub-folder per family is needed")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def omnicalc_home(tmp_path_factory):
     """Weights that the user imported are none of the tests' business, nor the other way round."""

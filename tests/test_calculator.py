@@ -14,7 +14,14 @@ from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 
-from omnicalc import E2FormerCalculator, OmniCalc, load_potential
+from omnicalc import (
+    AllScAIPCalculator,
+    E2FormerCalculator,
+    OmniCalc,
+    OmnimolCalculator,
+    SCDCalculator,
+    load_potential,
+)
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
@@ -300,6 +307,11 @@ class TestConstruction:
         object.__setattr__(potential.card, "family", "other")
         with pytest.raises(InputError, match="family 'e2former', but .* of the family 'other'"):
             E2FormerCalculator(potential)
+
+    @pytest.mark.parametrize("family", [AllScAIPCalculator, OmnimolCalculator, SCDCalculator])
+    def test_without_a_name_a_family_looks_for_its_own_weights(self, family):
+        with pytest.raises(WeightsError, match=f"unknown model '{family.family}'"):
+            family()
 
     @pytest.mark.parametrize("model", [None, 3, [], {}, b"ubio-s3", ""])
     def test_what_is_no_name(self, model):

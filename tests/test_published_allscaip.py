@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from omnicalc import AllScAIPCalculator, OmniCalc
 from omnicalc.errors import InputError, WeightsError
+from omnicalc.fairchem_checkpoint import read_checkpoint
 from omnicalc.published_allscaip import import_allscaip
 from omnicalc.registry import load_potential
 from tests.command import omnicalc
@@ -126,6 +127,14 @@ def test_code_in_a_pickle_does_not_run(tmp_path, monkeypatch):
     assert not (tmp_path / "HACKED").exists()
     torch.load(file, weights_only=False)
     assert (tmp_path / "HACKED").exists()
+
+
+def test_a_program_in_the_archive_is_refused(tmp_path):
+    """torch.load hands an archive that looks like TorchScript to the loader of programs, past the stand-ins."""
+    path = tmp_path / "program.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), path)
+    with pytest.raises(WeightsError, match="TorchScript program, and loading that could run code"):
+        read_checkpoint(path)
 
 
 def test_lone_atoms_come_from_their_table(tmp_path):
