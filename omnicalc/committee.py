@@ -107,7 +107,7 @@ def fit_committee(
     factor = torch.linalg.cholesky(torch.linalg.inv(precision))
     draws = torch.randn(members, size, generator=rng, dtype=torch.float64) @ factor.T
     spread = _spread(potential, head, valid, draws)
-    errors = [np.linalg.norm(c.forces - c.atoms.get_forces(), axis=1) for c in found.frames]
+    errors = [c.force_errors for c in found.frames]
     scale = np.sqrt(np.mean(np.concatenate(errors[::2]) ** 2) / np.mean(np.concatenate(spread[::2]) ** 2))
     return scale * draws, Calibration(scale * np.concatenate(spread[1::2]), np.concatenate(errors[1::2]))
 
@@ -146,10 +146,25 @@ def _spread(potential: Potential, head: str, frames: Sequence[Atoms], draws: Ten
     return found
 
 
-def calibration_of(evaluation: Evaluation, spread: Sequence[np.ndarray]) -> Calibration:
-    """Of an evaluation whose forces have the ``spread`` (N,) of every frame."""
-    errors = [np.linalg.norm(c.forces - c.atoms.get_forces(), axis=1) for c in evaluation.frames]
-    return Calibration(np.concatenate(spread), np.concatenate(errors))
+def measured_spread(evaluation: Evaluation) -> dict | None:
+    """Means of ``energy_std`` (meV/atom) and ``forces_std`` (meV/Å), and how well the latter fit the errors.
+
+    None where the spread was not asked for, or the head has no committee: then it is zero everywhere, as it is on
+    atoms that symmetry keeps free of forces, which calibrate nothing.
+    """
+    frames = evaluation.frames
+    if any(c.forces_std is None for c in frames):
+        return None
+    spread, errors = (np.concatenate(x) for x in zip(*((c.forces_std, c.force_errors) for c in frames), strict=True))
+    known = spread > 0
+    if not known.any():
+        return None
+    numbers = Calibration(spread[known], errors[known]).to_dict()
+    return {
+        "energy_std": float(1e3 * np.mean([c.energy_std / len(c.atoms) for c in frames])),
+        "forces_std": float(1e3 * spread.mean()),
+        **{key: numbers[key] for key in ("atoms", "calibration_error", "within")},
+    }
 
 
 def draw_calibration(calibration: Calibration, path, title: str = "") -> None:

@@ -45,6 +45,8 @@ class Compared:
     atoms: Atoms
     energy: float
     forces: np.ndarray  # (N, 3)
+    energy_std: float | None = None  # of a committee whose spread is asked for
+    forces_std: np.ndarray | None = None  # (N,)
 
     @property
     def label(self) -> float:
@@ -53,6 +55,11 @@ class Compared:
     @property
     def energy_error(self) -> float:
         return self.energy - self.label
+
+    @property
+    def force_errors(self) -> np.ndarray:
+        """(N,) eV/Å, size of the error of each atom's force."""
+        return np.linalg.norm(self.forces - self.atoms.get_forces(), axis=1)
 
 
 @dataclass
@@ -153,9 +160,12 @@ def evaluate(
     for members in _batches([len(a) for a in frames], atoms_per_batch):
         batch = cat([systems[k] for k in members]).to(potential.device)
         result = potential(batch, neighbors(batch, potential.cutoff), head=chosen)
-        forces = np.split(result.forces.cpu().numpy(), np.cumsum([len(frames[k]) for k in members])[:-1])
-        for k, energy, f in zip(members, result.energy.tolist(), forces, strict=True):
-            found[k] = Compared(frames[k], energy, f)
+        ends = np.cumsum([len(frames[k]) for k in members])[:-1]
+        columns = [result.energy.tolist(), np.split(result.forces.cpu().numpy(), ends)]
+        if result.forces_std is not None:
+            columns += [result.energy_std.tolist(), np.split(result.forces_std.cpu().numpy(), ends)]
+        for k, *values in zip(members, *columns, strict=True):
+            found[k] = Compared(frames[k], *values)
         done += len(members)
         if progress is not None:
             progress(done)

@@ -1,5 +1,7 @@
 """A committee of last layers: what its spread is made of, where it is stored, and that nothing else changes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -110,6 +112,26 @@ def test_calibration_numbers():
     assert Calibration(spread, 2 * error).to_dict()["calibration_error"] == pytest.approx(1.0, abs=0.1)
     assert abs(Calibration(spread, rng.permutation(error)).to_dict()["rank_correlation"]) < 0.1
     assert right["rank_correlation"] > 0.7
+
+
+def test_evaluate_says_how_sure_the_weights_are(files):
+    """Means over the frames as the calculator gives them one by one; weights without a committee say nothing."""
+    words = ("evaluate", files / "new", files / "data.extxyz", "--split", "valid", "--dtype", "float64")
+    told = json.loads(omnicalc(*words, "--head", "water-theory", "--json"))["committee"]
+    calc = OmniCalc(files / "new", head="water-theory", dtype="float64", uncertainty=True)
+    energies, forces = [], []
+    for atoms in frames():
+        if atoms.info["split"] == "valid":
+            calc.get_forces(atoms)
+            energies.append(1e3 * calc.results["energy_std"] / 3)
+            forces.append(1e3 * calc.results["forces_std"])
+    assert told["energy_std"] == pytest.approx(np.mean(energies), rel=1e-6)
+    assert told["forces_std"] == pytest.approx(np.mean(forces), rel=1e-6) and told["atoms"] == 6 * 3
+    error = f"calibration error {100 * told['calibration_error']:.0f} %"
+    assert error in omnicalc(*words, "--head", "water-theory")
+    old = ("evaluate", files / "old", *words[2:])
+    assert "committee" not in json.loads(omnicalc(*old, "--head", "water-theory", "--json"))
+    assert "energy_std" not in omnicalc(*old, "--head", "water-theory")
 
 
 def test_the_guard_of_a_run_reads_the_spread(files, tmp_path):

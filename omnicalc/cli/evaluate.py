@@ -21,7 +21,8 @@ import click
 def command(model, data, head, split, by, plot, atoms, dtype, device, rotations, as_json):
     """Compare MODEL with the energies and forces in DATA.
 
-    DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels.
+    DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Weights
+    with a committee also say how sure they are, and how well that fits their errors.
     """
     from omnicalc.data.readers import open_frames
     from omnicalc.errors import InputError
@@ -31,9 +32,11 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
         raise InputError(f"'{plot}' is there already; give --plot another name")
     frames = open_frames(data)
     from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.committee import measured_spread
     from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
     potential = load_potential(model, device=device, dtype=dtype)
+    potential.spread = potential.has_committee
     frames = labelled_frames(frames, split, str(data))
     if rotations is not None:
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
@@ -51,7 +54,8 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
         from omnicalc.parity import draw_parity
 
         draw_parity(found, plot, by or "config_type")
-    errors, spread = found.errors(), None
+    errors, spread, committee = found.errors(), None, measured_spread(found)
+    potential.spread = False  # turned frames need none
     if rotations is not None:
         spread = mean_spread([rotation_spread(potential, atoms, rotations, head=found.head) for atoms in frames])
     if as_json:
@@ -60,6 +64,8 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
             table["by"] = {name: e.to_dict() for name, e in groups.items()}
         if spread is not None:
             table["spread"] = spread.to_dict()
+        if committee is not None:
+            table["committee"] = committee
         click.echo(json.dumps(table))
         return
     click.echo(f"{potential.name_resolved}, head {found.head}, {errors.frames} frames of {data}")
@@ -74,6 +80,11 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
         click.echo(
             f"spread over {spread.rotations} orientations  energy {spread.energy:.3f} meV/atom  forces "
             f"{spread.force:.2f} meV/Å (root mean square)"
+        )
+    if committee is not None:
+        click.echo(
+            f"committee  energy_std {committee['energy_std']:.3f} meV/atom  forces_std {committee['forces_std']:.2f} "
+            f"meV/Å (means); calibration error {100 * committee['calibration_error']:.0f} %"
         )
     if groups:
         click.echo(f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE")
