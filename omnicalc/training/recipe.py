@@ -1,10 +1,10 @@
 """Training recipes: one TOML file says which model, which data (by source and hash) and which schedule."""
 
-import tomllib
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 
 from omnicalc.errors import InputError
+from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
 from omnicalc.training.recipe_checks import check_values
 
 
@@ -141,13 +141,7 @@ def read_recipe(path: Path) -> Recipe:
         InputError: missing file, bad TOML, a key that is missing or unknown, or a value that cannot be (named with
             its table).
     """
-    if not path.is_file():
-        shipped = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise InputError(f"no recipe at '{path}'; give a TOML file, or one of the shipped recipes: {shipped}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
+    table = read_recipe_table(path, RECIPES)
     from omnicalc.training.objectives import needs_labels
 
     optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
@@ -180,8 +174,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 def find_recipe(name: str) -> Path:
     """A path as given, or the shipped recipe of that name."""
-    shipped = RECIPES / f"{name}.toml"
-    return shipped if shipped.is_file() and not Path(name).is_file() else Path(name)
+    return find_shipped(name, RECIPES)
 
 
 def _tables(table: dict, key: str, path: Path) -> list:
@@ -194,14 +187,11 @@ def _tables(table: dict, key: str, path: Path) -> list:
 def _strict(kind, table: object, where: str):
     if not isinstance(table, dict):
         raise InputError(f"{where} is {table!r}; one table of keys and values is needed")
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise InputError(f"unknown keys in {where}: {', '.join(unknown)}; known: {', '.join(known)}")
-    needed = [f.name for f in known.values() if f.default is MISSING and f.default_factory is MISSING]
+    check_known(kind, table, where)
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
     missing = [key for key in needed if key not in table]
     if missing:
         raise InputError(f"keys missing in {where}: {', '.join(missing)}")
-    made = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+    made = kind(**tuples(table))
     check_values(made, where)
     return made

@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,19 +33,31 @@ def save_state(path: Path, payload: dict) -> None:
 
 def load_state(path: Path) -> dict:
     """Raises :class:`RunError` for a damaged file."""
-    try:
+    with refusing_damage(path):
         return torch.load(path, weights_only=True, map_location="cpu")
+
+
+@contextmanager
+def refusing_damage(path: Path) -> Iterator[None]:
+    """What fails inside, reading ``path`` or taking over what it holds, becomes a :class:`RunError` that names it."""
+    try:
+        yield
     except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
-        raise _damaged(path, error) from None
-
-
-def _damaged(path: Path, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:120]
-    return RunError(f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out")
+        reason = " ".join(str(error).split())[:120]
+        raise RunError(
+            f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out"
+        ) from None
 
 
 def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     """Raise :class:`InputError` when this run cannot be started or resumed in ``out``; needs no data and no model."""
+    check_files(out, resume)
+    if resume and _told(json.loads((out / RECIPE).read_text())) != _told(json.loads(as_json(recipe))):
+        raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
+
+
+def check_files(out: Path, resume: bool) -> None:
+    """Raise :class:`InputError` unless ``out`` is new or empty, or holds the files of a run that is to go on."""
     why = not_writable(out)
     if why is not None:
         raise InputError(f"{why}; give another folder with --out")
@@ -56,8 +70,6 @@ def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         raise InputError(
             f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
         )
-    if _told(json.loads((out / RECIPE).read_text())) != _told(json.loads(as_json(recipe))):
-        raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
 
 
 def _told(table: dict) -> dict:

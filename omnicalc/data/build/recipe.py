@@ -1,11 +1,11 @@
 """Recipes of structures: a TOML file of components (SMILES) and groups of systems made of them."""
 
-import tomllib
 from collections import Counter
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from omnicalc.errors import InputError
+from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 KINDS = ("sample", "stretch", "approach", "carve")
@@ -64,15 +64,8 @@ def read_recipe(name: str | Path) -> Recipe:
     Raises:
         InputError: no such recipe, bad TOML, unknown or missing keys, or a system that cannot be parsed.
     """
-    shipped = RECIPES / f"{name}.toml"
-    path = shipped if shipped.is_file() and not Path(name).is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise InputError(f"no recipe at '{path}'; give a TOML file, or one of the shipped recipes: {known}")
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"recipe '{path}' is not valid TOML: {error}") from None
+    path = find_shipped(name, RECIPES)
+    table = read_recipe_table(path, RECIPES)
     groups = table.pop("groups", [])
     if not groups or not isinstance(groups, list):
         raise InputError(f"recipe '{path}' needs at least one [[groups]]")
@@ -83,12 +76,9 @@ def read_recipe(name: str | Path) -> Recipe:
 
 
 def _made(kind, table: dict, where: str):
-    known = {f.name: f for f in fields(kind)}
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise InputError(f"unknown keys in {where}: {', '.join(unknown)}; known: {', '.join(known)}")
+    check_known(kind, table, where)
     try:
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in table.items()})
+        return kind(**tuples(table))
     except TypeError as error:
         raise InputError(f"{where}: {str(error).split('() ')[-1]}") from None
 

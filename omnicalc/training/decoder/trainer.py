@@ -1,12 +1,10 @@
 """The training loop of a decoder: draw a batch, step, average the weights, validate, save; resumable to the bit."""
 
 import csv
-import io
 import json
 import os
 import time
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -14,14 +12,15 @@ from torch import Tensor
 
 from omnicalc.data.trajectories import Trajectory
 from omnicalc.errors import InputError, RunError
-from omnicalc.files import made_folder, not_writable, write_atomically
+from omnicalc.files import made_folder, write_atomically
 from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig, first_guess
 from omnicalc.signals import StopWish
 from omnicalc.training.decoder.batches import Batch, Sampler, fixed_batch, window
 from omnicalc.training.decoder.recipe import DecoderRecipe, as_table, learning_rate
 from omnicalc.training.muon import Muon
+from omnicalc.training.run_log import LOG
+from omnicalc.training.state import RECIPE, STATE, check_files, load_state, refusing_damage, save_state
 
-STATE, RECIPE, LOG = "state.pt", "recipe.json", "log.csv"
 HORIZONS = (50.0, 100.0, 200.0, 500.0)  # fs, of the validation
 _STARTS = 12  # per validation molecule
 _SAY_EVERY = 60.0  # s between lines of progress
@@ -136,30 +135,17 @@ class DecoderTrainer:
             "seconds": self.seconds,
             "recent": self.recent,
         }
-        content = io.BytesIO()
-        torch.save(payload, content)
-        try:
-            write_atomically(self.out / STATE, lambda temporary: temporary.write_bytes(content.getbuffer()))
-        except OSError as error:
-            raise RunError(
-                f"cannot write {self.out / STATE}: {error.strerror}; the state saved before is still there. Make room, "
-                "then go on with --resume"
-            ) from None
+        save_state(self.out / STATE, payload)
 
     def _load(self) -> None:
         path = self.out / STATE
-        try:
-            payload = torch.load(path, weights_only=True)
+        payload = load_state(path)
+        with refusing_damage(path):
             self.model.load_state_dict(payload["model"])
             self.optimiser.load_state_dict(payload["optimiser"])
             self.averaged, self.step = payload["averaged"], payload["step"]
             self.seconds, self.recent = payload["seconds"], payload["recent"]
             self.generator.set_state(payload["generator"])
-        except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise RunError(
-                f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out"
-            ) from None
         with (self.out / LOG).open(newline="") as file:
             rows = list(csv.reader(file))
         kept = rows[:1] + [r for r in rows[1:] if int(r[0]) <= self.step]
@@ -193,19 +179,8 @@ def weighted_error(model: PhysicalAtom, batch: Batch, objective: str) -> Tensor:
 
 def check_folder(recipe: DecoderRecipe, out: Path, resume: bool) -> None:
     """Raise :class:`InputError` when this run cannot be started or resumed in ``out``."""
-    why = not_writable(out)
-    if why is not None:
-        raise InputError(f"{why}; give another folder with --out")
-    if not resume:
-        if out.exists() and any(out.iterdir()):
-            raise InputError(f"'{out}' is not empty; continue it with --resume or choose another with --out")
-        return
-    lacking = [name for name in (STATE, RECIPE, LOG) if not (out / name).is_file()]
-    if lacking:
-        raise InputError(
-            f"'{out}' holds no training run to resume (no {', no '.join(lacking)}); leave out --resume to start one"
-        )
-    if (out / RECIPE).read_text() != _as_json(recipe):
+    check_files(out, resume)
+    if resume and (out / RECIPE).read_text() != _as_json(recipe):
         raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use another --out")
 
 
