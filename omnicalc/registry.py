@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from omnicalc.potential import Potential
 
+COPY_AGAIN = "copy the weights folder again from where it came"
 BUNDLED = Path(__file__).parent / "weights"
 _KNOWN = Path(__file__).parent / "registry.toml"
 _DEVICES = ("cpu", "cuda")
@@ -188,16 +189,21 @@ def load_potential(
 
 def verified_bytes(folder: Path, card: Card) -> bytes:
     """The bytes of ``model.safetensors``. Raises :class:`WeightsError` unless their sha256 is the card's."""
-    path = folder / WEIGHTS
+    return bytes_of_sha256(folder / WEIGHTS, card.sha256, CARD, _repair(folder))
+
+
+def bytes_of_sha256(path: Path, sha256: str, card: str, repair: str) -> bytes:
+    """The bytes of a file that the file ``card`` gives the hash of. Raises :class:`WeightsError` for others, with what
+    to do about it, ``repair``.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); {_repair(folder)}") from None
+        raise WeightsError(f"{path}: cannot be read ({error.strerror}); {repair}") from None
     digest = hashlib.sha256(content).hexdigest()
-    if digest != card.sha256:
+    if digest != sha256:
         raise WeightsError(
-            f"{path} is damaged or was changed: its sha256 is {digest}, but {CARD} says {card.sha256}; "
-            f"{_repair(folder)}"
+            f"{path} is damaged or was changed: its sha256 is {digest}, but {card} says {sha256}; {repair}"
         )
     return content
 
@@ -263,7 +269,7 @@ def _repair(folder: Path) -> str:
         return "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
     if folder.parent == weights_home():
         return f"remove that folder (rm -r '{folder}') and import or fetch it again (omnicalc models --help)"
-    return "copy the weights folder again from where it came"
+    return COPY_AGAIN
 
 
 def _is_path(name: str | Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from omnicalc.card import DECODER_CARD, WEIGHTS
 from omnicalc.decoding.card import DecoderCard, read_decoder_card
 from omnicalc.errors import WeightsError
-from omnicalc.registry import BUNDLED, split_name
+from omnicalc.registry import BUNDLED, COPY_AGAIN, bytes_of_sha256, split_name
 from omnicalc.weights_home import weights_home
 
 if TYPE_CHECKING:
@@ -61,16 +60,7 @@ def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
 
     folder, card = resolve_decoder(name)
     path = folder / WEIGHTS
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror}); copy the weights folder again") from None
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != card.sha256:
-        raise WeightsError(
-            f"{path} is damaged or was changed: its sha256 is {digest}, but {DECODER_CARD} says {card.sha256}; copy "
-            "the weights folder again from where it came"
-        )
+    content = bytes_of_sha256(path, card.sha256, DECODER_CARD, COPY_AGAIN)
     try:
         with torch.random.fork_rng(devices=[]):  # a new network draws its weights before it gets these
             model = PhysicalAtom(PhysicalConfig.from_dict(dict(card.config)))

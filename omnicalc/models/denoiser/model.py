@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from omnicalc.errors import InputError
 from omnicalc.models.denoiser.config import DenoiserConfig
 from omnicalc.models.graph import Graph
-from omnicalc.models.scd.heads import EmbeddingHead, GatedHead, NoiseNormalizer
+from omnicalc.models.scd.heads import Denoising, EmbeddingHead, GatedHead, NoiseNormalizer
 from omnicalc.systems import Systems
 
 PREFIX = "backbone."  # of the backbone's tensors among the denoiser's
@@ -30,7 +30,7 @@ class PlainVectorHead(nn.Module):
         return None, self.mlp(x)
 
 
-class Denoiser(nn.Module):
+class Denoiser(Denoising):
     """The network of one :class:`DenoiserConfig`."""
 
     conservative = False  # it gives no energies, see check
@@ -80,16 +80,6 @@ class Denoiser(nn.Module):
             keep = torch.rand(len(added), 1, device=added.device) >= self.config.condition_dropout
             added = torch.where(keep, added, 0.0)
         return added
-
-    def embed(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
-        """Pooled embeddings (G, D)."""
-        x, _ = self.node_features(graph, condition)
-        return self.embedding_head(x, graph.system, len(graph.head))
-
-    def denoise(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
-        """Displacements (N, 3), Å, by which the atoms are off, as the vector head sees it."""
-        _, noise = self.noise_head(*self.node_features(graph, condition))
-        return self.noise_normalizer.displacement(noise)
 
     def frozen_in_pretraining(self) -> list[nn.Parameter]:
         """Heads of the backbone that denoising does not reach, and its tables of elements."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnicalc.models.xavier import xavier
+
 
 class DynTanh(nn.Module):
     """tanh(a y) * w with one learned a and a learned vector w."""
@@ -34,14 +36,6 @@ class MLP(nn.Module):
     def forward(self, y: Tensor) -> Tensor:
         y = F.dropout(self.norm(F.gelu(self.fc1(y))), self.drop, self.training)
         return F.dropout(self.fc2(y), self.drop, self.training)
-
-
-def xavier(layer: nn.Linear) -> nn.Linear:
-    """The layer with Xavier uniform weights and zero bias."""
-    nn.init.xavier_uniform_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
 
 
 class Attention(nn.Module):

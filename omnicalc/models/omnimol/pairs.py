@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from omnicalc.models.omnimol.layers import xavier
+from omnicalc.models.xavier import xavier
 
 
 class PairScalar(nn.Module):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.omnimol.layers import MLP, DynTanh, TokenAttBlock, WholeDrop, xavier
+from omnicalc.models.omnimol.layers import MLP, DynTanh, TokenAttBlock, WholeDrop
 from omnicalc.models.omnimol.transformer import EntryHead, LocalBlock, Trunk, nearest
+from omnicalc.models.xavier import xavier
 
 MODES = ("classifier", "generator", "pretrain", "ftag")
 

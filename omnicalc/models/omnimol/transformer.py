@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnicalc.models.omnimol.layers import MLP, AttBlock, DynTanh, key_bias, masked_logit, pair_mask, xavier
+from omnicalc.models.omnimol.layers import MLP, AttBlock, DynTanh, key_bias, masked_logit, pair_mask
+from omnicalc.models.xavier import xavier
 
 _TINY = 1e-12  # added to weights before their logarithm
 

@@ -8,13 +8,7 @@ from omnicalc.models.scd.conditioning import AdaptiveNorm, JointDropPath, Vector
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.edges import Edges
 from omnicalc.models.scd.radial import CosineCutoff
-
-
-def xavier(linear: nn.Linear) -> nn.Linear:
-    nn.init.xavier_uniform_(linear.weight)
-    if linear.bias is not None:
-        nn.init.zeros_(linear.bias)
-    return linear
+from omnicalc.models.xavier import xavier
 
 
 class NeighborEmbedding(nn.Module):

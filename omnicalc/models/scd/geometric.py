@@ -11,7 +11,7 @@ from omnicalc.models.scd.attention import Attention, NeighborEmbedding
 from omnicalc.models.scd.conditioning import DropCondition
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.edges import Edges
-from omnicalc.models.scd.radial import BASES
+from omnicalc.models.scd.radial import basis_of
 from omnicalc.models.scd.whitening import Whitening
 
 CLAMP = 1e4  # of the condition
@@ -62,7 +62,7 @@ class EdgeStart(nn.Module):
     def __init__(self, config: SCDConfig):
         super().__init__()
         c, k = config.channels, config.n_basis
-        self.distance_exp = BASES[config.basis](config.cutoff, k, config.trainable_basis, config.cutoff_power)
+        self.distance_exp = basis_of(config)
         self.lin_rbf_0 = nn.Linear(k, c)
         self.lin = nn.Linear(3 * c, c)
         self.lin_rbf_1 = linear(k, c, bias=False)
@@ -128,9 +128,7 @@ class GeometricTransformer(nn.Module):
         self.config = config
         c = config.channels
         self.embedding = nn.Embedding(config.rows, c)
-        self.distance_expansion = BASES[config.basis](
-            config.cutoff, config.n_basis, config.trainable_basis, config.cutoff_power
-        )
+        self.distance_expansion = basis_of(config)
         self.neighbor_embedding = NeighborEmbedding(config) if config.neighbor_embedding else None
         self.attention_layers = nn.ModuleList(Attention(config, c, over_heads=True) for _ in range(config.layers))
         self.drop_cond = DropCondition(c, config.condition_dropout)

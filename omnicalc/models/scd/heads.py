@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnicalc.models.scd.attention import xavier
+from omnicalc.models.graph import Graph
+from omnicalc.models.xavier import xavier
 
 
 class UpdateNet(nn.Module):
@@ -115,3 +116,17 @@ class NoiseNormalizer(nn.Module):
     def displacement(self, prediction: Tensor) -> Tensor:
         """Noise in Å from what the vector head predicts."""
         return prediction * (self.std + self.floor) + self.mean
+
+
+class Denoising(nn.Module):
+    """A network with ``node_features``, ``embedding_head``, ``noise_head`` and ``noise_normalizer``, put to use."""
+
+    def embed(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
+        """Pooled embeddings (G, D)."""
+        x, _ = self.node_features(graph, condition)
+        return self.embedding_head(x, graph.system, len(graph.head))
+
+    def denoise(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
+        """Displacements (N, 3), Å, by which the atoms are off, as the vector head sees it."""
+        _, noise = self.noise_head(*self.node_features(graph, condition))
+        return self.noise_normalizer.displacement(noise)

@@ -10,7 +10,7 @@ from omnicalc.models.graph import Graph, ModelOutput
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.edges import Edges, edges_of
 from omnicalc.models.scd.geometric import GeometricTransformer
-from omnicalc.models.scd.heads import EmbeddingHead, GatedHead, NoiseNormalizer, pool
+from omnicalc.models.scd.heads import Denoising, EmbeddingHead, GatedHead, NoiseNormalizer, pool
 from omnicalc.models.scd.transformer import Transformer
 from omnicalc.systems import Systems
 
@@ -26,7 +26,7 @@ class References(nn.Module):
         self.atomref.weight.requires_grad_(False)
 
 
-class SCD(nn.Module):
+class SCD(Denoising):
     """The network of one :class:`SCDConfig`. Maps a :class:`Graph` to per-atom energies.
 
         y = pool(e_i std + ref[z_i]) + mean
@@ -107,16 +107,6 @@ class SCD(nn.Module):
     def node_features(self, graph: Graph, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`features`; what self-conditioned denoising asks of any backbone."""
         return self.features(self.edges(graph), condition)
-
-    def embed(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
-        """Pooled embeddings (G, D)."""
-        x, _ = self.node_features(graph, condition)
-        return self.embedding_head(x, graph.system, len(graph.head))
-
-    def denoise(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
-        """Displacements (N, 3), Å, by which the atoms are off, as the vector head sees it."""
-        _, noise = self.noise_head(*self.node_features(graph, condition))
-        return self.noise_normalizer.displacement(noise)
 
     def frozen_in_pretraining(self) -> list[nn.Parameter]:
         """What pretraining leaves as it is, as released: element embedding, mask token, scalar heads."""

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from omnicalc.models.scd.config import SCDConfig
+
 
 class CosineCutoff(nn.Module):
     """C(r)^p; with p = 2 its first three derivatives vanish at the cutoff, with p = 1 (released) only the first."""
@@ -52,7 +54,12 @@ class GaussBasis(nn.Module):
         return (self.coeff * (r.unsqueeze(-1) - self.offset).square()).exp()
 
 
-BASES = {"expnorm": ExpNormBasis, "gauss": GaussBasis}
+_BASES = {"expnorm": ExpNormBasis, "gauss": GaussBasis}
+
+
+def basis_of(config: SCDConfig) -> nn.Module:
+    """The radial basis that the settings ask for."""
+    return _BASES[config.basis](config.cutoff, config.n_basis, config.trainable_basis, config.cutoff_power)
 
 
 def _store(module: nn.Module, trainable: bool, **tensors: Tensor) -> None:

@@ -6,7 +6,7 @@ from omnicalc.models.scd.attention import Attention, NeighborEmbedding
 from omnicalc.models.scd.conditioning import DropCondition
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.edges import Edges
-from omnicalc.models.scd.radial import BASES
+from omnicalc.models.scd.radial import basis_of
 from omnicalc.models.scd.whitening import Whitening
 
 
@@ -18,9 +18,7 @@ class Transformer(nn.Module):
         self.config = config
         c = config.channels
         self.embedding = nn.Embedding(config.rows, c)
-        self.distance_expansion = BASES[config.basis](
-            config.cutoff, config.n_basis, config.trainable_basis, config.cutoff_power
-        )
+        self.distance_expansion = basis_of(config)
         self.neighbor_embedding_module = NeighborEmbedding(config) if config.neighbor_embedding else None
         self.attention_layers = nn.ModuleList(Attention(config, config.n_basis) for _ in range(config.layers))
         self.ignore_condition = False

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from omnicalc.errors import InputError
 from omnicalc.models.scd.transformer import drop_path
 from omnicalc.training.cosine_schedule import drop_path_at
-from omnicalc.training.denoising import NoiseSettings, denoise_systems
+from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
 from omnicalc.training.objectives import energy_forces
 from omnicalc.training.weight_decay import decays
@@ -56,8 +56,6 @@ class EnergyForcesDenoising(energy_forces.EnergyForces):
         drop_path(model, path)
         loss, terms = super().loss(model, batch, step)
         if s.denoising_weight:
-            settings = NoiseSettings(corrupt_noise=s.noise, self_conditioned=False, tile_cells=False)
-            found = denoise_systems(model, batch.systems, settings, step.generator)
-            terms["denoising"] = found.loss * (batch.systems.n_atoms / step.totals.atoms)
+            terms["denoising"] = plain_denoising(model, batch.systems, s.noise, step.generator, step.totals.atoms)
             loss = loss + s.denoising_weight * terms["denoising"]
         return loss, terms

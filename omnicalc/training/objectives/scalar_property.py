@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError
-from omnicalc.training.denoising import NoiseSettings, denoise_systems
+from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
 from omnicalc.training.predict import predict
 from omnicalc.training.weight_decay import decays
@@ -62,9 +62,7 @@ class ScalarProperty:
         loss = (size * batch.energy_weight).sum() / max(1, step.totals.energies)
         terms = {"property": loss}
         if s.denoising_weight:
-            settings = NoiseSettings(corrupt_noise=s.noise, self_conditioned=False, tile_cells=False)
-            found = denoise_systems(model, batch.systems, settings, step.generator)
-            terms["denoising"] = found.loss * (batch.systems.n_atoms / step.totals.atoms)
+            terms["denoising"] = plain_denoising(model, batch.systems, s.noise, step.generator, step.totals.atoms)
             loss = loss + s.denoising_weight * terms["denoising"]
         return loss, terms
 
