@@ -17,15 +17,13 @@ from omnicalc.models.allscaip.slots import Slots
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
+from tests.golden.folders import each_case
 
 FAMILY = "allscaip"
 
 
 def pytest_generate_tests(metafunc):
-    folder = metafunc.config.getoption("--golden-dir") / FAMILY
-    if "case" in metafunc.fixturenames:
-        cases = sorted(p.parent for p in folder.glob("*/config.json"))
-        metafunc.parametrize("case", cases, ids=[c.name for c in cases])
+    each_case(metafunc, FAMILY)
 
 
 class Case:

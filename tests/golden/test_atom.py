@@ -15,16 +15,15 @@ from omnicalc.models.atom.losses import s2s, s2t
 from omnicalc.models.atom.model import Atom
 from omnicalc.models.atom.samples import cut, random_split
 from omnicalc.training.muon import Muon
+from tests.golden.folders import each_case
 
 FAMILY = "atom"
 
 
 def pytest_generate_tests(metafunc):
-    folder = metafunc.config.getoption("--golden-dir") / FAMILY
-    if "case" in metafunc.fixturenames:
-        cases = sorted(p.parent for p in folder.glob("*/config.json"))
-        metafunc.parametrize("case", cases, ids=[c.name for c in cases])
+    each_case(metafunc, FAMILY)
     if "muon_file" in metafunc.fixturenames:
+        folder = metafunc.config.getoption("--golden-dir") / FAMILY
         files = sorted(folder.glob("*/muon_steps.npz"))
         metafunc.parametrize("muon_file", files, ids=[f.parent.name for f in files])
 

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.omnimol import from_published, standards
+from omnicalc.models.omnimol import from_published
 from omnicalc.models.omnimol.body import Adapter
 from omnicalc.models.omnimol.molecule import centred
 from omnicalc.models.omnimol.pairs import PairScalar, cosines, envelope, pair_features, upper
 from omnicalc.models.omnimol.transformer import nearest
 from omnicalc.training.lora import low_rank
+from tests import omnimol_equations
 
 FAMILY = "omnimol"
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -232,13 +233,13 @@ def test_standards_and_loss(formulas):
     positions = torch.cat([given[f"mol{k}_pos"] for k in golden.molecules])
     centres = torch.split(centred(positions, batch, n), [len(given[f"mol{k}_z"]) for k in golden.molecules])
     assert all(golden.close(f"mol{k}_centred", centres[k]) for k in golden.molecules)
-    delta = standards.formation_energy(given["e_dft"], given["atom_energies"], numbers, batch)
-    scales = standards.Scales.per_molecule(delta, given["f_true"])
+    delta = omnimol_equations.formation_energy(given["e_dft"], given["atom_energies"], numbers, batch)
+    scales = omnimol_equations.Scales.per_molecule(delta, given["f_true"])
     assert golden.close("delta_e", delta)
     assert golden.close("mu", scales.energy_shift) and golden.close("sigma", scales.energy_scale)
     assert golden.close("e_standardised", scales.energies(delta))
     weights = golden.config["lambda_e"], golden.config["lambda_f"]
-    losses = standards.molecule_losses(
+    losses = omnimol_equations.molecule_losses(
         given["e_pred"], given["e_true"], given["f_pred"], given["f_true"], batch, *weights
     )
     assert golden.close("loss_per_molecule", losses) and golden.close("loss", losses.mean())

@@ -10,7 +10,6 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.calculators.calculator import Calculator
 from ase.constraints import FixBondLengths
 from ase.md.verlet import VelocityVerlet
 from scipy.stats import chi2, gamma
@@ -29,7 +28,7 @@ from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
 
 from .statistics import ks_probability
-from .toy import argon, job, pairs_job
+from .toy import ToyCalculator, argon, job, pairs_job
 
 CHAINS = "0-1:3.75,1-2:3.75,4-5,8-9,9-10,8-10,16-17:3.8"  # a chain, a triangle, pairs; of 32 argon atoms
 SETTINGS = Settings(timestep_fs=4.0, temperature_K=90.0, seed=11, constraints=CHAINS, thermostat_time_fs=40.0)
@@ -80,19 +79,6 @@ def test_unconstrained_lengths_change():
     assert errors(dynamics, state)[0] > 1e-2
 
 
-class _Calculator(Calculator):
-    implemented_properties = ("energy", "forces")
-
-    def __init__(self, bound):
-        super().__init__()
-        self.bound = bound
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        found = self.bound(torch.tensor(atoms.positions))
-        self.results = {"energy": float(found.energy), "forces": found.forces.numpy()}
-
-
 def test_steps_equal_those_of_ase():
     dynamics, state = started(replace(SETTINGS, ensemble="nve"))
     atoms, held = dynamics.job.atoms.copy(), dynamics.constraints
@@ -100,7 +86,7 @@ def test_steps_equal_those_of_ase():
     atoms.set_velocities(state.velocities.numpy())
     pairs = list(zip(held.i.tolist(), held.j.tolist(), strict=True))
     atoms.set_constraint(FixBondLengths(pairs, tolerance=1e-14))
-    atoms.calc = _Calculator(dynamics.job.bound)
+    atoms.calc = ToyCalculator(dynamics.job.bound)
     theirs = VelocityVerlet(atoms, timestep=4 * units.fs)
     for _ in range(10):
         state = dynamics.step(state)

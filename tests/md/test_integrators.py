@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator
 from ase.md.verlet import VelocityVerlet
 from scipy.linalg import solve_discrete_lyapunov
 
@@ -14,24 +13,11 @@ from omnicalc.md.integrators import Integration, baoab, velocity_verlet
 from omnicalc.md.state import State
 from omnicalc.systems import Systems
 
-from .toy import Harmonic, Pairs, argon, forces_fn, state_of, thermal
+from .toy import Harmonic, Pairs, ToyCalculator, argon, forces_fn, state_of, thermal
 
 MASS, STIFFNESS, KELVIN = 12.0, 30.0, 300.0
 OMEGA = (STIFFNESS / MASS) ** 0.5
 KT = units.kB * KELVIN
-
-
-class _Calculator(Calculator):
-    implemented_properties = ("energy", "forces")
-
-    def __init__(self, bound):
-        super().__init__()
-        self.bound = bound
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        prediction = self.bound(torch.tensor(atoms.positions))
-        self.results = {"energy": float(prediction.energy), "forces": prediction.forces.numpy()}
 
 
 def argon_state() -> tuple[Atoms, Pairs, State]:
@@ -50,7 +36,7 @@ def argon_state() -> tuple[Atoms, Pairs, State]:
 
 def test_velocity_verlet_equals_ase():
     atoms, bound, state = argon_state()
-    atoms.calc = _Calculator(bound)
+    atoms.calc = ToyCalculator(bound)
     atoms.set_velocities(state.velocities.numpy())
     dynamics = VelocityVerlet(atoms, timestep=4 * units.fs)
     for _ in range(5):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator
 from ase.md.bussi import Bussi
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from scipy.stats import chi2, kstest
@@ -21,7 +20,7 @@ from omnicalc.md.state import State, remove_com_velocity
 from omnicalc.systems import Systems
 
 from .statistics import ks_probability
-from .toy import Pairs, argon, forces_fn, state_of, thermal
+from .toy import Pairs, ToyCalculator, argon, forces_fn, state_of, thermal
 
 MASS, KELVIN, N = 12.0, 300.0, 6
 KT = units.kB * KELVIN
@@ -53,20 +52,6 @@ def settings(timestep_fs: float = 2.0, time_fs: float = 20.0, friction: float = 
 # one step of ASE
 
 
-class _Calculator(Calculator):
-    implemented_properties = ("energy", "free_energy", "forces")
-
-    def __init__(self, bound):
-        super().__init__()
-        self.bound = bound
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
-        super().calculate(atoms, properties, system_changes)
-        prediction = self.bound(torch.tensor(atoms.positions))
-        energy = float(prediction.energy)
-        self.results = {"energy": energy, "free_energy": energy, "forces": prediction.forces.numpy()}
-
-
 def argon_pair() -> tuple[Atoms, Pairs, State]:
     """The same atoms for ASE and for us, nothing done to their centre of mass."""
     atoms = argon()
@@ -74,7 +59,7 @@ def argon_pair() -> tuple[Atoms, Pairs, State]:
     masses = torch.tensor(atoms.get_masses())
     positions = torch.tensor(atoms.positions)
     state = state_of(positions, thermal(32, 39.95, 90), masses, bound, bath=start_chain(positions))
-    atoms.calc = _Calculator(bound)
+    atoms.calc = ToyCalculator(bound)
     atoms.set_velocities(state.velocities.numpy())
     return atoms, bound, state
 

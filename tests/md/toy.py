@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from ase import Atoms, units
+from ase.calculators.calculator import Calculator
 from torch import Tensor
 
 from omnicalc.gradients import forces_from_edges
@@ -15,6 +16,22 @@ from omnicalc.md.record import structure_hash
 from omnicalc.md.state import State
 from omnicalc.neighbors import NeighborList
 from omnicalc.systems import Systems
+
+
+class ToyCalculator(Calculator):
+    """A bound toy as ASE's integrators ask for it."""
+
+    implemented_properties = ("energy", "free_energy", "forces")
+
+    def __init__(self, bound):
+        super().__init__()
+        self.bound = bound
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=()):
+        super().calculate(atoms, properties, system_changes)
+        prediction = self.bound(torch.tensor(atoms.positions))
+        energy = float(prediction.energy)
+        self.results = {"energy": energy, "free_energy": energy, "forces": prediction.forces.numpy()}
 
 
 class Harmonic:

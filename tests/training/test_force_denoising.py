@@ -5,10 +5,9 @@ import torch
 
 from omnicalc.errors import InputError
 from omnicalc.models.graph import ModelOutput
-from omnicalc.training.example import Totals, collate
 from omnicalc.training.objectives import StepInfo, build_objective
 from omnicalc.training.recipe import Stage
-from tests.training.toy import trainer, write_frames
+from tests.training.toy import two_sizes, write_frames
 
 
 class Springs(torch.nn.Module):
@@ -28,11 +27,7 @@ class Springs(torch.nn.Module):
 
 @pytest.fixture
 def batch(tmp_path):
-    write_frames(tmp_path, 12, sizes=(1, 2))
-    work = trainer(tmp_path)
-    entries = [next(e for e in work.dataset.sources[0].train if e.n_atoms == n) for n in (3, 6)]
-    examples = [work.dataset.example(0, e) for e in entries]
-    return collate(examples, work.dataset.cutoff), Totals.of(examples)
+    return two_sizes(tmp_path)[1:]
 
 
 def info(totals, seed=0):

@@ -5,22 +5,17 @@ import pytest
 import torch
 
 from omnicalc.errors import InputError
-from omnicalc.training.example import Totals, collate
+from omnicalc.training.example import collate
 from omnicalc.training.losses import energy_term, force_term, stress_term
 from omnicalc.training.objectives import StepInfo, build_objective
 from omnicalc.training.predict import Prediction, predict
 from omnicalc.training.recipe import Stage
-from tests.training.toy import trainer, write_frames
+from tests.training.toy import two_sizes
 
 
 @pytest.fixture
 def batch_of(tmp_path):
-    """(trainer, batch, totals) of one water and of two far apart: 3 and 6 atoms."""
-    write_frames(tmp_path, 12, sizes=(1, 2))
-    work = trainer(tmp_path)
-    entries = [next(e for e in work.dataset.sources[0].train if e.n_atoms == n) for n in (3, 6)]
-    examples = [work.dataset.example(0, e) for e in entries]
-    return work, collate(examples, work.dataset.cutoff), Totals.of(examples)
+    return two_sizes(tmp_path)
 
 
 def off_by(batch, energy, force):

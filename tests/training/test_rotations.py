@@ -5,14 +5,13 @@ import pytest
 import torch
 
 from omnicalc.errors import InputError
-from omnicalc.models.omnimol.standards import molecule_losses
-from omnicalc.training.example import Totals, collate
 from omnicalc.training.losses import energy_term, force_term
 from omnicalc.training.objectives import StepInfo, build_objective
 from omnicalc.training.predict import Prediction, predict
 from omnicalc.training.recipe import Stage
 from omnicalc.training.rotations import random_rotations, rotated
-from tests.training.toy import trainer, write_frames
+from tests.omnimol_equations import molecule_losses
+from tests.training.toy import two_sizes
 
 
 def test_proper_and_uniform():
@@ -28,11 +27,7 @@ def test_proper_and_uniform():
 
 @pytest.fixture
 def batch(tmp_path):
-    write_frames(tmp_path, 12, sizes=(1, 2))
-    work = trainer(tmp_path)
-    entries = [next(e for e in work.dataset.sources[0].train if e.n_atoms == n) for n in (3, 6)]
-    examples = [work.dataset.example(0, e) for e in entries]
-    return work, collate(examples, work.dataset.cutoff), Totals.of(examples)
+    return two_sizes(tmp_path)
 
 
 def test_an_invariant_model_sees_no_difference(batch):

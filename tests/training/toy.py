@@ -8,6 +8,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 from omnicalc.files import sha256_of
+from omnicalc.training.example import Batch, Totals, collate
 from omnicalc.training.recipe import Recipe, read_recipe
 from omnicalc.training.trainer import Trainer
 
@@ -96,3 +97,12 @@ def recipe_in(folder: Path, steps: int = 60, every: int = 20, **parts: str) -> R
 
 def trainer(folder: Path, out: str = "run", **parts) -> Trainer:
     return Trainer(recipe_in(folder, **parts), folder, folder / out, report=lambda line: None)
+
+
+def two_sizes(folder: Path) -> tuple[Trainer, Batch, Totals]:
+    """A trainer and a batch of one water and of two far apart: 3 and 6 atoms."""
+    write_frames(folder, 12, sizes=(1, 2))
+    work = trainer(folder)
+    entries = [next(e for e in work.dataset.sources[0].train if e.n_atoms == n) for n in (3, 6)]
+    examples = [work.dataset.example(0, e) for e in entries]
+    return work, collate(examples, work.dataset.cutoff), Totals.of(examples)

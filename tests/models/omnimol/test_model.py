@@ -14,7 +14,7 @@ from omnicalc import OmniCalc, OmnimolCalculator, load_potential
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.models.cube_rotations import rotation_set
-from omnicalc.models.omnimol import memory, standards
+from omnicalc.models.omnimol import memory
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
@@ -192,21 +192,3 @@ class TestCommandLine:
         with pytest.raises(InputError, match="periodic"):
             omnicalc("md", "box.xyz", "--steps", "5", "--model", "./cons", "--out", "three")
         assert not (folders / "three").exists()
-
-
-class TestStandards:
-    def test_least_squares(self):
-        truth = {1: -13.0, 6: -1030.0, 8: -2040.0}
-        systems = Systems.from_atoms([molecule(n) for n in ("CH4", "H2O", "CH3OH", "CO2", "C2H6", "C2H4")])
-        each = torch.tensor([truth[z] for z in systems.numbers.tolist()], dtype=torch.float64)
-        energy = torch.zeros(6, dtype=torch.float64).index_add(0, systems.system, each)
-        found = standards.least_squares(energy, systems.numbers, systems.system)
-        assert found == pytest.approx(truth, abs=1e-8)
-
-    def test_residual_scales(self):
-        delta, forces = torch.tensor([1.0, -3.0]).double(), torch.full((4, 3), 2.0).double()
-        scales = standards.Scales.residual(delta, forces)
-        assert (scales.energy_shift, scales.energy_scale, scales.force_scale) == pytest.approx((0, 5**0.5, 2))
-        assert torch.allclose(scales.forces(forces), torch.ones(4, 3).double())
-        with pytest.raises(InputError, match="all the same"):
-            standards.Scales.per_molecule(torch.ones(3), forces)
