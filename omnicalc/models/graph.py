@@ -15,6 +15,8 @@ from omnicalc.kernels.edge_lists import EdgeLists
 from omnicalc.neighbors import Neighbors
 from omnicalc.systems import Systems
 
+_ON_A_FACE = 1e-6  # cell lengths by which an atom may lie outside the cell and count as inside
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -38,6 +40,7 @@ class Graph:
     cell: Tensor | None = None  # (S, 3, 3) Å, zeros where there is none
     pbc: Tensor | None = None  # (S, 3) bool
     origin: Tensor | None = None  # (S, 3) float64 Å, the centroids that positions count from; no gradient
+    systems: Systems | None = None  # what the graph was built of, for what only few models ask
 
     @classmethod
     def build(
@@ -69,7 +72,19 @@ class Graph:
             cell=cell,
             pbc=None if positions is None else systems.pbc,
             origin=origin,
+            systems=systems,
         )
+
+    @property
+    def wrapped_shift(self) -> Tensor:
+        """(N, K, 3) lattice translation of the source image from the source's place in the cell to the target's: the
+        same wherever whole lattice vectors were added to atoms, as molecular dynamics does that never wraps them.
+        """
+        systems = self.systems
+        inverse = torch.linalg.pinv(systems.cell)[self.system]  # zeros where there is no cell
+        fractions = torch.einsum("na,nab->nb", systems.positions.detach(), inverse)
+        cells = torch.floor(fractions + _ON_A_FACE) * systems.pbc[self.system]
+        return self.shift.to(cells.dtype) + cells[self.index] - cells.unsqueeze(1)
 
     @cached_property
     def edge_lists(self) -> EdgeLists:

@@ -69,6 +69,22 @@ def test_energy_and_forces(case, dtype, energy_tolerance, force_tolerance):
     assert np.abs(result.energies.numpy() - golden.wanted["atom_energy"]).max() < energy_tolerance
 
 
+def test_unwrapped_atoms(case):
+    """Atoms that wandered through many cells: the limit on lattice images counts from their places in the cell."""
+    golden = Case(case)
+    if not golden.systems.pbc.any():
+        pytest.skip("not periodic")
+    potential, systems = golden.potential(torch.float64), golden.systems
+    cells = torch.arange(3 * systems.n_atoms).reshape(-1, 3) % 11 - 5
+    wandered = (cells * systems.pbc[0]).double() @ systems.cell[0]
+    golden.systems = systems.with_positions(systems.positions + wandered)
+    shift = golden.graph(potential).shift.abs().max()
+    assert shift > potential.model.config.image_limit  # else the test would be blind
+    result = golden.predict(potential)
+    assert abs(result.energy.item() - golden.wanted["energy"]) < 1e-9
+    assert np.abs(result.forces.numpy() - golden.wanted["forces"]).max() < 1e-9
+
+
 def test_native_kernel(case):
     """Energy and forces by the native CPU kernel, of cases that it takes once a cap that cuts nothing is dropped."""
     golden = Case(case)

@@ -365,4 +365,4 @@ class E2Former(nn.Module):
     def _allowed_images(self, graph: Graph) -> Tensor:
         if self.config.image_limit is None:
             return torch.ones_like(graph.mask)
-        return (graph.shift.abs() <= self.config.image_limit).all(-1)
+        return (graph.wrapped_shift.abs() <= self.config.image_limit).all(-1)
