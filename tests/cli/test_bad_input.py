@@ -369,7 +369,7 @@ TRAINING = [
     ("r_away.toml", "the name of a file below the data folder is needed"),
     ("r_file.toml", "'nowhere.xyz' is not below 'data'"),
     ("r_hash.toml", "the recipe asks for 000000"),
-    ("r_labels.toml", "lacks energy, forces or the key split"),
+    ("r_labels.toml", "lacks the key split=train|valid; add it"),
     ("r_noframes.toml", "has the key split=train"),
     ("r_infinite.toml", "has an energy or forces that are not finite"),
     ("good.toml --data nowhere", "'nowhere' is no folder"),
