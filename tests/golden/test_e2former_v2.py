@@ -33,12 +33,13 @@ class Case:
 
     def __init__(self, folder: Path):
         self.config = json.loads((folder / "config.json").read_text())
-        self.tensors = load_file(folder / self.config["weights"])
+        self.tensors = load_file(folder / self.config.get("weights", "weights.safetensors"))
         self.wanted = np.load(folder / "output.npz")
         given = np.load(folder / "input.npz")
-        info = {"charge": int(given["charge"]), "spin": int(given["spin"])}
-        atoms = Atoms(given["numbers"], given["positions"], cell=given["cell"], pbc=given["pbc"], info=info)
-        self.systems = Systems.from_atoms(atoms)
+        atoms = Atoms(given["numbers"], given["positions"], cell=given["cell"], pbc=given["pbc"])
+        charge, spin = (torch.tensor([int(given[key])]) for key in ("charge", "spin"))
+        # set here, not by way of the atoms: the release computes spins that no molecule can have as well
+        self.systems = replace(Systems.from_atoms(atoms), charge=charge, spin=spin)
 
     def potential(self, dtype: torch.dtype) -> Potential:
         model = from_published(self.config, self.tensors).to(dtype)
