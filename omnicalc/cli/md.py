@@ -1,5 +1,6 @@
 """``omnicalc md``: structure in, trajectory, log, restart and plots out."""
 
+import math
 import secrets
 import shlex
 from contextlib import contextmanager
@@ -585,5 +586,11 @@ def _first_replica(folder, replicas: int):
         mean = sum(values) / len(values)
         if len(values) > 1:
             error = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
-            click.echo(f"mean {name.rpartition('_')[0]} of the second half: {mean:.6g} +- {error:.2g} {unit}")
+            click.echo(f"mean {name.rpartition('_')[0]} of the second half: {_with_error(mean, error)} {unit}")
     return RunFolder(replica_folder(folder.path, 0, replicas))
+
+
+def _with_error(mean: float, error: float) -> str:
+    """Both with the decimals that leave the error two digits: what is beyond them is not known."""
+    decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 2
+    return f"{mean:.{decimals}f} +- {error:.{decimals}f}"

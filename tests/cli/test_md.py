@@ -426,3 +426,13 @@ def test_a_plan_starts_nothing(argon_file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     omnicalc("md", argon_file, *QUICK, "--seed", "1")
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
+
+
+@pytest.mark.parametrize(
+    "mean, error, text",
+    [(295.458, 11.2, "295 +- 11"), (-29942.51234, 0.151, "-29942.51 +- 0.15"), (300.0, 0.0, "300.00 +- 0.00")],
+)
+def test_means_of_replicas_show_no_more_digits_than_their_errors(mean, error, text):
+    from omnicalc.cli.md import _with_error
+
+    assert _with_error(mean, error) == text

@@ -7,7 +7,9 @@ three-body term), which PySCF knows as ``wb97m-d3bj`` and takes from pyscf-dispe
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,6 +111,11 @@ def _check(method: Method) -> None:
         libxc.parse_xc(functional)
     except Exception as error:
         raise InputError(f"functional '{method.functional}': PySCF does not know it ({error})") from None
+    if not _is_basis(method.basis):
+        raise InputError(
+            f"basis '{method.basis}': PySCF does not know it; give another, as in --method "
+            f"{method.functional}/def2-svp"
+        )
     if dispersion or method.functional.endswith(_DISPERSION):
         try:
             import pyscf.dispersion  # noqa: F401
@@ -116,6 +123,20 @@ def _check(method: Method) -> None:
             raise InputError(
                 f"'{method.functional}' needs the dispersion of PySCF: pip install pyscf-dispersion"
             ) from None
+
+
+def _is_basis(name: str) -> bool:
+    """Whether PySCF has the basis ``name`` for any of some common elements; not every basis has hydrogen."""
+    from pyscf.gto import basis
+
+    if name in MIXED:
+        return True
+    for symbol in ("H", "C", "Zn", "I"):
+        with contextlib.suppress(Exception), warnings.catch_warnings():  # of a name unknown, PySCF warns and raises
+            warnings.simplefilter("ignore")
+            basis.load(name, symbol)
+            return True
+    return False
 
 
 def _basis(name: str, symbols: list[str]) -> dict[str, str] | str:

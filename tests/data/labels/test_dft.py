@@ -77,8 +77,18 @@ def test_mixed_basis_differs_by_element():
 def test_unknown_names_are_refused_before_any_work():
     with pytest.raises(InputError, match="functional 'nonsense'"):
         Dft(parse_method("nonsense/def2-svp"))
-    with pytest.raises(LabelError, match="no-such-basis"):
-        Dft(parse_method("pbe/no-such-basis"))(molecule("H2"))
+    with pytest.raises(LabelError, match="cc-pvdz-pp"):  # known, but without hydrogen
+        Dft(parse_method("pbe/cc-pvdz-pp"))(molecule("H2"))
+
+
+def test_a_basis_that_nobody_knows_is_refused_before_any_structure():
+    with pytest.raises(InputError, match="basis 'nonsense'.*--method pbe/def2-svp"):
+        Dft(parse_method("pbe/nonsense"))
+
+
+@pytest.mark.parametrize("basis", ["sto-3g", "def2-mixed", "cc-pvdz-pp", "6-31g*"])
+def test_bases_that_lack_some_elements_are_known(basis):
+    Dft(parse_method(f"pbe/{basis}"))
 
 
 def test_ladder(monkeypatch):
