@@ -1,8 +1,11 @@
 """E2Former-V2 keeps the contract: with random weights in several architectures, and with the bundled weights."""
 
+import pytest
 import torch
 
 import omnicalc
+from omnicalc.calculator import OmniCalc
+from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.potential import Head, Potential
 
@@ -84,3 +87,23 @@ class TestSmallSaltWaterHead(Bundled):
 
     def box(self):
         return salt_waters()
+
+
+class TestWideXtbHead(Bundled):
+    name = "ubio-s3:wide"
+    head = "gfn2-xtb"
+    elements = ("H", "C", "N", "O", "Na", "Mg", "P", "S", "Cl", "K")
+
+    def box(self):
+        return salt_waters()
+
+    def test_charge_and_spin_are_honoured(self):
+        """The charges it was trained for give energies of their own; others, and open shells, are refused."""
+        potential, atoms = self.make(torch.float64), self.molecules()[0]
+        energies = [
+            OmniCalc(potential, head=self.head, charge=charge).get_potential_energy(atoms) for charge in (-2, 0, 2)
+        ]
+        assert len({round(e, 6) for e in energies}) == 3
+        for refused in ({"charge": 4}, {"charge": 1, "spin": 2}, {"spin": 3}):
+            with pytest.raises(InputError, match="was trained for"):
+                OmniCalc(potential, head=self.head, **refused).get_potential_energy(atoms)

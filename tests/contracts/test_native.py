@@ -6,7 +6,7 @@ import torch
 from omnicalc.kernel_choice import KernelChoice
 
 from .checks import EvaluateKernel
-from .test_e2former import Bundled, RandomWeights, TestSmallSaltWaterHead, TestSmallWaterHead
+from .test_e2former import Bundled, RandomWeights, TestSmallSaltWaterHead, TestSmallWaterHead, TestWideXtbHead
 
 native = pytest.importorskip("omnicalc.kernels.native.library")
 
@@ -74,4 +74,8 @@ class TestSmallSaltWaterHeadNative(OnNativeKernel, TestSmallSaltWaterHead, Bundl
     pass
 
 
-del TestSmallWaterHead, TestSmallSaltWaterHead  # they run in their own file
+class TestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
+    pass
+
+
+del TestSmallWaterHead, TestSmallSaltWaterHead, TestWideXtbHead  # they run in their own file
