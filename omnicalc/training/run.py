@@ -17,6 +17,7 @@ def train(
 ) -> int:  # fmt: skip
     """Train, and export when the schedule is through. Returns the exit code: 0, or as after a signal."""
     trainer = Trainer(recipe, data, out, device=device, report=report, progress=progress)
+    trainer.prepare(resume)  # before anything is said: it refuses a damaged state
     report = trainer.report
     report(f"{recipe.name}:{recipe.tag}@{recipe.version}: {_size(trainer)} parameters")
     if trainer.start_report:
@@ -24,7 +25,6 @@ def train(
     for source in trainer.dataset.sources:
         structures = f"{len(source.train)} training and {len(source.valid)} validation structures"
         report(f"{source.settings.label} ({source.settings.head}): {structures}")
-    trainer.prepare(resume)
     signal = trainer.run(steps)
     report(f"packs: {trainer.packing}")
     efficiency = trainer.efficiency()

@@ -371,7 +371,7 @@ TRAINING = [
     ("r_hash.toml", "the recipe asks for 000000"),
     ("r_labels.toml", "lacks the key split=train|valid; add it"),
     ("r_noframes.toml", "has the key split=train"),
-    ("r_infinite.toml", "has an energy or forces that are not finite"),
+    ("r_infinite.toml", "frame 0 of 'data/infinite.xyz': energy not finite; leave this frame out"),
     ("good.toml --data nowhere", "'nowhere' is no folder"),
     ("good.toml --out text", "text is a file; give another folder"),
     ("good.toml --out text/below", "text is not a folder"),
@@ -383,7 +383,7 @@ TRAINING = [
 ]
 EVALUATIONS = [
     ("./weights missing.xyz", "missing.xyz: no such file"),
-    ("./weights junk.xyz", "junk.xyz: ASE cannot read it"),
+    ("./weights junk.xyz", "junk.xyz, frame 0: its first line is"),
     ("./weights water.xyz", "frame 0 of 'water.xyz' has no energy and forces"),
     ("./weights data/infinite.xyz", "frame 0 of 'data/infinite.xyz' has an energy or forces that are not finite"),
     ("./weights data/labelled.xyz --split test", "no frames with split=test"),
