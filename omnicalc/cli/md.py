@@ -230,6 +230,8 @@ def command(
     keep_freed_memory()
     folder = RunFolder(out if out is not None else Path(f"{structure.stem}_md"))
     stored = folder.read_record() if resume else folder.check_free()
+    if resume and stored is None:  # as after a kill before anything was written; or --out is mistyped
+        click.echo(f"note       {folder.path} holds no run to go on with: a new one starts")
     settings, drawn = _settings(given, stored, folder)
     if stored is not None and replicas is None:
         replicas = stored.get("replicas")

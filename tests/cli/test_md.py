@@ -284,6 +284,11 @@ def test_resume_refuses_what_differs(argon_file, tmp_path, option, value, name):
     assert {p.name: p.read_bytes() for p in (tmp_path / "argon_md").iterdir()} == before
 
 
+def test_resume_without_a_run_says_that_it_starts_one(argon_file):
+    said = omnicalc("md", argon_file, "--out", "mistyped", "--resume", "--steps", "2", "--interval", "2")
+    assert "mistyped holds no run to go on with: a new one starts" in said
+
+
 def test_resume_of_a_finished_run_suggests_steps(argon_file):
     omnicalc("md", argon_file, *QUICK)
     assert "finished at step 12; to extend it, add --steps N" in refused("md", argon_file, "--resume")
