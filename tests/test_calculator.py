@@ -249,9 +249,11 @@ class TestHeads:
     def test_an_element_that_no_head_knows(self, potential):
         for calc in (OmniCalc(potential), OmniCalc(potential, head="water-theory")):
             with pytest.raises(InputError) as caught:
-                calc.get_property("energy", molecule("CH4"))
-            assert "element C" in str(caught.value) and "H, O" in str(caught.value)
+                calc.get_property("energy", molecule("SiH4"))
+            assert "element Si" in str(caught.value) and "H, O" in str(caught.value)
             assert "omnicalc models" in str(caught.value) or "no model here" in str(caught.value)
+        with pytest.raises(InputError, match="element C.*models that know all of them:.*ubio-s2:small@"):
+            OmniCalc(potential).get_property("energy", molecule("CH4"))
 
     def test_a_structure_that_failed_does_not_fix_the_head(self, potential):
         calc = OmniCalc(potential)
