@@ -10,21 +10,14 @@ VERBS = {  # kept here so that `omnicalc data build --help` imports none of them
 }
 
 
-class RecipeUnlessVerb(LazyGroup):
-    """A group whose first word may be left out: ``build RECIPE`` is ``build recipe RECIPE``."""
-
-    def parse_args(self, ctx, args):
-        if args and args[0] not in self.verbs and args[0] not in ctx.help_option_names:
-            args = ["recipe", *args]
-        return super().parse_args(ctx, args)
-
-
 @click.group(
     name="build",
-    cls=RecipeUnlessVerb,
+    cls=LazyGroup,
     verbs=VERBS,
     prefix="omnicalc.cli.data_build_",
     heading="Recipes",
+    otherwise="recipe",
+    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="RECIPE | COMMAND ...",
 )

@@ -7,12 +7,24 @@ import click
 
 class LazyGroup(click.Group):
     """``verbs`` maps a name to its line of help; the command ``name`` is ``command`` in module ``prefix + name``,
-    with "_" for "-".
+    with "_" for "-". The verb ``otherwise`` may be left out: a first word that is no verb is its first argument.
     """
 
-    def __init__(self, *args, verbs: dict[str, str], prefix: str, heading: str, **kwargs):
+    def __init__(
+        self, *args, verbs: dict[str, str], prefix: str, heading: str, otherwise: str | None = None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
-        self.verbs, self.prefix, self.heading = verbs, prefix, heading
+        self.verbs, self.prefix, self.heading, self.otherwise = verbs, prefix, heading, otherwise
+
+    def parse_args(self, ctx, args):
+        if self.otherwise and self._is_left_out(args, ctx):
+            args = [self.otherwise, *args]
+        return super().parse_args(ctx, args)
+
+    def _is_left_out(self, args, ctx) -> bool:
+        if not args:
+            return not self.no_args_is_help
+        return args[0] not in self.verbs and args[0] not in ctx.help_option_names
 
     def list_commands(self, ctx):
         return list(self.verbs)

@@ -11,21 +11,14 @@ VERBS = {  # kept here so that `omnicalc models --help` imports none of them
 }
 
 
-class ShowUnlessVerb(LazyGroup):
-    """A group whose first word may be left out: ``models NAME`` is ``models show NAME``."""
-
-    def parse_args(self, ctx, args):
-        if not args or (args[0] not in self.verbs and args[0] not in ctx.help_option_names):
-            args = ["show", *args]
-        return super().parse_args(ctx, args)
-
-
 @click.group(
     name="models",
-    cls=ShowUnlessVerb,
+    cls=LazyGroup,
     verbs=VERBS,
     prefix="omnicalc.cli.models_",
     heading="Commands",
+    otherwise="show",  # without a word too
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="[NAME | COMMAND ...]",
 )
