@@ -1,14 +1,12 @@
-"""A process that runs jobs in forked children which the tests may kill.
+"""Runs in forked children that the tests may kill.
 
-Torch is loaded once, a child starts in milliseconds. Reads one JSON request per line, answers with the
-child's process id, then with its exit status. A request holds ``out`` and Settings; ``resume``; ``die_at``:
-die of SIGKILL at the n-th operation on files, the half of a write done; ``limit``: file size limit in bytes;
-``forget``: the wrong variants, whose restart has lost one variable of the state; ``replicas``: so many copies.
+A request holds ``out`` and Settings; ``resume``; ``die_at``: die of SIGKILL at the n-th operation on files, the half of
+a write done; ``limit``: file size limit in bytes; ``forget``: the wrong variants, whose restart has lost one variable
+of the state; ``replicas``: so many copies.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import signal
@@ -26,6 +24,7 @@ from omnicalc.md.replicas import run_replicas
 from omnicalc.md.restart import Restart
 from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
+from tests.forking import serve
 
 from . import toy
 
@@ -97,17 +96,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:  # once here, so that no child has to import anything
         child({"out": f"{folder}/run", "steps": 1})
-    print("ready", flush=True)
-    for line in sys.stdin:
-        process = os.fork()
-        if process == 0:
-            code = 3
-            try:
-                code = child(json.loads(line))
-            finally:
-                os._exit(code)
-        print(process, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
+    serve(child)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,19 @@
 """A run killed at any instant and resumed ends with the same bytes as one left alone."""
 
-import contextlib
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from omnicalc.md.restart import previous
+from tests.forking import Forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
-TESTS = Path(__file__).resolve().parents[1]
 LONG = {
     "steps": 60,
     "interval": 3,
@@ -61,40 +58,11 @@ MEDIUM = LONG | {"steps": 30}
 SHORT = LONG | {"steps": 6, "interval": 2, "restart_interval": 3}
 
 
-class Runner:
-    def __init__(self):
-        path = f"{TESTS}{os.pathsep}{TESTS.parent}"
-        environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "md.killable"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.process.stdout.readline() == "ready\n", self.process.stderr.read()
-
-    def run(self, after: float | None = None, number: int = signal.SIGKILL, **request) -> int:
-        """Exit status of a child, negative when it died of a signal; ``number`` is sent ``after`` seconds."""
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
-        if after is not None:
-            time.sleep(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
-        return int(self.process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
 def runner():
-    runner = Runner()
+    runner = Forks("tests.md.killable")
     yield runner
-    runner.process.stdin.close()
-    runner.process.wait(30)
-    runner.process.stdout.close()
-    runner.process.stderr.close()
+    runner.close()
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +114,11 @@ def check_random_kills(runner, reference, tmp_path, ensemble: str, trials: int, 
         if out.exists():
             assert result_of(out) == expected, f"trial {k}"
     assert struck >= trials // 2
+
+
+def test_an_exception_that_no_child_expects_is_shown(runner, tmp_path):
+    with pytest.raises(AssertionError, match=r"(?s)Traceback.*TypeError.*'bogus'"):
+        runner.run(out=str(tmp_path / "run"), bogus=1)
 
 
 @pytest.mark.parametrize("ensemble", ENSEMBLES)

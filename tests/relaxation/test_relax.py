@@ -1,13 +1,9 @@
 """Relaxations of many structures: equal to single ones, to ASE's, and the same after any kill."""
 
-import contextlib
 import csv
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -24,10 +20,9 @@ from omnicalc.relaxation.run import Relaxation
 from omnicalc.relaxation.settings import RelaxSettings
 from omnicalc.structure_set import Member
 from omnicalc.systems import Systems
+from tests.forking import Forks
 from tests.lennard_jones import lennard_jones
 from tests.md.toy import argon
-
-TESTS = Path(__file__).resolve().parents[1]
 
 
 def members(count: int = 5) -> list[Member]:
@@ -178,56 +173,13 @@ def test_only_the_same_relaxation_is_resumed(tmp_path):
 # kills, in a process of its own that forks children
 
 
-CHILD = """
-import json, os, sys, torch
-torch.set_num_threads(1)
-from md.killable import die_at
-from relaxation.test_relax import relax
-print("ready", flush=True)
-for line in sys.stdin:
-    request = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if request.get("die_at"):
-                die_at(request.pop("die_at"))
-            outcome = relax(**request)
-            os._exit(0 if outcome.signal is None else 128 + outcome.signal)
-        except BaseException as error:
-            print(error, file=sys.stderr, flush=True)
-            os._exit(3)
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-"""
-
-
-class Runner:
-    def __init__(self):
-        environment = os.environ | {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", CHILD]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-        )
-        assert self.process.stdout.readline() == "ready\n", self.process.stderr.read()
-
-    def __call__(self, after: float | None = None, number: int = signal.SIGKILL, **request) -> int:
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        child = int(self.process.stdout.readline())
-        if after is not None:
-            time.sleep(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
-        return int(self.process.stdout.readline())
-
-
 @pytest.fixture(scope="module")
 def runner():
     if not hasattr(os, "fork"):
         pytest.skip("needs fork")
-    runner = Runner()
+    runner = Forks("tests.relaxation.killable")
     yield runner
-    runner.process.communicate()
+    runner.close()
 
 
 WAYS = {
@@ -240,15 +192,15 @@ WAYS = {
 def check_kills(runner, tmp_path, name: str, trials: int) -> None:
     request = WAYS[name] | {"save_every_s": 0.0, "count": 3}
     start = time.perf_counter()
-    assert runner(folder=str(tmp_path / "whole"), **request) == 0
+    assert runner.run(folder=str(tmp_path / "whole"), **request) == 0
     duration = time.perf_counter() - start
     expected, moments, struck = result_of(tmp_path / "whole"), random.Random(4), 0
     for k in range(trials):
         out = tmp_path / str(k)
         for _ in range(2):
             after = moments.uniform(0, duration)
-            struck += runner(after, folder=str(out), resume=out.exists(), **request) == -signal.SIGKILL
-        assert runner(folder=str(out), resume=out.exists(), **request) == 0
+            struck += runner.run(after, folder=str(out), resume=out.exists(), **request) == -signal.SIGKILL
+        assert runner.run(folder=str(out), resume=out.exists(), **request) == 0
         assert result_of(out) == expected, f"trial {k}"
     assert struck >= trials // 2
 
@@ -266,18 +218,18 @@ def test_killed_at_many_random_moments(runner, tmp_path, name):
 
 def test_killed_at_some_file_operations(runner, tmp_path):
     request = {"save_every_s": 0.0, "steps": 4, "count": 3}
-    assert runner(folder=str(tmp_path / "whole"), **request) == 0
+    assert runner.run(folder=str(tmp_path / "whole"), **request) == 0
     for count in [*range(1, 40, 4)]:
         out = tmp_path / str(count)
-        assert runner(folder=str(out), die_at=count, **request) == -signal.SIGKILL
-        assert runner(folder=str(out), resume=out.exists(), **request) == 0
+        assert runner.run(folder=str(out), die_at=count, **request) == -signal.SIGKILL
+        assert runner.run(folder=str(out), resume=out.exists(), **request) == 0
         assert result_of(out) == result_of(tmp_path / "whole"), f"killed at operation {count}"
 
 
 def test_a_signal_finishes_the_step_and_saves(runner, tmp_path):
-    assert runner(folder=str(tmp_path / "whole"), optimizer="fire") == 0
-    status = runner(0.3, signal.SIGTERM, folder=str(tmp_path / "run"), optimizer="fire")
+    assert runner.run(folder=str(tmp_path / "whole"), optimizer="fire") == 0
+    status = runner.run(0.3, signal.SIGTERM, folder=str(tmp_path / "run"), optimizer="fire")
     if status != 0:  # else it was faster
         assert status == 128 + signal.SIGTERM
-        assert runner(folder=str(tmp_path / "run"), resume=True, optimizer="fire") == 0
+        assert runner.run(folder=str(tmp_path / "run"), resume=True, optimizer="fire") == 0
     assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
