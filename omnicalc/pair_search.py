@@ -9,11 +9,12 @@ the atom itself (i = j, n != 0) are pairs like any other; i = j with n = 0 never
 given, so n counts from unwrapped coordinates. Pairs come in one canonical order, (i, j, n_a, n_b, n_c).
 """
 
+import ctypes
 import math
 
 import numpy as np
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 
 _MARGIN = 1e-6  # Å; the library looks this much further, then the exact test above decides
 _THINNEST_BIN = 1.5  # Å
@@ -30,18 +31,12 @@ def search_pairs(
     the cell along axes that are not periodic are not used. Raises :class:`InputError` for a position that is
     not finite.
     """
-    import vesin  # loads torch and a shared library
-
     _check_finite(positions)
     if not len(positions):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 3))
     moved, box, wrapped = _enclose(positions, cell, pbc, cutoff)
     radius = _search_radius(box, cutoff + _MARGIN)
-    library = vesin.NeighborList(cutoff=radius, full_list=True, n_threads=_threads(len(positions)))
-    pair, shift = library.compute(moved, box, True, quantities="PS", copy=False)
-    # one contiguous row per coordinate from here on: several times faster in numpy than rows of three
-    i, j = pair.T.astype(np.int64)
-    n = shift.T.astype(np.int64, order="C")
+    i, j, n = _by_library(moved, box, radius)
     n += wrapped.take(i, axis=1)
     n -= wrapped.take(j, axis=1)
     lattice = np.where(pbc[:, None], cell, 0.0)
@@ -52,6 +47,54 @@ def search_pairs(
     i, j, n = i.take(keep), j.take(keep), n.take(keep, axis=1)
     order = canonical_order(i, j, n, len(positions))
     return i.take(order), j.take(order), n.take(order, axis=1).T.astype(np.float64)
+
+
+def _by_library(positions: np.ndarray, box: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs i (E,), j (E,) and shifts (3, E), all int64, in a box (3, 3) with three periodic axes.
+
+    Through the library's C interface: its Python one makes ctypes types for every number of pairs it comes across,
+    which Python keeps for ever, 6 kB each.
+    """
+    from vesin._c_api import VesinAutoAlgorithm, VesinCPU, VesinDevice, VesinNeighborList, VesinOptions
+    from vesin._c_lib import get_library
+
+    library, found, error = get_library(), VesinNeighborList(), ctypes.c_char_p()
+    options = VesinOptions(
+        cutoff=radius,
+        full=True,
+        sorted=False,
+        algorithm=VesinAutoAlgorithm,
+        skin=0.0,
+        n_threads=_threads(len(positions)),
+        return_shifts=True,
+        return_distances=False,
+        return_vectors=False,
+    )
+    pointer = ctypes.POINTER(ctypes.c_double)
+    positions, box = (np.ascontiguousarray(array, dtype=np.float64) for array in (positions, box))
+    try:
+        status = library.vesin_neighbors(
+            positions.ctypes.data_as(pointer),
+            len(positions),
+            box.ctypes.data_as(pointer),
+            (ctypes.c_bool * 3)(True, True, True),
+            VesinDevice(VesinCPU, 0),
+            options,
+            found,
+            error,
+        )
+        if status:
+            why = (error.value or b"no reason given").decode()
+            raise RunError(f"the search for neighbours of {len(positions)} atoms failed: {why}")
+        pair, shift = np.empty((found.length, 2), dtype=np.uint64), np.empty((found.length, 3), dtype=np.int32)
+        if found.length:
+            ctypes.memmove(pair.ctypes.data, found.pairs, pair.nbytes)
+            ctypes.memmove(shift.ctypes.data, found.shifts, shift.nbytes)
+    finally:
+        library.vesin_free(found)
+    # one contiguous row per coordinate from here on: several times faster in numpy than rows of three
+    i, j = pair.T.astype(np.int64)
+    return i, j, shift.T.astype(np.int64, order="C")
 
 
 def translation(n, cell):

@@ -1,5 +1,7 @@
 """The search itself: order, huge shifts, bad positions. Completeness is checked in test_neighbors.py."""
 
+import ctypes
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,17 @@ def test_positions_that_are_not_finite(value):
     positions[1, 0] = value
     with pytest.raises(InputError, match="position of atom 1"):
         search_pairs(positions, np.eye(3), ALL, 1.0)
+
+
+@pytest.mark.skipif(not hasattr(ctypes, "_pointer_type_cache"), reason="of another Python")
+def test_searches_leave_no_types_behind():
+    """What Python keeps for every number of pairs grows without end in long runs."""
+    positions = np.random.default_rng(2).uniform(0, 9, (40, 3))
+
+    def found(cutoff: float) -> int:
+        return len(search_pairs(positions, np.eye(3) * 9.0, ALL, cutoff)[0])
+
+    found(1.5)
+    before = len(ctypes._pointer_type_cache)
+    assert len({found(cutoff) for cutoff in np.linspace(2, 4, 20)}) == 20
+    assert len(ctypes._pointer_type_cache) == before

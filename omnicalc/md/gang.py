@@ -116,11 +116,15 @@ class Gang:
                         start()
                         self._started = True
                     self._turn.notify_all()
-        except BaseException as error:  # a second Ctrl-C, a full disk: no member may wait for ever
-            with self._turn:
-                self._broken = self._broken or error
-                self._turn.notify_all()
+        except BaseException as error:  # a second Ctrl-C, a full disk
+            self.break_up(error)
             raise
+
+    def break_up(self, error: BaseException) -> None:
+        """Nothing will be computed any more: no member may wait for ever."""
+        with self._turn:
+            self._broken = self._broken or error
+            self._turn.notify_all()
 
     def _something_to_do(self) -> bool:
         parked = not self._started and self._parked == self._alive and self._broken is None
@@ -177,6 +181,15 @@ class _SharedWish:
 
     def __exit__(self, *exception: object) -> None:
         pass
+
+
+def renew_thread_pool() -> None:
+    """Let torch make its thread pool now, before several threads ask for one.
+
+    After a fork torch replaces the pool when it is first asked for, unlocked: of threads that ask at the same time some
+    find none and fail ("Invalid thread pool!").
+    """
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def own_copy(bound: Callable) -> Callable:

@@ -19,7 +19,7 @@ from omnicalc.md import record, restart
 from omnicalc.md.dynamics import Dynamics
 from omnicalc.md.files import replace_file
 from omnicalc.md.folder import RunFolder
-from omnicalc.md.gang import Gang, ReleasedError
+from omnicalc.md.gang import Gang, ReleasedError, renew_thread_pool
 from omnicalc.md.job import Job
 from omnicalc.md.loop import Result
 from omnicalc.md.progress import Silent
@@ -159,13 +159,26 @@ def _in_threads(
         if replica.result is not None:  # finished before
             gang.leave(number)
     threads = [threading.Thread(target=work, args=pair, daemon=True) for pair in to_run]
-    for thread in threads:
-        thread.start()
     try:
+        _start(threads, gang)
         gang.serve(start)
     finally:
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:
+                thread.join()
+
+
+def _start(threads: list[threading.Thread], gang: Gang) -> None:
+    renew_thread_pool()
+    for number, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError as error:  # a limit on processes or memory
+            gang.break_up(error)
+            raise RunError(
+                f"only {number} of {len(threads)} replicas got a thread ({error}); a smaller --replicas, or a higher "
+                "limit on processes or memory (ulimit), is needed"
+            ) from error
 
 
 def _voice(number: int, first: int, say: Callable[[str], None]) -> Callable[[str], None]:

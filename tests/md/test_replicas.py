@@ -3,8 +3,12 @@
 import csv
 import itertools
 import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +129,20 @@ def test_a_start_that_fails_writes_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_too_many_threads_are_told(tmp_path, monkeypatch):
+    begin, started = threading.Thread.start, itertools.count()
+
+    def limited(thread):
+        if next(started) == 2:
+            raise RuntimeError("can't start new thread")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", limited)
+    with pytest.raises(RunError, match="only 2 of 3 replicas got a thread .*--replicas"):
+        run_replicas(pairs_job(), SETTINGS, RunFolder(tmp_path / "run"), 3)
+    assert not (tmp_path / "run").exists()
+
+
 def test_resumed_from_unequal_steps_they_meet_again(tmp_path):
     """Two replicas one restart file ahead of the third go back to its step, so that the batch is the same."""
     run_replicas(lj_job(), SETTINGS, RunFolder(tmp_path / "whole"), 3)
@@ -224,3 +242,50 @@ def test_an_error_of_the_batch_reaches_every_member():
     gang._compute()
     with pytest.raises(RuntimeError, match="no memory"):
         gang.request(0, torch.zeros(32, 3), False)
+
+
+AFTER_A_FORK = """
+import os, sys, threading, torch
+from omnicalc.md.gang import renew_thread_pool
+
+def member(barrier, failed):
+    barrier.wait()
+    try:
+        torch.linalg.det(torch.eye(3))
+    except RuntimeError as error:
+        failed.append(error)
+
+def child():
+    if sys.argv[1] == "renewed":
+        renew_thread_pool()
+    barrier, failed = threading.Barrier(6), []
+    threads = [threading.Thread(target=member, args=(barrier, failed)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os._exit(len(failed))
+
+torch.set_num_threads(1)
+torch.linalg.det(torch.eye(3))
+bad = 0
+for _ in range(25):
+    process = os.fork()
+    if process == 0:
+        child()
+    bad += os.waitpid(process, 0)[1] != 0
+print(bad)
+"""
+
+
+def failures_after_a_fork(how: str) -> int:
+    """Of 25 forked processes in which six threads use torch at once."""
+    ended = subprocess.run([sys.executable, "-c", AFTER_A_FORK, how], capture_output=True, text=True, check=True)
+    return int(ended.stdout)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_threads_of_a_forked_process_find_a_thread_pool():
+    if failures_after_a_fork("as it is") == 0:
+        pytest.skip("this torch, or this machine, does not show the race")
+    assert failures_after_a_fork("renewed") == 0
