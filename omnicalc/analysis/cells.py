@@ -1,5 +1,7 @@
 """Periodic boxes as six numbers: volume and heights."""
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -8,8 +10,13 @@ def volume_and_heights(box: np.ndarray) -> tuple[float, np.ndarray]:
 
     Å and degrees. A minimum image is unique within a sphere of half the smallest height.
     """
-    lengths = np.asarray(box[:3], dtype=np.float64)
-    cos = np.cos(np.radians(np.asarray(box[3:], dtype=np.float64)))
+    volume, heights = _of(tuple(np.asarray(box, dtype=np.float64).tolist()))
+    return volume, heights.copy()
+
+
+@lru_cache(maxsize=8)  # most boxes never change
+def _of(box: tuple[float, ...]) -> tuple[float, np.ndarray]:
+    lengths, cos = np.array(box[:3]), np.cos(np.radians(np.array(box[3:])))
     gram = 1.0 + 2.0 * cos.prod() - (cos**2).sum()
     volume = float(lengths.prod() * np.sqrt(max(gram, 0.0)))
     sines = np.sqrt(1.0 - cos**2)

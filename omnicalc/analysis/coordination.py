@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.labels import Labels
 from omnicalc.analysis.near import NearPairs
@@ -164,7 +163,7 @@ class _Shell:
         if len(found) > len(self.counts):
             self.counts = np.pad(self.counts, (0, len(found) - len(self.counts)))
         self.counts[: len(found)] += found
-        self.survival.add(position, np.sort(i.astype(np.int64) * len(self.near.b) + j))
+        self.survival.add(position, i * len(self.near.b) + j)
 
     def known(self, *methods: str) -> list[Reference]:
         """Coordination numbers that others found for this pair in water, by these methods (all by default)."""
@@ -280,7 +279,7 @@ def _minimum(sampling: Sampling, name: str, a: np.ndarray, b: np.ndarray, molecu
     stride = -(-len(sampling) // enough)
     indices = sampling.frames[::stride]
     limit = min(
-        float(volume_and_heights(f.box)[1].min()) / 2 if f.box is not None else 0.0
+        float(f.heights.min()) / 2 if f.box is not None else 0.0
         for f in sampling.trajectory.frames(indices)
     )
     if limit < 0.5:
@@ -292,7 +291,7 @@ def _minimum(sampling: Sampling, name: str, a: np.ndarray, b: np.ndarray, molecu
     weighted, counts = np.zeros(n_bins), np.zeros(n_bins)
     for frame in sampling.trajectory.frames(indices):
         found = counter(frame.positions, frame.box)
-        weighted += found * volume_and_heights(frame.box)[0]
+        weighted += found * frame.volume
         counts += found
     edges = _BIN * np.arange(n_bins + 1)
     g = weighted / len(indices) / counter.pairs / (4 * np.pi / 3 * np.diff(edges**3))

@@ -12,7 +12,6 @@ import numpy as np
 from scipy.constants import atomic_mass
 
 from omnicalc.analysis.blocks import jackknife_error, leave_one_out
-from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.plots import MEASURED, OURS, band, finish
 from omnicalc.analysis.reference_values import reference
@@ -52,7 +51,7 @@ def plan_density(sampling: Sampling, *, profile: str | None = None, slice_width:
     if profile not in AXES:
         raise InputError(f"--profile {profile!r} is no axis of the cell; give a, b or c")
     first = next(sampling.trajectory.frames(sampling.frames[:1]))
-    height = float(volume_and_heights(first.box)[1][AXES.index(profile)])
+    height = float(first.heights[AXES.index(profile)])
     if not (np.isfinite(slice_width) and 0 < slice_width <= height / 2):
         most = height / 2
         raise InputError(f"--slice {slice_width:g} Å does not cut {height:.2f} Å into slices; give 0.1 to {most:.3g}")
@@ -76,7 +75,7 @@ class Density:
             path = self.sampling.trajectory.path
             raise InputError(f"{path}: frame {frame.index} has no cell, and a density needs one")
         self.boxes[position] = frame.box
-        self.volumes[position] = volume_and_heights(frame.box)[0]
+        self.volumes[position] = frame.volume
         if self.profile is not None:
             self.profile.add(position, frame)
 
@@ -138,7 +137,7 @@ class _Profile:
 
         k = AXES.index(self.axis)
         vectors = triclinic_vectors(frame.box, dtype=np.float64)
-        volume, heights = volume_and_heights(frame.box)
+        volume, heights = frame.volume, frame.heights
         part = frame.positions[self._atoms] @ np.linalg.inv(vectors)[:, k]
         bins = np.minimum((np.mod(part, 1.0) * self.n).astype(np.int64), self.n - 1)
         mass = np.bincount(self._of * self.n + bins, weights=self._masses[self._atoms], minlength=self._sums[0].size)

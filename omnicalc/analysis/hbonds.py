@@ -18,7 +18,6 @@ import re
 import numpy as np
 
 from omnicalc.analysis.blocks import block_mean, jackknife_error, leave_one_out
-from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.coordination import lag_frames, tolerance_frames
 from omnicalc.analysis.labels import Labels, holds
 from omnicalc.analysis.near import NearPairs
@@ -29,6 +28,7 @@ from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.survival import Intermittent, Survival
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
+from omnicalc.analysis.within import within
 from omnicalc.errors import InputError
 
 ELECTRONEGATIVE = "N,O,F"
@@ -117,7 +117,7 @@ class HydrogenBonds:
         kind = self._kind_of[donor] * n + self._kind_of[acceptor]
         inside = self._molecule[donor] == self._molecule[acceptor]
         kind = np.where(inside, n * n + self._kind_of[donor], kind)
-        keys = h * len(self.criterion.acceptors) + a
+        keys = h * len(self.criterion.acceptors) + a  # sorted, as h and a are
         for k in np.unique(kind).tolist():
             if k not in self._counts:
                 self._counts[k] = np.zeros(len(self.sampling))
@@ -129,7 +129,7 @@ class HydrogenBonds:
             mine = kind == k
             counts[position] = mine.sum()
             if k in self._lives:
-                present = np.sort(keys[mine])
+                present = keys[mine]
                 for life in self._lives[k]:
                     life.add(position, present)
 
@@ -268,15 +268,18 @@ class _Criterion:
         self._first_of = np.cumsum(self._n_of) - self._n_of
         self._near = NearPairs(self._heavy, acceptors, distance if donor_acceptor else distance + _LONGEST_BOND)
         self._near_hydrogens = NearPairs(hydrogens, acceptors, distance)
+        self._listed = None  # what the candidates were made of
 
     def __call__(self, frame: Frame):
-        """Rows of hydrogens and of acceptors (n,), their distance (Å) and angle (degrees)."""
+        """Rows of hydrogens and of acceptors (n,), by row, their distance (Å) and angle (degrees)."""
         from MDAnalysis.lib.distances import calc_angles, calc_bonds
 
         x = frame.positions
-        h, a, distance = self._candidates(frame)
-        keep = (self.donors[h] != self.acceptors[a]) & (distance < self.distance)
-        h, a, distance = h[keep], a[keep], distance[keep]
+        self._list(frame)
+        places, distance = within(frame, self._from, self._to, self.distance)
+        keep = distance < self.distance
+        places, distance = places[keep], distance[keep]
+        h, a = self._h[places], self._a[places]
         ends = x[self.donors[h]], x[self.hydrogens[h]], x[self.acceptors[a]]
         angle = np.degrees(calc_angles(*ends, box=frame.box)) if len(h) else np.empty(0)
         keep = angle > self.angle
@@ -284,24 +287,31 @@ class _Criterion:
             distance = calc_bonds(ends[1], ends[2], box=frame.box) if len(h) else distance
         return h[keep], a[keep], distance[keep], angle[keep]
 
-    def _candidates(self, frame: Frame):
-        """Rows of hydrogens and acceptors that may be bonded, and the distance that the criterion asks for."""
-        from MDAnalysis.lib.distances import calc_bonds
+    def _list(self, frame: Frame) -> None:
+        """Rows of hydrogens and acceptors that may be bonded, and the atoms whose distance the criterion asks for."""
+        near = self._near if self._donors_tell(frame) else self._near_hydrogens
+        pairs = near.candidates(frame)
+        if pairs is self._listed:
+            return
+        self._listed = pairs
+        h, a = pairs
+        if near is self._near:  # rows of donors so far
+            each = self._n_of[h]
+            inside = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
+            h, a = self._by_donor[np.repeat(self._first_of[h], each) + inside], np.repeat(a, each)
+        other = self.donors[h] != self.acceptors[a]
+        order = np.lexsort((a[other], h[other]))
+        self._h, self._a = h[other][order], a[other][order]
+        self._from = (self.donors if self.donor_acceptor else self.hydrogens)[self._h]
+        self._to = self.acceptors[self._a]
 
-        x = frame.positions
-        if not self.donor_acceptor:
-            far = calc_bonds(x[self.donors], x[self.hydrogens], box=frame.box).max() > _LONGEST_BOND
-            small = frame.box is not None and 2 * self._near.cutoff > volume_and_heights(frame.box)[1].min()
-            if far or small:
-                return self._near_hydrogens(frame)
-        u, a, distance = self._near(frame)
-        each = self._n_of[u]
-        within = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each)
-        h, a = self._by_donor[np.repeat(self._first_of[u], each) + within], np.repeat(a, each)
+    def _donors_tell(self, frame: Frame) -> bool:
+        """Whether near donors and acceptors are sure to hold all bonds of this frame."""
         if self.donor_acceptor:
-            return h, a, np.repeat(distance, each)
-        ends = x[self.hydrogens[h]], x[self.acceptors[a]]
-        return h, a, calc_bonds(*ends, box=frame.box) if len(h) else np.empty(0)
+            return True
+        if frame.box is not None and 2 * self._near.cutoff > frame.heights.min():
+            return False
+        return len(within(frame, self.donors, self.hydrogens, _LONGEST_BOND)[0]) == len(self.hydrogens)
 
 
 class _Site:

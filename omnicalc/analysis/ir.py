@@ -26,7 +26,6 @@ from omnicalc.analysis.report import Result, make_result
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.topology import composition
 from omnicalc.analysis.trajectory import Frame
-from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.analysis.vdos import MIN_FRAMES, WAVE, bands_of, choose_lag, spectra_with_errors
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
@@ -84,10 +83,10 @@ class Infrared:
         n, b = len(sampling), max(sampling.n_blocks, 1)
         ends = np.array([-(-(k + 1) * n // b) for k in range(b)])
         self._sums = LagSums(ends, np.zeros(1, dtype=int), lag, products=True)
-        self._unwrap, self._last = Unwrapper(), None
+        self._last = None
 
     def add(self, position: int, frame: Frame) -> None:
-        dipole = self._charges @ self._unwrap(frame) if self._dipoles is None else self._dipoles[frame.index]
+        dipole = self._charges @ self.sampling.unwrap(frame) if self._dipoles is None else self._dipoles[frame.index]
         if self._last is not None:
             self._sums.add((dipole - self._last)[None] / self.sampling.dt_ps)
         self._last = dipole

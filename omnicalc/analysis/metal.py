@@ -123,7 +123,7 @@ class MetalSites:
             self._site_length[:, k] += np.bincount(i[mine], weights=distance[mine], minlength=n)
         self._add_shells(block, i, self._vectors(frame, self.ions[i], self.ligands[j]))
         self._add_phosphates(position, block, frame, i, j)
-        self.survival.add(position, np.sort(i.astype(np.int64) * len(self.ligands) + j))
+        self.survival.add(position, i * len(self.ligands) + j)
 
     @staticmethod
     def _vectors(frame: Frame, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.constants import k as BOLTZMANN
+from scipy.sparse import csr_array
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, jackknife_error
-from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.coordination import lag_frames
 from omnicalc.analysis.experiment import is_water_like
 from omnicalc.analysis.lag_sums import LagSums
@@ -34,7 +34,7 @@ from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.sources import run_temperature
 from omnicalc.analysis.topology import composition
 from omnicalc.analysis.trajectory import Frame
-from omnicalc.analysis.unwrap import FAR_STEP, Unwrapper
+from omnicalc.analysis.unwrap import FAR_STEP
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
 
@@ -102,17 +102,16 @@ class Diffusion:
         n, b = len(sampling), max(sampling.n_blocks, 1)
         ends = np.array([-(-(k + 1) * n // b) for k in range(b)])
         self._sums = LagSums(ends, particles.groups, lag)
-        self._unwrap = Unwrapper()
         self._volume, self._boxes = 0.0, []
 
     def add(self, position: int, frame: Frame) -> None:
-        moved = self._unwrap(frame)
+        moved = self.sampling.unwrap(frame)
         masses = self.particles.masses
         if not self.keep_com:
             moved = moved - masses @ moved / masses.sum()
         self._sums.add(self.particles.of(moved))
         if frame.box is not None:
-            self._volume += volume_and_heights(frame.box)[0]
+            self._volume += frame.volume
             if position in (0, len(self.sampling) - 1):
                 self._boxes.append(frame.box)
 
@@ -183,9 +182,10 @@ class Diffusion:
 
     def _notes(self) -> list[str]:
         notes = []
-        if self._unwrap.longest > FAR_STEP:
+        longest = self.sampling.unwrap.longest
+        if longest > FAR_STEP:
             notes.append(
-                f"an atom moves by {self._unwrap.longest:.2f} of the box between two frames; nearest images may be "
+                f"an atom moves by {longest:.2f} of the box between two frames; nearest images may be "
                 f"wrong: use frames that are closer in time"
             )
         if self._boxes and not _cubic(self._boxes[0]):
@@ -266,7 +266,8 @@ class _Particles:
         place = np.empty(len(used), dtype=int)
         place[order] = np.arange(len(used))
         self._row = place[row]
-        self._weight = np.bincount(self._row, weights=self.masses[self._atoms])
+        weights = self.masses[self._atoms] / np.bincount(self._row, weights=self.masses[self._atoms])[self._row]
+        self._mean = csr_array((weights, (self._row, self._atoms)), shape=(len(used), len(chosen)))
         self.number = len(used)
         self.species, groups = [], []
         for name, count in zip(*np.unique(kind_of.astype(str), return_counts=True), strict=True):
@@ -278,9 +279,7 @@ class _Particles:
 
     def of(self, moved: np.ndarray) -> np.ndarray:
         """Displacements of atoms (N, 3) -> of particles (P, 3)."""
-        weighted = moved[self._atoms] * self.masses[self._atoms, None]
-        sums = [np.bincount(self._row, weights=weighted[:, k], minlength=self.number) for k in range(3)]
-        return np.stack(sums, axis=1) / self._weight[:, None]
+        return self._mean @ moved
 
 
 def water_viscosity(temperature: float) -> float:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.trajectory import Frame
+from omnicalc.analysis.within import within
 from omnicalc.errors import InputError
 
 SKIN = 0.8  # Å
@@ -26,7 +26,7 @@ class NearPairs:
     """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, cutoff: float, molecules: np.ndarray | None = None):
-        self.a, self.b, self.cutoff = a, b, float(cutoff)
+        self.a, self.b, self.cutoff = a.astype(np.int64), b.astype(np.int64), float(cutoff)
         self._molecules = None if molecules is None else (molecules[a], molecules[b])
         self._overlap = bool(np.isin(a, b).any())
         self._moving = np.union1d(a, b)
@@ -36,25 +36,27 @@ class NearPairs:
         self._skin, self._uses = SKIN, 0
         self._then: np.ndarray | None = None  # positions of the moving atoms at the last search
         self._box: np.ndarray | None = None
+        self._found: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Positions in a and in b of each pair (n,) int64, and distances (n,) Å. Raises InputError for a small box."""
-        from MDAnalysis.lib.distances import calc_bonds
+        """Places in a and in b of each pair (n,) int64, by place, and distances (n,) Å; InputError for a small box."""
+        i, j = self.candidates(frame)
+        places, distances = within(frame, self._of_a, self._of_b, self.cutoff)
+        return i[places], j[places], distances
 
+    def candidates(self, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
+        """Places in a and in b of the pairs that may be within the cutoff: the same tuple while one search serves."""
         check_reach(frame, self.cutoff)
         if self._usable(frame):
             self._uses += 1
         else:
             self._search(frame)
-        x = frame.positions
-        distances = calc_bonds(x[self.a[self._i]], x[self.b[self._j]], box=frame.box) if len(self._i) else np.empty(0)
-        near = distances <= self.cutoff
-        return self._i[near], self._j[near], distances[near]
+        return self._found
 
     def _usable(self, frame: Frame) -> bool:
         if self._then is None or not self._skin or (self._box is None) != (frame.box is None):
             return False
-        if frame.box is not None and not np.allclose(frame.box, self._box, rtol=_SAME_BOX, atol=0):
+        if frame.box is not None and (np.abs(frame.box - self._box) > _SAME_BOX * self._box).any():
             return False
         moved = frame.positions[self._moving] - self._then
         if frame.box is not None:
@@ -80,7 +82,7 @@ class NearPairs:
         if self._then is not None and self._uses == 0:
             self._skin = 0.0
         if frame.box is not None:  # a reach beyond half the box would miss images
-            room = float(volume_and_heights(frame.box)[1].min()) / 2 - self.cutoff
+            room = float(frame.heights.min()) / 2 - self.cutoff
             self._skin = self._skin if room > self._skin else 0.0
         self._uses, self._box = 0, None if frame.box is None else frame.box.copy()
         self._then = frame.positions[self._moving].copy()
@@ -91,7 +93,9 @@ class NearPairs:
         elif self._overlap:
             keep = self.a[i] != self.b[j]
             i, j = i[keep], j[keep]
-        self._i, self._j = i, j
+        order = np.lexsort((j, i))
+        self._found = i[order], j[order]
+        self._of_a, self._of_b = self.a[i[order]], self.b[j[order]]
 
 
 def _nearest_image(vectors: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -107,7 +111,7 @@ def check_reach(frame: Frame, cutoff: float) -> None:
     """InputError if a cutoff (Å) goes beyond half the smallest height of the frame's box."""
     if frame.box is None:
         return
-    half = float(volume_and_heights(frame.box)[1].min()) / 2
+    half = float(frame.heights.min()) / 2
     if cutoff > half * (1 + 1e-6):
         raise InputError(
             f"a cutoff of {cutoff:g} Å is beyond {half:.3f} Å, half the smallest cell height of frame {frame.index}, "

@@ -4,13 +4,17 @@ In upright boxes a native counter does it where it was built, with the same coun
 elsewhere.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 
 from omnicalc.analysis.cells import volume_and_heights
-from omnicalc.analysis.native.library import counter
+from omnicalc.analysis.native.library import counter, threads
 
 _AT_ONCE = 500_000  # distances held in memory: few enough to stay in the processor's cache
 _NEAR_FACTOR = 10  # more where a search prepares its grid for every chunk
+_FEW = 200_000  # pairs: below, a second thread costs more than it saves
 _NATIVE_SPEED = 0.1  # the native counter looks at a pair in this part of the time
 _DENSE = 0.1  # of all pairs within reach: from there on a neighbour search is slower than all distances
 
@@ -56,11 +60,28 @@ class PairCounter:
 
     def __call__(self, positions: np.ndarray, box: np.ndarray) -> np.ndarray:
         """Ordered pairs per bin (n_bins,) int64 for positions (N, 3) Å; bin k holds k w <= r < (k + 1) w."""
-        if self._native is not None and (np.asarray(box[3:]) == 90.0).all() and self._is_dense(box):
-            sets = [np.ascontiguousarray(positions[atoms].T, dtype=np.float32) for atoms in self._sets()]
-            edges = np.ascontiguousarray(box[:3], dtype=np.float32)
-            a, b = sets if len(sets) == 2 else (sets[0], None)
-            return self._native(a, b, self._numbers, edges, self.bin_width, self.n_bins)
+        if self._is_native(box):
+            many = threads() if len(self.centres) * len(self.partners) > _FEW else 1
+            return self._native_count(positions, box, many)()
+        return self._count(positions, box)
+
+    def prepared(self, positions: np.ndarray, box: np.ndarray) -> Callable[[], np.ndarray]:
+        """What gives the counts, whatever becomes of ``positions``; the native counter's work is still to be done."""
+        if self._is_native(box):
+            return self._native_count(positions, box, 1)
+        counts = self._count(positions, box)
+        return lambda: counts
+
+    def _is_native(self, box: np.ndarray) -> bool:
+        return self._native is not None and bool((np.asarray(box[3:]) == 90.0).all()) and self._is_dense(box)
+
+    def _native_count(self, positions: np.ndarray, box: np.ndarray, many: int) -> Callable[[], np.ndarray]:
+        sets = [np.ascontiguousarray(positions[atoms].T, dtype=np.float32) for atoms in self._sets()]
+        edges = np.ascontiguousarray(box[:3], dtype=np.float32)
+        a, b = sets if len(sets) == 2 else (sets[0], None)
+        return partial(self._native, a, b, self._numbers, edges, self.bin_width, self.n_bins, many)
+
+    def _count(self, positions: np.ndarray, box: np.ndarray) -> np.ndarray:
         a = np.ascontiguousarray(positions[self.centres], dtype=np.float32)
         b = a if self.like else np.ascontiguousarray(positions[self.partners], dtype=np.float32)
         if self._small:

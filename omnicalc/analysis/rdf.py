@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks, jackknife_error, leave_one_out
-from omnicalc.analysis.cells import volume_and_heights
+from omnicalc.analysis.in_order import InOrder
 from omnicalc.analysis.molecules import describe_molecules, guess_molecules
 from omnicalc.analysis.pair_counts import PairCounter
 from omnicalc.analysis.peaks import Shell, first_shell
@@ -237,18 +237,22 @@ def compute(plan: Plan, progress: Progress | None = None) -> RDFs:
 
 
 class PairDistributions:
-    """A planned analysis, fed frame by frame."""
+    """A planned analysis, fed frame by frame; native counting goes on in other threads meanwhile."""
 
     verb = "rdf"
 
     def __init__(self, plan: Plan):
         self.plan = plan
         self._tally = _Tally(plan.counters, max(plan.n_blocks, 1))
+        self._work = InOrder(lambda counted: self._tally.add(*counted))
 
     def add(self, position: int, frame: Frame) -> None:
-        self._tally.add(frame, block_of(position, len(self.plan.frames), self.plan.n_blocks))
+        block, volume = block_of(position, len(self.plan.frames), self.plan.n_blocks), frame.volume
+        counts = [counter.prepared(frame.positions, frame.box) for counter in self.plan.counters.values()]
+        self._work.give(lambda: (block, volume, [count() for count in counts]))
 
     def result(self) -> RDFs:
+        self._work.finish()
         plan = self.plan
         return RDFs(
             [self._tally.result(pair, plan.composition, plan.n_blocks) for pair in plan.counters],
@@ -292,7 +296,7 @@ def _survey(trajectory: Trajectory, frames: range) -> _Boxes:
                 f"{trajectory.path}: frame {frame.index} has no cell that is periodic along all three axes, "
                 f"and g(r) needs one for its density; analyse a run that was made with a full cell"
             )
-        volume, heights = volume_and_heights(frame.box)
+        volume, heights = frame.volume, frame.heights
         volumes.append(volume)
         if heights.min() / 2 < limit:
             limit, limiting = float(heights.min()) / 2, frame.index
@@ -351,11 +355,10 @@ class _Tally:
         self.counts = {pair: np.zeros((n_blocks, c.n_bins)) for pair, c in counters.items()}
         self.weighted = {pair: np.zeros((n_blocks, c.n_bins)) for pair, c in counters.items()}
 
-    def add(self, frame: Frame, block: int) -> None:
-        volume, _ = volume_and_heights(frame.box)
+    def add(self, block: int, volume: float, counted: list[np.ndarray]) -> None:
+        """Counts of one frame, pair by pair."""
         self.frames[block] += 1
-        for pair, counter in self.counters.items():
-            counts = counter(frame.positions, frame.box)
+        for pair, counts in zip(self.counters, counted, strict=True):
             self.counts[pair][block] += counts
             self.weighted[pair][block] += volume * counts
 

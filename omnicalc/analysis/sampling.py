@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks
 from omnicalc.analysis.trajectory import Frame, Trajectory
+from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.errors import InputError
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
@@ -41,6 +43,11 @@ class Sampling:
         """Time of every used frame (F,), ps from the first frame of the file; its number where dt is not known."""
         frames = np.array(self.frames)
         return frames if self.dt_ps is None else frames * (self.dt_ps / self.frames.step)
+
+    @cached_property
+    def unwrap(self) -> Unwrapper:
+        """Displacements across the box, which all analyses of one pass share."""
+        return Unwrapper()
 
     def need_time(self, what: str) -> float:
         """The time between used frames, ps; InputError naming ``what`` needs it."""

@@ -26,6 +26,7 @@ from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, jackknife_error, leav
 DECAYED = np.exp(-1.0)  # a correlation that stays above this gives no integral
 _GONE = 0.02  # below this, nothing is added behind the last lag
 _ORIGINS = 20  # live time origins of the intermittent correlation
+_AT_ONCE, _FRAMES_AT_ONCE = 2000, 50  # stays, and frames in which they ended, that are counted together
 _TABLE = 20_000_000  # keys, a byte each
 
 
@@ -61,6 +62,8 @@ class Survival:
         self._keys = np.empty(0, dtype=np.int64)
         self._start = np.empty(0, dtype=np.int64)
         self._last = np.empty(0, dtype=np.int64)
+        self._ended: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # stays that wait to be counted
+        self._n_ended = 0
 
     def add(self, position: int, keys: np.ndarray) -> None:
         """Pairs present at this frame, sorted and different, (n,) int64."""
@@ -69,18 +72,26 @@ class Survival:
         known = inside.copy()
         known[inside] = self._keys[at[inside]] == keys[inside]
         self._last[at[known]] = position
-        gone = position - self._last > self.tolerance
-        if gone.any():
-            self._close(self._keys[gone], self._start[gone], self._last[gone], departed=True)
+        stay = position - self._last <= self.tolerance
         new = keys[~known]
-        if gone.any() or len(new):
-            stay = ~gone
-            merged = np.concatenate([self._keys[stay], new])
-            order = np.argsort(merged, kind="stable")
-            now = np.full(len(new), position)
-            self._keys = merged[order]
-            self._start = np.concatenate([self._start[stay], now])[order]
-            self._last = np.concatenate([self._last[stay], now])[order]
+        if stay.all() and not len(new):
+            return
+        gone = ~stay
+        self._ended.append((self._keys[gone], self._start[gone], self._last[gone]))
+        self._n_ended += len(self._ended[-1][0])
+        if self._n_ended > _AT_ONCE or len(self._ended) > _FRAMES_AT_ONCE:
+            self._close_ended()
+        merged = np.concatenate([self._keys[stay], new])
+        order = np.argsort(merged, kind="stable")
+        now = np.full(len(new), position)
+        self._keys = merged[order]
+        self._start = np.concatenate([self._start[stay], now])[order]
+        self._last = np.concatenate([self._last[stay], now])[order]
+
+    def _close_ended(self) -> None:
+        if self._n_ended:
+            self._close(*(np.concatenate(column) for column in zip(*self._ended, strict=True)), departed=True)
+        self._ended, self._n_ended = [], 0
 
     def _close(self, keys: np.ndarray, start: np.ndarray, last: np.ndarray, departed: bool) -> None:
         b = len(self.departures)
@@ -103,6 +114,7 @@ class Survival:
 
     def finish(self) -> None:
         """Close what is still present; call once, before any result. An absence cut off by the end is filled."""
+        self._close_ended()
         if len(self._keys):
             self._close(self._keys, self._start, np.full_like(self._last, self.n_frames - 1), departed=False)
         self._keys = self._start = self._last = np.empty(0, dtype=np.int64)

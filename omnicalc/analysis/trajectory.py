@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from omnicalc.analysis.cells import volume_and_heights
 from omnicalc.analysis.labels import Labels, read_labels
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix, find_topology, read_elements
@@ -39,6 +40,20 @@ class Frame:
     positions: np.ndarray  # (N, 3) float32, Å; valid until the next frame is read
     box: np.ndarray | None  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without a full cell
     velocities: np.ndarray | None = None  # (N, 3) float32, Å/ps, where the file holds them; turned likewise
+
+    @property
+    def volume(self) -> float:
+        """Å^3, of a frame with a box."""
+        return self._of_box[0]
+
+    @property
+    def heights(self) -> np.ndarray:
+        """Distances between opposite faces of the box (3,), Å."""
+        return self._of_box[1]
+
+    @cached_property
+    def _of_box(self) -> tuple[float, np.ndarray]:
+        return volume_and_heights(self.box)
 
 
 @dataclass(frozen=True)

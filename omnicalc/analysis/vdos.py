@@ -25,7 +25,7 @@ from omnicalc.analysis.plots import band, finish
 from omnicalc.analysis.report import Quantity, Result, make_result
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.trajectory import Frame
-from omnicalc.analysis.unwrap import FAR_STEP, Unwrapper
+from omnicalc.analysis.unwrap import FAR_STEP
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
 
@@ -89,7 +89,7 @@ class Vdos:
         n, b = len(sampling), max(sampling.n_blocks, 1)
         ends = np.array([-(-(k + 1) * n // b) for k in range(b)])
         self._sums = LagSums(ends, groups, lag, products=True)
-        self._unwrap, self._last = Unwrapper(), None
+        self._last = None
 
     def add(self, position: int, frame: Frame) -> None:
         if not self.differences:
@@ -97,7 +97,7 @@ class Vdos:
                 raise InputError(f"frame {frame.index} has no velocities, but the first one has; give --positions")
             self._take(frame.velocities.astype(np.float64))
             return
-        here = self._unwrap(frame).copy()
+        here = self.sampling.unwrap(frame).copy()
         if self._last is not None:
             self._take((here - self._last) / self.sampling.dt_ps)
         self._last = here
@@ -152,7 +152,7 @@ class Vdos:
             )
         if self.asked is None and self.resolution > 1.05 * DEFAULT_RESOLUTION:
             notes.append(f"the resolution is {self.resolution:.3g} cm⁻¹, as the run (or memory) allows no longer lags")
-        if self._unwrap.longest > FAR_STEP:
+        if self.differences and self.sampling.unwrap.longest > FAR_STEP:
             notes.append("atoms move by a large part of the box between frames: differences of positions are wrong")
         return notes
 

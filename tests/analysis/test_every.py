@@ -55,6 +55,26 @@ def test_one_pass_gives_what_each_verb_gives_alone(salt_water, monkeypatch):
         assert np.array_equal(ours.g, theirs.g)
 
 
+def test_threads_change_no_bit(salt_water, monkeypatch):
+    path, found = salt_water(), []
+    for threads in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        results = analyze_all(path, dt_ps=0.002).results
+        rdfs = results.pop("rdf")
+        found.append([(p.g, p.g_stderr) for p in rdfs.pairs])
+        found[-1].append([r.csv_bytes(t) for r in results.values() for t in r.tables])
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True)) and len(found[0]) > 5
+
+
+def test_positions_are_unwrapped_once(salt_water, monkeypatch):
+    from omnicalc.analysis.unwrap import _Cell
+
+    cells, made = [], _Cell.__init__
+    monkeypatch.setattr(_Cell, "__init__", lambda self, box: cells.append(1) or made(self, box))
+    analyze_all(salt_water(), dt_ps=0.002, only=["msd", "vdos"])
+    assert len(cells) == 60
+
+
 def test_what_a_trajectory_does_not_allow_is_left_out_with_the_reason(write_traj):
     positions = np.cumsum(0.1 * np.random.default_rng(1).normal(size=(30, 4, 3)), axis=0) + 3 * np.eye(4, 3)
     together = analyze_all(write_traj(["Ar", "Ar", "O", "O"], positions, None), dt_ps=1.0)

@@ -177,9 +177,24 @@ def test_unwrapper_adds_nearest_steps():
 
     box = np.array([10.0, 10.0, 10.0, 90.0, 90.0, 90.0])
     unwrap = Unwrapper()
-    for k, x in enumerate((9.5, 0.2, 1.0, 9.0)):
-        moved = unwrap(Frame(k, np.array([[x, 0, 0]], dtype=np.float32), box))
-    assert moved[0, 0] == pytest.approx(-0.5, abs=1e-5)
+    frames = [Frame(k, np.array([[x, 0, 0]], dtype=np.float32), box) for k, x in enumerate((9.5, 0.2, 1.0, 9.0))]
+    for _ in range(2):  # the first frame, seen again, starts anew; asking twice for one frame moves nothing
+        for frame in frames:
+            assert np.array_equal(unwrap(frame), unwrap(frame))
+        assert unwrap(frame)[0, 0] == pytest.approx(-0.5, abs=1e-5)
+    assert 0 < unwrap.longest == pytest.approx(0.2, abs=1e-5)
+
+
+def test_unwrapping_of_upright_and_tilted_boxes_is_one():
+    """The edge-by-edge way equals that of any box, for the same box seen as tilted by next to nothing."""
+    from omnicalc.analysis.trajectory import Frame
+
+    rng, upright = np.random.default_rng(3), np.array([10.0, 12.0, 14.0, 90.0, 90.0, 90.0])
+    ways = [(Unwrapper(), upright), (Unwrapper(), upright + [0, 0, 0, 0, 0, 1e-7])]
+    for k in range(20):
+        x = rng.uniform(-20, 30, (50, 3)).astype(np.float32)
+        found = [unwrap(Frame(k, x, box)) for unwrap, box in ways]
+    assert np.allclose(*found, atol=1e-5) and np.abs(found[0]).max() > 5
 
 
 @pytest.mark.parametrize(

@@ -74,22 +74,22 @@ def test_a_tilted_box_is_left_to_mdanalysis(monkeypatch):
 
 def test_without_a_library(monkeypatch):
     monkeypatch.setattr(library, "usable_sets", lambda source: [])
-    library._counter.cache_clear()
+    library._loaded.cache_clear()
     try:
         assert library.counter() is None
         assert PairCounter(np.arange(5), np.arange(5), 0.1, 50)._native is None
     finally:
-        library._counter.cache_clear()
+        library._loaded.cache_clear()
 
 
 @native
 def test_a_stale_library_is_not_used(monkeypatch):
     monkeypatch.setattr(library, "source_hash", lambda folder: "other")
-    library._counter.cache_clear()
+    library._loaded.cache_clear()
     try:
         assert library.counter() is None
     finally:
-        library._counter.cache_clear()
+        library._loaded.cache_clear()
 
 
 def test_threads_follow_the_environment(monkeypatch):

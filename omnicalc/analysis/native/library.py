@@ -1,4 +1,4 @@
-"""The native counter of distances, called through plain pointers; None where it was not built."""
+"""Native distances, called through plain pointers; None where they were not built."""
 
 from __future__ import annotations
 
@@ -14,29 +14,48 @@ from omnicalc.kernels.native.library import usable_sets
 
 SOURCE = Path(__file__).parent / "pairs.cpp"
 SWITCH = "OMNICALC_ANALYSIS_NATIVE"  # environment variable: 0 does without
-_FEW = 200_000  # distances: below, a second thread costs more than it saves
+_POINTER, _I64, _I32, _F64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32, ctypes.c_double
 
 
 def counter():
-    """``count(a, b, molecules, edges, bin_width, n_bins) -> counts``, or None where the library cannot be used."""
-    return None if os.environ.get(SWITCH) == "0" else _counter()
+    """``count(a, b, molecules, edges, bin_width, n_bins, threads) -> counts``; None without the library."""
+    loaded = _usable()
+    return None if loaded is None else loaded.count
+
+
+def selector():
+    """``within(x, a, b, edges, cutoff) -> places, distances``; None without the library."""
+    loaded = _usable()
+    return None if loaded is None else loaded.within
+
+
+def _usable() -> _Library | None:
+    return None if os.environ.get(SWITCH) == "0" else _loaded()
 
 
 @cache
-def _counter():
+def _loaded() -> _Library | None:
     path = next((library(name, SOURCE) for name in reversed(usable_sets(SOURCE))), None)
     if path is None:
         return None
     loaded = ctypes.CDLL(str(path))
     loaded.omnicalc_source.restype = ctypes.c_char_p
-    if loaded.omnicalc_source().decode() != source_hash(SOURCE.parent):
-        return None
-    count = loaded.omnicalc_count_pairs
-    pointer, i64, i32 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    count.argtypes = [pointer, i64, pointer, pointer, i64, pointer, i32, pointer, ctypes.c_double, i32, i32, pointer]
-    count.restype = None
+    same = loaded.omnicalc_source().decode() == source_hash(SOURCE.parent)
+    return _Library(loaded) if same else None
 
-    def call(a, b, molecules, edges, bin_width: float, n_bins: int) -> np.ndarray:
+
+class _Library:
+    """Both functions of the library; neither holds Python's lock while it works."""
+
+    def __init__(self, loaded: ctypes.CDLL):
+        self._count, self._within = loaded.omnicalc_count_pairs, loaded.omnicalc_within
+        self._count.restype, self._within.restype = None, _I64
+        self._count.argtypes = [
+            *(_POINTER, _I64, _POINTER, _POINTER, _I64, _POINTER, _I32, _POINTER, _F64, _I32, _I32, _POINTER)
+        ]
+        self._within.argtypes = [_POINTER, _POINTER, _POINTER, _I64, _POINTER, _F64, _POINTER, _POINTER]
+
+    def count(self, a, b, molecules, edges, bin_width: float, n_bins: int, threads: int) -> np.ndarray:
         """Ordered pairs per bin (n_bins,) int64 between atoms at a (3, Na) and b (3, Nb; None: a itself), float32 Å.
 
         ``molecules``: int32 numbers of both sets, or None; ``edges`` (3,) float32 of an upright box.
@@ -45,12 +64,20 @@ def _counter():
         b = a if like else b
         of_a, of_b = (None, None) if molecules is None else (m.ctypes.data for m in molecules)
         counts = np.empty(n_bins, dtype=np.int64)
-        many = threads() if a.shape[1] * b.shape[1] > _FEW else 1
-        count(a.ctypes.data, a.shape[1], of_a, b.ctypes.data, b.shape[1], of_b, like, edges.ctypes.data,
-              1.0 / bin_width, n_bins, many, counts.ctypes.data)  # fmt: skip
+        self._count(a.ctypes.data, a.shape[1], of_a, b.ctypes.data, b.shape[1], of_b, like, edges.ctypes.data,
+                    1.0 / bin_width, n_bins, threads, counts.ctypes.data)  # fmt: skip
         return counts
 
-    return call
+    def within(self, x, a, b, edges, cutoff: float) -> tuple[np.ndarray, np.ndarray]:
+        """Places (m,) int64 of the pairs of atoms a, b (n,) int64 up to ``cutoff`` Å apart, and their distances (m,).
+
+        ``x`` (N, 3) float32 Å; ``edges`` (3,) float32 of an upright box, or None without a box.
+        """
+        places, distances = np.empty(len(a), dtype=np.int64), np.empty(len(a))
+        found = self._within(x.ctypes.data, a.ctypes.data, b.ctypes.data, len(a),
+                             None if edges is None else edges.ctypes.data, cutoff, places.ctypes.data,
+                             distances.ctypes.data)  # fmt: skip
+        return places[:found], distances[:found]
 
 
 def threads() -> int:

@@ -1,4 +1,5 @@
-// Distances between two sets of atoms in an upright box, counted into bins. Called through plain pointers (library.py).
+// Distances in an upright box: between two sets of atoms, counted into bins, and of listed pairs, those within a cutoff.
+// Called through plain pointers (library.py).
 //
 // The arithmetic is that of MDAnalysis's distances for such boxes, so that the counts are the same: differences of
 // coordinates in single precision, nearest image and root in double.
@@ -21,6 +22,15 @@ struct Set {
 struct Box {
   double edge[3], inverse[3];
 };
+
+Box box_of(const float* edges) {
+  Box box;
+  for (int k = 0; k < 3; ++k) {
+    box.edge[k] = edges[k];
+    box.inverse[k] = static_cast<float>(1.0 / edges[k]);
+  }
+  return box;
+}
 
 inline double nearest(float difference, double edge, double inverse) {
   const double s = inverse * static_cast<double>(difference);
@@ -84,11 +94,7 @@ __attribute__((visibility("default"))) void omnicalc_count_pairs(const float* a,
                                                                  int32_t like, const float* edges, double per_width,
                                                                  int32_t n_bins, int32_t threads, int64_t* counts) {
   const Set first{a, a + n_a, a + 2 * n_a, of_a}, second{b, b + n_b, b + 2 * n_b, of_b};
-  Box box;
-  for (int k = 0; k < 3; ++k) {
-    box.edge[k] = edges[k];
-    box.inverse[k] = static_cast<float>(1.0 / edges[k]);
-  }
+  const Box box = box_of(edges);
   const int64_t n = std::max<int64_t>(1, std::min<int64_t>(threads, n_a));
   std::vector<std::vector<int64_t>> parts(n, std::vector<int64_t>(n_bins + 1, 0));
   const auto work = [&](int64_t t) {
@@ -103,5 +109,39 @@ __attribute__((visibility("default"))) void omnicalc_count_pairs(const float* a,
     for (const auto& part : parts) counts[k] += part[k];
     if (like) counts[k] *= 2;
   }
+}
+
+// x (atoms, 3); pairs of atoms a[k], b[k], k < n; edges (3,), or null without a box. The places k of the pairs up to the
+// cutoff go into places, their distances into distances, both with room for n; returns how many there are.
+__attribute__((visibility("default"))) int64_t omnicalc_within(const float* x, const int64_t* a, const int64_t* b, int64_t n,
+                                                               const float* edges, double cutoff, int64_t* places,
+                                                               double* distances) {
+  const Box box = edges != nullptr ? box_of(edges) : Box{};
+  double tile[kTile];
+  int64_t found = 0;
+  for (int64_t k0 = 0; k0 < n; k0 += kTile) {
+    const int64_t size = std::min(kTile, n - k0);
+    if (edges != nullptr) {
+      for (int64_t k = 0; k < size; ++k) {
+        const float *p = x + 3 * a[k0 + k], *q = x + 3 * b[k0 + k];
+        const double dx = nearest(p[0] - q[0], box.edge[0], box.inverse[0]);
+        const double dy = nearest(p[1] - q[1], box.edge[1], box.inverse[1]);
+        const double dz = nearest(p[2] - q[2], box.edge[2], box.inverse[2]);
+        tile[k] = std::sqrt(dx * dx + dy * dy + dz * dz);
+      }
+    } else {
+      for (int64_t k = 0; k < size; ++k) {
+        const float *p = x + 3 * a[k0 + k], *q = x + 3 * b[k0 + k];
+        const double dx = p[0] - q[0], dy = p[1] - q[1], dz = p[2] - q[2];
+        tile[k] = std::sqrt(dx * dx + dy * dy + dz * dz);
+      }
+    }
+    for (int64_t k = 0; k < size; ++k) {  // written always, kept where it is near: no branch to guess
+      places[found] = k0 + k;
+      distances[found] = tile[k];
+      found += tile[k] <= cutoff;
+    }
+  }
+  return found;
 }
 }
