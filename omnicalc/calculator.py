@@ -33,8 +33,9 @@ class OmniCalc(Calculator):
     atom; their sum is the energy, how it is shared out has no physical meaning), ``forces``, and ``stress``
     (Voigt xx, yy, zz, yz, xz, xy; positive under tension; only for structures periodic along all three axes).
 
-    Charge and spin come from ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (multiplicity 2S+1), else
-    from ``charge`` and ``spin`` here, else from the defaults of :func:`omnicalc.systems.charge_and_spin`.
+    Charge and spin are those of ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (multiplicity 2S+1); ``charge`` and
+    ``spin`` here are for structures that carry none, and an error where they differ from what a structure carries. The
+    one place that decides is :func:`omnicalc.systems.charge_and_spin`.
 
     The head, that is the level of theory, is ``head`` if given, else the first of the weights' heads that
     knows all elements of the first structure. It then stays: energies of different heads have nothing to do

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from omnicalc.card import CardHead
+from omnicalc.card import Card, CardHead
 from omnicalc.decoding.weights import list_decoders
 from omnicalc.registry import list_models, published, resolve, unreadable, verified_bytes
 from omnicalc.toml_writer import to_toml
@@ -44,7 +44,7 @@ def model_card(name: str) -> str:
         "folder": folder,
         "sha256": card.sha256,
         "family": card.family,
-        "forces": "gradient of the energy" if card.conservative else "direct, not a gradient of the energy",
+        "forces": _forces(card),
         "cutoff": "none, molecules only" if card.family in _WITHOUT_CUTOFF else f"{card.cutoff:g} Å",
         "charges": _numbers(card.charges, sign=True),
         "spins": spins,
@@ -55,6 +55,23 @@ def model_card(name: str) -> str:
     for k, head in enumerate(card.heads):
         lines += ["", *_head(head, card.accuracy, preferred=k == 0)]
     return "\n".join([*lines, *_training(card.training)])
+
+
+def _forces(card: Card) -> str:
+    none = _no_energies(card)
+    if none is not None:
+        return f"none, and no energies: {none}"
+    return "gradient of the energy" if card.conservative else "direct, not a gradient of the energy"
+
+
+def _no_energies(card: Card) -> str | None:
+    """What weights give that are no potential; None for those that are."""
+    gives = card.config.get("gives", "energies")
+    if gives == "properties":
+        return "properties of structures (omnicalc.properties)"
+    if card.family == "denoiser" or gives == "embeddings" or card.config.get("backbone") == "cgt":
+        return "pretrained only, embeddings and denoising (omnicalc embed)"
+    return None
 
 
 def verified(name: str | None) -> Iterator[str]:
@@ -108,7 +125,8 @@ def imported(done: Imported) -> str:
         remedy = "--smooth would change" if "smooth" in card.training else "because of its"
         lines.append(f"as published, which jumps in energy; {remedy}:")
         lines += [f"    {change}" for change in done.jumps]
-    lines.append(f"To use it: omnicalc md STRUCTURE --model {card.name}:{card.tag}")
+    use = "md STRUCTURE" if _no_energies(card) is None else "embed STRUCTURES --out FOLDER"
+    lines.append(f"To use it: omnicalc {use} --model {card.name}:{card.tag}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
-"""Published checkpoints from the Hugging Face hub: fetch the two files, check them, import them.
+"""Published checkpoints from the Hugging Face hub: fetch the file, and its config where it has one, and check them.
 
 Pinned by revision and sha256 where ``registry.toml`` knows them; else the newest revision is taken and the commit that
-it was goes onto the card, with the sha256 of both files.
+it was goes onto the card, with the sha256 of the files.
 """
 
 import contextlib
@@ -30,22 +30,30 @@ def known(name: str, **other: str | None) -> Published:
             "checkpoint type: omnicalc models fetch NAME:TAG --repository OWNER/NAME --file FILE.pt"
         )
     if found is None or given.keys() & {"repository", "file", "config"}:  # not the files that are known by this name
-        found = Published(wanted, tag or "", "e2former", "", **_places(found))
+        found = Published(wanted, tag or "", "", "", **(_places(found) or {"config": _usual_config(wanted, given)}))
     if given.get("revision", found.revision) != found.revision:
         found = replace(found, sha256="", config_sha256="")
     return replace(found, **given)
 
 
-def fetch(wanted: Published, say: Callable[[str], object] = lambda line: None) -> tuple[Path, Path, str]:
+def _usual_config(name: str, given: dict[str, str]) -> str:
+    """The config file that a checkpoint comes with: none where it holds its settings."""
+    alone = given["file"].endswith(".ckpt") or any(p.name == name and not p.config for p in published())
+    return "" if alone else Published.config
+
+
+def fetch(wanted: Published, say: Callable[[str], object] = lambda line: None) -> tuple[Path, Path | None, str]:
     """Fetch and check the files of ``wanted``: paths of checkpoint and config, and the commit they are of.
 
     Raises :class:`WeightsError` when huggingface_hub is not installed, the hub cannot be reached or does not have the
     files, or they are not the ones that are pinned: always with the way round by hand.
     """
-    say(f"fetching {wanted.file} and {wanted.config} of {wanted.repository}, revision {wanted.revision or 'newest'}")
+    say(f"fetching {_files(wanted)} of {wanted.repository}, revision {wanted.revision or 'newest'}")
     file, config, revision = _download(wanted)
     say(f"revision {revision}, recorded on the card")
     for path, pinned in ((file, wanted.sha256), (config, wanted.config_sha256)):
+        if path is None:
+            continue
         digest = sha256_of(path)
         if pinned and digest != pinned:
             raise WeightsError(
@@ -57,7 +65,7 @@ def fetch(wanted: Published, say: Callable[[str], object] = lambda line: None) -
     return file, config, revision
 
 
-def _download(wanted: Published) -> tuple[Path, Path, str]:
+def _download(wanted: Published) -> tuple[Path, Path | None, str]:
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
@@ -72,6 +80,8 @@ def _download(wanted: Published) -> tuple[Path, Path, str]:
         with _quiet():
             file = download(wanted.file, wanted.revision)
             revision = _commit(file) or wanted.revision
+            config = None
+        if wanted.config:
             config = download(wanted.config, revision)  # of the same commit, should the newest change meanwhile
     except Exception as error:  # the library's own errors, those of its HTTP library, and of the disk
         reason = " ".join((str(error).strip() or type(error).__name__).split())
@@ -103,9 +113,18 @@ def _commit(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-2] else ""
 
 
+def _files(wanted: Published) -> str:
+    return " and ".join(filter(None, (wanted.file, wanted.config)))
+
+
 def _by_hand(wanted: Published) -> str:
+    page = f"https://huggingface.co/{wanted.repository}"
+    gate = (
+        f"The repository is gated: accept its licence at {page}, make a token at "
+        "https://huggingface.co/settings/tokens, type: hf auth login (or set HF_TOKEN), and fetch again. "
+    )
+    config = f" --config {Path(wanted.config).name}" if wanted.config else ""
     return (
-        f"By hand: download {wanted.file} and {wanted.config} from https://huggingface.co/{wanted.repository} and "
-        f"type: omnicalc models import {Path(wanted.file).name} --config {Path(wanted.config).name} "
-        f"--as {wanted.name}:{wanted.tag}"
+        f"{gate if wanted.gated else ''}By hand: download {_files(wanted)} from {page} and "
+        f"type: omnicalc models import {Path(wanted.file).name}{config} --as {wanted.name}:{wanted.tag}"
     )

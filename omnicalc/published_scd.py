@@ -18,6 +18,7 @@ from omnicalc.files import sha256_of
 from omnicalc.models.scd.published import HEAD, from_published, without_prefix
 from omnicalc.published_weights import (
     Imported,
+    Source,
     checked_tensors,
     free_name,
     install,
@@ -40,7 +41,9 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def import_scd(file: Path, name: str, config_file: Path | None = None) -> Imported:
+def import_scd(
+    file: Path, name: str, config_file: Path | None = None, *, source: Source | None = None
+) -> Imported:
     """Convert a published checkpoint into installed weights ``name`` ("name:tag").
 
     ``config_file``: a published model file (``scd.yaml``) whose settings come before those of the checkpoint.
@@ -63,6 +66,7 @@ def import_scd(file: Path, name: str, config_file: Path | None = None) -> Import
     content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
     origin = {
         "source": "published SCD checkpoint, converted; not trained here. Pretrained only: no energies",
+        **(source and source.hub or {}),
         "file": file.name,
         "file_sha256": sha256_of(file),
         "global_step": int(container.get("global_step", -1)),
@@ -79,8 +83,8 @@ def import_scd(file: Path, name: str, config_file: Path | None = None) -> Import
         cutoff=model.config.cutoff,
         dtype="float32",
         sha256=hashlib.sha256(content).hexdigest(),
-        licence=LICENCE,
-        citation=CITATION,
+        licence=source.licence if source else LICENCE,
+        citation=source.citation if source else CITATION,
         charges=(0,),
         spins="ignored",
         config=model.config.to_dict(),

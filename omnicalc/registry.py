@@ -88,10 +88,11 @@ class Published:
     summary: str
     repository: str = ""  # owner/name on the Hugging Face hub
     file: str = ""
-    config: str = "config.yaml"
+    config: str = "config.yaml"  # empty: the file holds its settings
     revision: str = ""  # commit of the repository
     sha256: str = ""  # of the file
     config_sha256: str = ""
+    gated: bool = False  # the hub asks for an account that has accepted a licence
     licence: str = "unknown; see the publisher"
     citation: tuple[str, ...] = ("unknown; see the publisher",)
 

@@ -152,7 +152,7 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
     """Total charge (e) and spin multiplicity (2S+1) of a structure: the one place where they are decided.
 
     1. ``atoms.info["charge"]`` and ``atoms.info["spin"]``, where present;
-    2. else ``charge`` and ``spin`` as given by the caller (keyword, command line);
+    2. else ``charge`` and ``spin`` as given by the caller (keyword, command line), for structures that carry none;
     3. else, for the charge, the rounded sum of the initial charges when any is set;
     4. else charge 0 and the lowest multiplicity that fits the number of electrons.
 

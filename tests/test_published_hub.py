@@ -6,12 +6,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from omnicalc import registry
 from omnicalc.errors import WeightsError
 from omnicalc.registry import load_potential, published, resolve
 from tests.command import omnicalc
 from tests.published_files import CASES, write_published
+from tests.test_published_allscaip import CONSERVATIVE, parts
+from tests.test_published_scd import checkpoint
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
 
@@ -28,9 +31,14 @@ def home(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> list[tuple]:
     """A hub with the files of V1.5 in its cache; the calls that it got."""
-    calls = []
     folder = tmp_path / "hub" / "models--IQuestLab--IQuest-UBio-MolFM-V1.5" / "snapshots" / COMMIT
     write_published(folder, CASE).rename(folder / "molfm-v1p5-stage-3.pt")
+    return made_up(folder, monkeypatch)
+
+
+def made_up(folder: Path, monkeypatch) -> list[tuple]:
+    """A library of the hub that finds all files in ``folder``; the calls that it will get."""
+    calls = []
 
     def hf_hub_download(repo_id, filename, *, revision=None):
         calls.append((repo_id, filename, revision))
@@ -92,6 +100,50 @@ def test_other_places(hub):
     assert hub[0][0] == "me/mine" and resolve("my:own")[1].licence == "unknown; see the publisher"
 
 
+@pytest.mark.parametrize("name", ["allscaip:md-cons", "scd:pcq"])
+def test_checkpoints_that_hold_their_settings(tmp_path, monkeypatch, name):
+    """No config is asked for; which family it is, the file says; licence and citation are the registry's."""
+    known = next(p for p in published() if f"{p.name}:{p.tag}" == name)
+    folder = tmp_path / "hub" / "models--x--y" / "snapshots" / COMMIT
+    file = folder / known.file
+    file.parent.mkdir(parents=True)
+    if known.family == "scd":
+        checkpoint(file)
+    else:
+        torch.save(parts(CONSERVATIVE), file)
+    calls = made_up(folder, monkeypatch)
+    said = omnicalc("models", "fetch", name)
+    assert calls == [(known.repository, known.file, None)]
+    card = resolve(name)[1]
+    assert (card.family, card.licence, tuple(card.citation)) == (known.family, known.licence, known.citation)
+    assert card.training["revision"] == COMMIT and card.training["repository"] == known.repository
+    energies = "no energies" not in omnicalc("models", name)
+    assert energies == (known.family == "allscaip")
+    assert ("omnicalc md STRUCTURE" in said) == energies and ("omnicalc embed" in said) != energies
+    other = f"{known.name}:other"
+    omnicalc("models", "fetch", other, "--repository", "me/mine", "--file", known.file)
+    assert calls[1:] == [("me/mine", known.file, None)] and resolve(other)[1].licence.startswith("unknown")
+
+
+def test_gated(monkeypatch, home):
+    """What to do where the hub asks for an account, in one message."""
+    library = ModuleType("huggingface_hub")
+
+    def hf_hub_download(*args, **kwargs):
+        raise OSError("403 Client Error. Cannot access gated repo")
+
+    library.hf_hub_download = hf_hub_download
+    monkeypatch.setitem(sys.modules, "huggingface_hub", library)
+    with pytest.raises(WeightsError, match="accept its licence at https://huggingface.co/facebook/OMol25") as caught:
+        omnicalc("models", "fetch", "allscaip:md-cons")
+    assert "hf auth login" in str(caught.value) and "gated repo" in str(caught.value)
+    assert str(caught.value).endswith("omnicalc models import AllScAIP-OMol102M-md-cons.pt --as allscaip:md-cons")
+    with pytest.raises(WeightsError) as caught:
+        omnicalc("models", "fetch", "scd:pcq")
+    assert "gated: accept" not in str(caught.value)
+    assert not home.exists()
+
+
 def test_without_the_library(monkeypatch, home):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(WeightsError, match="pip install huggingface_hub") as caught:
@@ -118,6 +170,10 @@ def test_the_known_ones():
     assert places == {
         "ubio-s3:24m": ("IQuestLab/IQuest-UBio-MolFM-V1.5", "molfm-v1p5-stage-3.pt"),
         "ubio-s3:24m-v1": ("IQuestLab/IQuest-UBio-MolFM-V1", "molfm-v1-stage-3.pt"),
+        "allscaip:md-cons": ("facebook/OMol25", "checkpoints/AllScAIP/AllScAIP-OMol102M-md-cons.pt"),
+        "allscaip:md-direct": ("facebook/OMol25", "checkpoints/AllScAIP/AllScAIP-OMol102M-md-d.pt"),
+        "scd:pcq": ("Ty-Perez/ct-scd-pcq", "last.ckpt"),
+        "scd:amp": ("Ty-Perez/ct-scd-amp", "last.ckpt"),
     }
     with pytest.raises(WeightsError, match="not on this machine; type: omnicalc models fetch ubio-s3:24m"):
         load_potential("ubio-s3:24m")

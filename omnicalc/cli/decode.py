@@ -32,7 +32,7 @@ class Time(click.ParamType):
 @click.argument("start", type=click.Path(path_type=Path))
 @click.option("--model", default="atom", show_default=True, help="Name, name:tag or folder of a decoder.")
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="How many, evenly spaced.")
-@click.option("--horizon", type=Time(), default=500.0, show_default="500fs", help="Time of the last of them.")
+@click.option("--horizon", type=Time(), default=500.0, help="Time of the last of them.  [default: 500fs]")
 @click.option("--rollout", type=click.IntRange(min=1), default=1, show_default=True, help="Start again from the end.")
 @click.option("--index", type=int, default=-1, show_default=True, help="Frame of START to begin from.")
 @click.option("--spacing", type=Time(), help="Between the frames of START (and --reference), where files do not say.")

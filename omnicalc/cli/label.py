@@ -25,7 +25,8 @@ def command(
     """Energies and forces of all frames of STRUCTURES (any files that ASE reads).
 
     Charge and spin (2S+1) come from the frames' charge= and spin=. Can be stopped at any time; the same command again
-    labels what is missing. What does not converge is written to OUT.failures.jsonl, with the reason.
+    labels what is missing. What does not converge is written to OUT.failures.jsonl, with the reason, and not tried
+    again while it is there; the exit code is an error's only when nothing could be labelled.
 
     \b
     omnicalc label waters.xyz --method gfn2-xtb --out labelled.extxyz
@@ -34,7 +35,7 @@ def command(
     omnicalc label --from-uncertain run --out new.extxyz  (where the run's committee disagrees most)
     """
     from omnicalc.data.labels.method import parse_method
-    from omnicalc.errors import InputError
+    from omnicalc.errors import InputError, RunError
 
     level = parse_method(method, grid, convergence)
     if sum([free_atoms is not None, run is not None, bool(structures)]) != 1:
@@ -52,6 +53,11 @@ def command(
     frames = read_inputs(structures, max_atoms) if structures else _uncertain(run, model, count, above)
     with runner(workers, scheduler) as run_all, task_progress("structures") as progress:
         summary = label_all(frames, level, out, run_all, progress)
+    if summary.nothing and not summary.stopped:
+        raise RunError(
+            f"none of the {summary.failed} structures could be labelled; the first: {summary.reason}. All reasons are "
+            f"in {out}.failures.jsonl; what failed is not tried again before that file is removed"
+        )
     click.echo(summary.text(out))
     if summary.stopped:
         raise SystemExit(130)

@@ -12,7 +12,7 @@ from omnicalc.cli.models_import import SMOOTH, ZERO
 @click.option("--revision", help="Commit, tag or branch of the repository. [default: the pinned one, or the newest]")
 @click.option("--repository", metavar="OWNER/NAME", help="Another repository of the Hugging Face hub.")
 @click.option("--file", help="Another checkpoint file of the repository.")
-@click.option("--config", help="Another config file of the repository. [default: config.yaml]")
+@click.option("--config", help="Another config file of the repository. [default: config.yaml, where one is needed]")
 def command(name, smooth, zero_references, **places):
     """Fetch published weights NAME:TAG (`omnicalc models` lists them), such as ubio-s3:24m, and import them."""
     from omnicalc.model_text import imported
@@ -20,10 +20,11 @@ def command(name, smooth, zero_references, **places):
 
     wanted = known(name, **places)
 
-    from omnicalc.published_weights import Source, free_name, import_published
+    from omnicalc.published_import import import_file
+    from omnicalc.published_weights import Source, free_name
 
     free_name(name, smooth)  # before anything is fetched
     file, config, revision = fetch(wanted, click.echo)
     source = Source.of(wanted, revision)
-    done = import_published(file, config, name, smooth=smooth, zero_references=zero_references, source=source)
+    done = import_file(file, config, name, smooth=smooth, zero_references=zero_references, source=source)
     click.echo(imported(done))

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from omnicalc import registry
+from omnicalc import model_text, registry
 from omnicalc.card import WEIGHTS
 from omnicalc.errors import WeightsError
+from omnicalc.registry import resolve
 from tests.command import omnicalc
 from tests.tiny_weights import write_weights
 
@@ -39,6 +41,21 @@ def test_card(bundled):
     assert omnicalc("models", bundled / "tiny-b-1.0").startswith("tiny:b@1.0")
     with pytest.raises(WeightsError, match="not on this machine"):
         omnicalc("models", "big:24m")
+
+
+@pytest.mark.parametrize(
+    "family, config, said",
+    [
+        ("e2former", {}, "gradient of the energy"),
+        ("scd", {"gives": "embeddings"}, "none, and no energies: pretrained only"),
+        ("scd", {"gives": "properties"}, "none, and no energies: properties"),
+        ("scd", {"backbone": "cgt"}, "none, and no energies"),
+        ("denoiser", {"backbone": "e2former"}, "none, and no energies: pretrained only"),
+    ],
+)
+def test_what_forces_are(bundled, family, config, said):
+    card = replace(resolve("tiny")[1], family=family, config=config)
+    assert model_text._forces(card).startswith(said)
 
 
 def test_verify(bundled):

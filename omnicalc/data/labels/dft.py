@@ -17,7 +17,7 @@ from ase.units import Bohr, Hartree
 
 from omnicalc.data.labels.electrons import charge_and_unpaired, check_not_periodic
 from omnicalc.data.labels.label import Label, LabelError
-from omnicalc.data.labels.method import MIXED, Method
+from omnicalc.data.labels.method import DEFAULT, MIXED, XTB, Method
 from omnicalc.data.labels.rescue import converge
 from omnicalc.errors import InputError
 
@@ -110,7 +110,11 @@ def _check(method: Method) -> None:
         functional, _, dispersion = dft_parser.parse_dft(method.functional)
         libxc.parse_xc(functional)
     except Exception as error:
-        raise InputError(f"functional '{method.functional}': PySCF does not know it ({error})") from None
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"functional '{method.functional}': PySCF does not know it ({reason}); give one that it knows, as in "
+            f"--method {DEFAULT}, pbe0/{method.basis} or b3lyp-d3bj/{method.basis}, or --method {XTB}"
+        ) from None
     if not _is_basis(method.basis):
         raise InputError(
             f"basis '{method.basis}': PySCF does not know it; give another, as in --method "

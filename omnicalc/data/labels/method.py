@@ -49,7 +49,9 @@ def parse_method(text: str, grid: int = 3, convergence: float = 1e-8) -> Method:
         return Method("")
     functional, slash, basis = name.partition("/")
     if not (slash and functional and basis) or "/" in basis:
-        raise InputError(f"method '{text}' given; functional/basis or one of {', '.join(SHIPPED)} is needed")
+        raise InputError(
+            f"method '{text}' given; --method takes {XTB}, or functional/basis as in {', '.join(SHIPPED[1:])}"
+        )
     if convergence > 1e-6:
         raise InputError(f"convergence {convergence:g} Ha given; 1e-6 or tighter is needed, forces depend on it")
     return Method(functional, basis, grid, convergence)

@@ -27,6 +27,12 @@ class Summary:
     there: int = 0  # before this run
     failed: int = 0  # in this run or an earlier one
     stopped: bool = False
+    reason: str = ""  # of the first failure
+
+    @property
+    def nothing(self) -> bool:
+        """Whether every structure failed."""
+        return self.failed > 0 and not self.new and not self.there
 
     def text(self, out: Path) -> str:
         failed = f", {self.failed} without a label, see {out.name}.failures.jsonl" if self.failed else ""
@@ -79,7 +85,8 @@ def label_all(
     for k, key in enumerate(keys):
         first.setdefault(key, k)
     missing = [k for key, k in first.items() if key not in store.keys and key not in store.failures]
-    summary = Summary(there=len(first.keys() & store.keys), failed=len(first.keys() & store.failures.keys()))
+    known = [store.failures[key] for key in first if key in store.failures]
+    summary = Summary(there=len(first.keys() & store.keys), failed=len(known), reason=known[0] if known else "")
     done, total = len(first) - len(missing), len(first)
     progress(done, total, "")
     with StopWish() as wish:
@@ -87,6 +94,7 @@ def label_all(
             if labelled is None:
                 store.fail(keys[k], frames[k][0], why)
                 summary.failed += 1
+                summary.reason = summary.reason or why
             else:
                 store.add(labelled)
                 summary.new += 1

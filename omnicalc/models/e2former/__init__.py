@@ -1,4 +1,4 @@
-"""E2Former-V2 / UBio-MolFM (arXiv:2602.17709): equivariant transformer on atoms and unit edge vectors."""
+"""E2Former-V2 (arXiv:2601.16622), as in UBio-MolFM (arXiv:2602.17709): attention on atoms and unit edge vectors."""
 
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.model import E2Former

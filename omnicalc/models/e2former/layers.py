@@ -1,6 +1,6 @@
 """Building blocks of E2Former-V2 on features (N, (l_max+1)^2, C): norm, linear maps, feed-forward, radial parts.
 
-Formulas: UBio-MolFM release, E2Former-V2 architecture (arXiv:2602.17709).
+Formulas: UBio-MolFM release (arXiv:2602.17709), E2Former-V2 architecture (arXiv:2601.16622).
 """
 
 from math import pi, sqrt

@@ -75,7 +75,7 @@ def test_mixed_basis_differs_by_element():
 
 
 def test_unknown_names_are_refused_before_any_work():
-    with pytest.raises(InputError, match="functional 'nonsense'"):
+    with pytest.raises(InputError, match="functional 'nonsense'.*as in --method wb97m-d3bj/def2-svp"):
         Dft(parse_method("nonsense/def2-svp"))
     with pytest.raises(LabelError, match="cc-pvdz-pp"):  # known, but without hydrogen
         Dft(parse_method("pbe/cc-pvdz-pp"))(molecule("H2"))

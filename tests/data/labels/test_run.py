@@ -13,7 +13,7 @@ from omnicalc.data.labels.method import parse_method
 from omnicalc.data.labels.run import label_all, read_inputs
 from omnicalc.data.labels.store import Store
 from omnicalc.data.parallel import runner
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from tests.command import omnicalc
 
 pytest.importorskip("tblite", exc_type=ImportError)
@@ -101,6 +101,19 @@ def test_failures_are_recorded_and_not_tried_again(waters, tmp_path, monkeypatch
     assert run(waters, out).new == 4
 
 
+def test_nothing_labelled_is_an_error(waters, tmp_path, monkeypatch):
+    """Every structure failed: said so, and the exit code with it; some of them: no error."""
+    out = tmp_path / "out.extxyz"
+    with monkeypatch.context() as broken:
+        broken.setattr("omnicalc.data.labels.xtb._LADDER", ({"max-iter": 1},))
+        for _ in range(2):  # also when they are known to fail
+            with pytest.raises(RunError, match="none of the 4 structures could be labelled.*not converged"):
+                omnicalc("label", waters, "--method", "gfn2-xtb", "--out", out)
+    lines = (tmp_path / "out.extxyz.failures.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out.extxyz.failures.jsonl").write_text("".join(lines[:1]))
+    assert "3 entries new, 0 were there, 1 without" in omnicalc("label", waters, "--method", "gfn2-xtb", "--out", out)
+
+
 def test_stopping_loses_nothing(waters, tmp_path):
     import os
     import signal
@@ -147,7 +160,7 @@ def test_spin_is_the_lowest_unless_said():
     ("words", "message"),
     [
         (("--method", "gfn2"), "either structure files, --from-uncertain RUN or --free-atoms"),
-        (("WATERS", "--method", "wb97m"), "functional/basis or one of"),
+        (("WATERS", "--method", "wb97m"), "takes gfn2-xtb, or functional/basis as in wb97m-d3bj/def2-svp"),
         (("WATERS", "--method", "pbe/def2-svp", "--convergence", "1e-4"), "1e-6 or tighter"),
         (("WATERS", "--method", "gfn2-xtb", "--max-atoms", "2"), "no structure with at most 2 atoms"),
         (("--free-atoms", "H U", "--method", "gfn2-xtb"), "no ground state known for U"),
