@@ -24,3 +24,32 @@ class EdgeLists:
         by_source, edge = torch.sort(torch.where(mask, index, n).flatten(), stable=True)
         pointer = torch.searchsorted(by_source, torch.arange(n + 1, device=index.device))
         return cls(torch.where(mask, index, -1), count, pointer, edge)
+
+
+@dataclass(frozen=True)
+class FlatEdges:
+    """The E edges that exist, one after another by target, and the same by source: how the native kernel reads them.
+
+    ``number`` says where an edge stands in arrays of all N K slots.
+    """
+
+    begin: Tensor  # (N+1,) int64: the edges of target i are begin[i] .. begin[i+1] - 1
+    number: Tensor  # (E,) int64
+    source: Tensor  # (E,) int64
+    target: Tensor  # (E,) int64
+    leaving: Tensor  # (N+1,) int64: the edges of source j are edge[leaving[j] : leaving[j+1]]
+    edge: Tensor  # (E,) int64, ascending for each source
+
+    @classmethod
+    def build(cls, index: Tensor, mask: Tensor) -> "FlatEdges":
+        """From sources ``index`` (N, K) int64 and ``mask`` (N, K) bool."""
+        number = mask.flatten().nonzero().squeeze(1)
+        source = index.flatten().index_select(0, number)
+        target = number // max(1, index.shape[1])
+        _, edge = torch.sort(source, stable=True)
+        begin, leaving = (_starts(torch.bincount(atom, minlength=len(index))) for atom in (target, source))
+        return cls(begin, number, source, target, leaving, edge)
+
+
+def _starts(counts: Tensor) -> Tensor:
+    return torch.nn.functional.pad(counts.cumsum(0), (1, 0))

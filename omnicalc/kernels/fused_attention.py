@@ -1,4 +1,4 @@
-"""Attention of E2Former-V2 as one differentiable operation on the Triton kernels, twice differentiable.
+"""Attention of E2Former-V2 as one operation, twice differentiable: on Triton kernels, or on native ones on a CPU.
 
 Forces are its first derivatives and training on forces needs its second. Those are the gradients of
 <gradients, direction>, which is the tangent of the backward pass along the direction: the same kernels with TANGENT.
@@ -13,9 +13,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from omnicalc.errors import InputError
-from omnicalc.kernels.edge_lists import EdgeLists
-
-KINDS = {"softmax": 0, "softplus": 1, "sigmoid": 2}
+from omnicalc.kernels.edge_lists import EdgeLists, FlatEdges
+from omnicalc.kernels.native.attention import KINDS, NativeLaunches
 
 
 def available() -> bool:
@@ -66,21 +65,30 @@ def fused_attention(
     factor: Tensor,
     step: Tensor,
     unit: Tensor,
-    edges: EdgeLists,
+    edges: EdgeLists | FlatEdges,
     form: Form,
 ) -> Tensor:
     """sum_k alpha[n, k, h(c)] U[n, k, w] v[index[n, k], row, c] with channel c on head c mod H.
 
     Shapes: q, k (N, H, d), v (N, rows, C), gate, factor (N, K, H), envelope step (N, K), unit (N, K, 3)
     -> (N, W, rows, C), all of one dtype, float32 or float64. For the weights alpha see
-    :mod:`omnicalc.kernels.triton_attention`.
+    :mod:`omnicalc.kernels.triton_attention`. The edges choose the kernels: Triton's read ``EdgeLists``, the native ones
+    ``FlatEdges``.
 
     Raises:
         InputError: an unknown kind of weights, mixed or half-precision dtypes, or C that is no multiple of H.
     """
     tensors = {"q": q, "k": k, "v": v, "gate": gate, "factor": factor, "step": step, "unit": unit}
     _check(tensors, form)
-    return _Moments.apply(*(t.contiguous() for t in tensors.values()), edges, form)
+    if isinstance(edges, EdgeLists) or not (_even(gate) and _even(factor)):
+        gate, factor = gate.contiguous(), factor.contiguous()
+    q, k, v, step, unit = (t.contiguous() for t in (q, k, v, step, unit))
+    return _Moments.apply(q, k, v, gate, factor, step, unit, edges, form)
+
+
+def _even(x: Tensor) -> bool:
+    """Whether the edges of (N, K, H) lie at equal distances, each with its heads together: a slice of wider rows."""
+    return x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
 
 
 def _check(tensors: dict[str, Tensor], form: Form) -> None:
@@ -96,7 +104,7 @@ def _check(tensors: dict[str, Tensor], form: Form) -> None:
 class _Moments(Function):
     @staticmethod
     def forward(ctx, q, k, v, gate, factor, step, unit, edges, form):
-        out, top, total = Launches([q, k, v, gate, factor, step, unit], edges, form).forward()
+        out, top, total = _launches([q, k, v, gate, factor, step, unit], edges, form).forward()
         ctx.save_for_backward(q, k, v, gate, factor, step, unit, top, total)
         ctx.edges, ctx.form = edges, form
         return out
@@ -115,21 +123,26 @@ class _Gradients(Function):
         ctx.save_for_backward(grad, q, k, v, gate, factor, step, unit, top, total)
         ctx.edges, ctx.form = edges, form
         inputs = [q, k, v, gate, factor, step, unit]
-        gradients, _ = Launches(inputs, edges, form).backward(grad, top, total)
+        gradients, _ = _launches(inputs, edges, form).backward(grad, top, total)
         return gradients
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *direction):
         grad, *inputs, top, total = ctx.saved_tensors
-        launches = Launches(inputs, ctx.edges, ctx.form)
+        launches = _launches(inputs, ctx.edges, ctx.form)
         direction = [t.contiguous() for t in direction]
         gradients, weights = launches.backward(grad, top, total, direction)
         return launches.tangent_moments(direction, *weights), *gradients, None, None, None, None
 
 
+def _launches(inputs: list[Tensor], edges: EdgeLists | FlatEdges, form: Form):
+    kind = NativeLaunches if isinstance(edges, FlatEdges) else Launches
+    return kind(inputs, edges, form)
+
+
 class Launches:
-    """The kernels on one set of the seven inputs, contiguous; keys and values are stored as the form says."""
+    """The Triton kernels on one set of the seven inputs, contiguous; keys and values are stored as the form says."""
 
     def __init__(self, inputs: list[Tensor], edges: EdgeLists, form: Form):
         from omnicalc.kernels import triton_attention

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from omnicalc.kernels.edge_lists import EdgeLists
+from omnicalc.kernels.edge_lists import EdgeLists, FlatEdges
 from omnicalc.neighbors import Neighbors
 from omnicalc.systems import Systems
 
@@ -90,6 +90,11 @@ class Graph:
     def edge_lists(self) -> EdgeLists:
         """The same edges by target and by source, for the fused kernels; built once for all blocks."""
         return EdgeLists.build(self.index, self.mask)
+
+    @cached_property
+    def flat_edges(self) -> FlatEdges:
+        """The same edges without the padding, for the native kernel of attention; built once for all blocks."""
+        return FlatEdges.build(self.index, self.mask)
 
     def nearest(self, keep: Tensor, cap: int | None) -> "Graph":
         """The subset of neighbours with ``keep`` (N, K) true, at most the ``cap`` nearest of them per target."""

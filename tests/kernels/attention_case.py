@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from omnicalc.kernels.edge_lists import EdgeLists
+from omnicalc.kernels.edge_lists import EdgeLists, FlatEdges
 from omnicalc.kernels.fused_attention import Form, fused_attention
 from omnicalc.kernels.triton_attention import twin
 
@@ -21,9 +21,10 @@ class Case:
     index: Tensor
     mask: Tensor
     form: Form
+    edges: type[EdgeLists] | type[FlatEdges] = EdgeLists  # those of Triton's kernels, or of the native ones
 
     def fused(self, *inputs) -> Tensor:
-        return fused_attention(*inputs, EdgeLists.build(self.index, self.mask), self.form)
+        return fused_attention(*inputs, self.edges.build(self.index, self.mask), self.form)
 
     def twin(self, *inputs) -> Tensor:
         return twin(*inputs, self.index, self.mask, self.form.kind, self.form.first, self.form.zero)

@@ -190,7 +190,7 @@ def test_a_refusal_is_remembered(box, monkeypatch, tmp_path):
 
 
 def test_libraries_of_other_sources_are_refused(monkeypatch):
-    monkeypatch.setattr(library, "source_hash", lambda: "another")
+    monkeypatch.setattr(library, "source_hash", lambda source: "another")
     library._load.cache_clear()
     with pytest.raises(KernelError, match="other sources"):
         library._load("portable")

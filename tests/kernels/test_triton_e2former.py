@@ -1,4 +1,4 @@
-"""A whole E2Former on the fused attention equals itself on torch operations: energy, forces, stress, training."""
+"""A whole E2Former on the fused attention, Triton's or a CPU's own, equals itself on torch operations."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from ase import Atoms
 pytest.importorskip("triton")
 
 from omnicalc.kernels.fused_attention import fused_attention  # noqa: E402
+from omnicalc.kernels.native.attention import why_not  # noqa: E402
 from omnicalc.models import build_model  # noqa: E402
 from omnicalc.models.e2former import attention  # noqa: E402
 from omnicalc.models.e2former.attention import Attention  # noqa: E402
@@ -75,21 +76,22 @@ def trained(potential, fused: bool, monkeypatch):
     return [x.detach().cpu().numpy() for x in (*terms.values(), *gradients)]
 
 
+@pytest.mark.parametrize("fused", [True, None], ids=["Triton's", "the device's own"])
 @pytest.mark.parametrize("quantities", [predicted, trained])
-def test_equals_torch(potential, quantities, monkeypatch):
-    pairs = zip(quantities(potential, True, monkeypatch), quantities(potential, False, monkeypatch), strict=True)
+def test_equals_torch(potential, quantities, fused, monkeypatch):
+    pairs = zip(quantities(potential, fused, monkeypatch), quantities(potential, False, monkeypatch), strict=True)
     for fused, plain in pairs:
         assert np.abs(plain).max() < 1e3
         np.testing.assert_allclose(fused, plain, rtol=1e-10, atol=1e-11)
 
 
-def test_only_the_switch_turns_the_kernels_on(potential, monkeypatch):
-    """On a CPU; and so the comparison above has two sides."""
+def test_the_switch_turns_the_kernels_on_and_off(potential, monkeypatch):
+    """And so the comparison above has two sides."""
     calls = []
     monkeypatch.setattr(attention, "fused_attention", lambda *inputs: calls.append(1) or fused_attention(*inputs))
     for choice in (False, None, True):
         predicted(potential, choice, monkeypatch)
-        expected = choice or (choice is None and DEVICE == "cuda")
+        expected = choice or (choice is None and (DEVICE == "cuda" or why_not() is None))
         assert len(calls) == (len(potential.model.blocks) if expected else 0)
         calls.clear()
 

@@ -40,7 +40,7 @@ def _loaded() -> _Library | None:
         return None
     loaded = ctypes.CDLL(str(path))
     loaded.omnicalc_source.restype = ctypes.c_char_p
-    same = loaded.omnicalc_source().decode() == source_hash(SOURCE.parent)
+    same = loaded.omnicalc_source().decode() == source_hash(SOURCE)
     return _Library(loaded) if same else None
 
 

@@ -1,8 +1,8 @@
 """Compiles the native kernels: one shared library per instruction set, with whatever C++ compiler there is.
 
 Runs when the package is installed (hatch_build.py), and by hand after a change to the sources:
-``python omnicalc/kernels/native/build.py``. The kernel of the potential lies here, that of the analysis in
-``omnicalc/analysis/native``.
+``python omnicalc/kernels/native/build.py``. The kernels of the potential and of its attention in training lie here,
+that of the analysis in ``omnicalc/analysis/native``.
 The libraries know nothing of Python or torch, so one build serves every version of both.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -19,9 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-POTENTIAL = HERE / "e2former.cpp"
+POTENTIAL, ATTENTION = HERE / "e2former.cpp", HERE / "attention.cpp"
 SOURCES = {  # what is compiled, and what does its work where that fails
     POTENTIAL: "the native CPU kernel is left out, and plain torch will do its work",
+    ATTENTION: "training of E2Former is left to plain torch, at half the speed",
     HERE.parents[1] / "analysis" / "native" / "pairs.cpp": "MDAnalysis will count distances, more slowly",
 }
 FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
@@ -32,12 +34,18 @@ if platform.machine().lower() in ("x86_64", "amd64"):
     SETS |= {"avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"]}
 
 
-def source_hash(folder: Path = HERE) -> str:
-    """Changes with every source file of a folder, so that libraries built from others are noticed."""
+def source_hash(source: Path) -> str:
+    """Changes with a source file and the headers it includes, so that libraries built from others are noticed."""
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.cpp"), *folder.glob("*.hpp")]):
+    for path in sorted(_included(source)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def _included(source: Path) -> set[Path]:
+    """The file itself, the headers that it includes from its own folder, and those that they include."""
+    names = re.findall(r'^#include "(.+)"$', source.read_text(), re.MULTILINE)
+    return {source}.union(*(_included(source.with_name(name)) for name in names))
 
 
 def compiler() -> list[str] | None:
@@ -68,7 +76,7 @@ def _compile(cxx: list[str], source: Path, name: str, say) -> Path | None:
     path = library(name, source)
     temporary = path.with_name(f".{path.name}")
     static = ["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else []
-    stamp = f'-DOMNICALC_SOURCE="{source_hash(source.parent)}"'
+    stamp = f'-DOMNICALC_SOURCE="{source_hash(source)}"'
     command = [*cxx, *FLAGS, *SETS[name], stamp, str(source), "-o", str(temporary), *static]
     found = subprocess.run(command, capture_output=True, text=True)
     if found.returncode:

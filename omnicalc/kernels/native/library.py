@@ -24,14 +24,14 @@ def _array(kind: type, dims: int):
     return ndpointer(dtype=kind, ndim=dims, flags="C_CONTIGUOUS")
 
 
-def instruction_set() -> str:
-    """The best instruction set that this processor has and that was built.
+def instruction_set(source: Path = POTENTIAL) -> str:
+    """The best instruction set that this processor has and that a source file was built for.
 
     Raises:
         KernelError: nothing was built.
         InputError: $OMNICALC_NATIVE asks for a set that cannot be used.
     """
-    usable = usable_sets(POTENTIAL)
+    usable = usable_sets(source)
     wanted = os.environ.get(INSTRUCTIONS)
     if wanted and wanted not in usable:
         raise InputError(
@@ -68,16 +68,22 @@ def _cpu_flags() -> set[str]:
     return set()
 
 
-@cache
-def _load(name: str) -> ctypes.CDLL:
-    lib = ctypes.CDLL(str(library(name)))
+def open_library(name: str, source: Path) -> ctypes.CDLL:
+    """The library of an instruction set. Raises :class:`KernelError` if it was built from another source file."""
+    lib = ctypes.CDLL(str(library(name, source)))
     lib.omnicalc_source.restype = ctypes.c_char_p
-    if lib.omnicalc_source().decode() != source_hash():
+    if lib.omnicalc_source().decode() != source_hash(source):
         raise KernelError(
             "the native CPU kernel was built from other sources than those here; plain torch does its work, several "
             "times slower; to build it again: pip install, or python omnicalc/kernels/native/build.py in a checkout",
             not_built=True,
         )
+    return lib
+
+
+@cache
+def _load(name: str) -> ctypes.CDLL:
+    lib = open_library(name, POTENTIAL)
     f32, f64, i32, i64 = (lambda dims, t=t: _array(t, dims) for t in (np.float32, np.float64, np.int32, np.int64))
     text = [ctypes.c_char_p, ctypes.c_int]
     lib.omnicalc_e2former_create.restype = ctypes.c_void_p

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn import functional as F
 
+from omnicalc.kernels.edge_lists import EdgeLists, FlatEdges
 from omnicalc.kernels.fused_attention import Form, available, fused_attention
+from omnicalc.kernels.native.attention import why_not
 from omnicalc.models.e2former import smooth
 from omnicalc.models.e2former.aggregate import aggregate
 from omnicalc.models.e2former.angular import coupling_matrix, coupling_paths, harmonics
@@ -148,8 +150,9 @@ class PublishedGate(nn.Module):
 class Attention(nn.Module):
     """Queries from targets, keys and values from sources; score = gate * (q . k) / sqrt(d).
 
-    On a GPU the fused kernels compute weights and moments; ``fused`` = True or False, on the class or on one module,
-    forces the choice. ``storage`` (say torch.bfloat16) is how they keep keys and values; None is the model's dtype.
+    Fused kernels compute weights and moments: Triton's on a GPU, native ones on a CPU, where there are any. ``fused`` =
+    True (Triton's, wherever it is) or False, on the class or on one module, forces the choice. ``storage`` (say
+    torch.bfloat16) is how Triton's keep keys and values; None is the model's dtype.
     """
 
     fused: bool | None = None
@@ -170,20 +173,23 @@ class Attention(nn.Module):
         n, k = graph.index.shape
         q, keys = self.query(y).view(n, self.heads, self.width), self.key(source).view(n, self.heads, self.width)
         value = self.value(source)
-        if self._fuses(y):
+        edges = self._kernel_edges(y, graph)
+        if edges is not None:
             form = replace(self.aggregate.order, kind=self.weights, storage=self.storage)
-            return self.aggregate.combine(
-                fused_attention(q, keys, value, gate, factor, step, unit, graph.edge_lists, form)
-            )
+            return self.aggregate.combine(fused_attention(q, keys, value, gate, factor, step, unit, edges, form))
         keys = keys.index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
         score = gate * (q.unsqueeze(1) * keys).sum(-1) / sqrt(self.width)
         alpha = attention_weights(score, factor, step, graph.mask, self.weights)
         return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, value, graph.index)
 
-    def _fuses(self, y: Tensor) -> bool:
+    def _kernel_edges(self, y: Tensor, graph) -> EdgeLists | FlatEdges | None:
+        """The edges as the kernel to be used reads them, or None for torch operations alone."""
         if self.weights == smooth.KIND:  # its scores have a term per edge, which the kernels do not know
-            return False
+            return None
         if self.fused is not None:
-            return self.fused
-        traced = get_proxy_mode() is not None  # a trace records torch operations alone
-        return y.is_cuda and y.dtype in (torch.float32, torch.float64) and available() and not traced
+            return graph.edge_lists if self.fused else None
+        if y.dtype not in (torch.float32, torch.float64) or get_proxy_mode() is not None:
+            return None  # a trace records torch operations alone
+        if y.is_cuda:
+            return graph.edge_lists if available() else None
+        return graph.flat_edges if y.device.type == "cpu" and why_not() is None else None
