@@ -3,25 +3,24 @@
 import math
 import secrets
 import shlex
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
 import click
 
 from omnicalc.cli.options import Folder
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from omnicalc.md.guard_settings import ACTIONS, GUARDS
 from omnicalc.md.settings import Settings, option
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
-_OF_BATH = ("thermostat", "thermostat_time_fs")
+_OF_RESCALE = ("barostat_time_fs", "compressibility_per_bar")
 _OF_BAROSTAT = (
     "pressure",
     "barostat",
     "coupling",
-    "barostat_time_fs",
-    "compressibility_per_bar",
+    *_OF_RESCALE,
     "barostat_interval",
 )
 _DEFAULT_MODEL = "ubio-s3"
@@ -265,15 +264,25 @@ def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]
 
 
 def _check_of_use(given: dict, settings: Settings) -> None:
-    """Refuse an option that was typed but that the ensemble has no use for: another ensemble was meant."""
-    wrong = [] if settings.has_bath else [(name, "nvt") for name in _OF_BATH if given[name] is not None]
-    if settings.ensemble != "npt":
-        wrong += [(name, "npt") for name in _OF_BAROSTAT if given[name] is not None]
-    if wrong:
-        name, ensemble = wrong[0]
-        raise InputError(
-            f"{option(name)} has no say in {settings.ensemble}; add --ensemble {ensemble}, or leave {option(name)} out"
-        )
+    """Refuse an option that was typed but that has no say in such a run: another one was meant."""
+    ensemble, bath = settings.ensemble, settings.thermostat
+    no_bath, no_barostat = f"in {ensemble}; add --ensemble nvt", f"in {ensemble}; add --ensemble npt"
+    wrong: dict[str, str] = {}  # option -> where it has no say, and what to add
+    if not settings.has_bath:
+        wrong |= dict.fromkeys(("thermostat", "thermostat_time_fs", "friction_per_fs"), no_bath)
+    elif bath in ("langevin", "qtb"):
+        wrong["thermostat_time_fs"] = f"with {bath}; add --thermostat bussi"
+    else:
+        wrong["friction_per_fs"] = f"with {bath}; add --thermostat langevin"
+    if ensemble != "npt":
+        wrong |= dict.fromkeys(_OF_BAROSTAT, no_barostat)
+    elif settings.barostat == "mc":
+        wrong |= dict.fromkeys(_OF_RESCALE, "with mc; add --barostat rescale")
+    if not settings.constraints:
+        wrong["constraint_tolerance"] = "without constraints; add --constrain h-bonds"
+    for name, why in wrong.items():
+        if given[name] is not None:
+            raise InputError(f"{option(name)} has no say {why}, or leave {option(name)} out")
 
 
 def _given_settings(given: dict) -> dict:
@@ -307,11 +316,12 @@ def _run(
     replicas: int | None,
 ):
     from omnicalc.md.replicas import check_count, run_replicas
+    from omnicalc.structure_file import read_structure
 
     if replicas is not None:
         check_count(replicas, settings)
     wanted = _wanted(given, stored)
-    atoms = _read(structure, wanted)
+    atoms = read_structure(structure, cell=wanted["cell"], no_pbc=bool(wanted["no_pbc"]))
     if stored is not None:
         _check_same_sources(atoms, wanted, stored, folder)
 
@@ -337,6 +347,8 @@ def _run(
         head=wanted["head"],
         skin=wanted["skin"],
     )
+    if not atoms.pbc.any() and not wanted["no_pbc"]:
+        _refuse_without_box(structure, job, settings, folder)
 
     def announce():
         _header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
@@ -403,16 +415,19 @@ def _wanted(given: dict, stored: dict | None) -> dict:
     }
 
 
-def _read(structure: Path, wanted: dict):
-    from omnicalc.structure_file import read_structure
+def _refuse_without_box(structure: Path, job, settings: Settings, folder) -> None:
+    """Whatever else is wrong is told first, as a run without boundaries would be told."""
+    from omnicalc.md.engines import dynamics_of
+    from omnicalc.md.guards import Guards
+    from omnicalc.md.initial import initial_state
 
-    atoms = read_structure(structure, cell=wanted["cell"], no_pbc=bool(wanted["no_pbc"]))
-    if not atoms.pbc.any() and not wanted["no_pbc"]:
-        raise InputError(
-            f"{structure} has no periodic cell; give one in Å, as in --cell 12.4, "
-            "or run it without periodic boundaries with --no-pbc"
-        )
-    return atoms
+    guards = Guards(settings, job.atoms, folder.path, lambda text: None)
+    with suppress(RunError):  # molecules that a missing box has cut
+        initial_state(job.atoms, dynamics_of(job, settings), settings, guards, job.device)
+    raise InputError(
+        f"{structure} has no periodic cell; give one in Å, as in --cell 12.4, "
+        "or run it without periodic boundaries with --no-pbc"
+    )
 
 
 @contextmanager

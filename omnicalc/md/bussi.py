@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from ase import units
 
+from omnicalc.errors import RunError
 from omnicalc.md.integrators import ForcesFn, Integration, arrive, drift
 from omnicalc.md.state import remove_com_velocity
 
@@ -35,6 +36,8 @@ def bussi(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     R₁ + sqrt(c f K / ((1 - c) K̄)), which matters for few degrees of freedom only. What is added to the
     kinetic energy is kept in ``heat``: potential + kinetic - heat is conserved but for the error of the time step.
 
+    Raises :class:`RunError` for velocities that no factor makes thermal: all zero, or too large for a number.
+
     Bussi, Donadio & Parrinello, J. Chem. Phys. 126, 014101 (2007), eq. (A7); sign: eq. (A8).
     """
     h, masses, freedom = settings.timestep, state.masses[:, None], state.degrees_of_freedom
@@ -42,6 +45,12 @@ def bussi(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     noise = torch.randn(freedom, dtype=torch.float64, device=masses.device, generator=generator)
     velocities = remove_com_velocity(state.velocities, state.masses) if state.com_removed else state.velocities
     kinetic = 0.5 * float(torch.sum(velocities.square() * masses))
+    if not 0.0 < kinetic < math.inf:
+        remedy = "a smaller --timestep" if kinetic else "--thermostat langevin"
+        raise RunError(
+            f"at step {state.step} the kinetic energy is {kinetic} eV, which no factor makes thermal; start another "
+            f"run (--out) with {remedy}"
+        )
     first = float(noise[0])
     alpha = factor(kinetic, freedom, settings, first, float(noise.square().sum()) - first * first)
 
@@ -56,4 +65,4 @@ def factor(kinetic: float, freedom: int, settings: Integration, normal: float, s
     keep = math.exp(-settings.timestep / settings.time)
     share = -math.expm1(-settings.timestep / settings.time) * units.kB * settings.temperature_K / (2.0 * kinetic)
     squared = keep + share * (normal * normal + squares) + 2.0 * normal * math.sqrt(keep * share)
-    return math.copysign(math.sqrt(max(squared, 0.0)), normal + math.sqrt(keep / share))
+    return math.copysign(math.sqrt(max(squared, 0.0)), normal * math.sqrt(share) + math.sqrt(keep))

@@ -25,7 +25,7 @@ from omnicalc.md.monte_carlo import MonteCarlo, start_widths, trial_volume
 from omnicalc.md.nose_hoover import chain_energy, nose_hoover, start_chain
 from omnicalc.md.observables import kinetic_energy, temperature
 from omnicalc.md.quantum import QuantumBath, quantum
-from omnicalc.md.restraints import restraints
+from omnicalc.md.restraints import Springs, restraints
 from omnicalc.md.selection import select
 from omnicalc.md.state import degrees_of_freedom
 
@@ -52,6 +52,7 @@ class Dynamics:
         self.fixed = fixed_atoms(atoms, settings.fix)
         self.masses = torch.tensor(masses_of(atoms, settings.hydrogen_mass), device=device)
         springs = restraints(atoms, settings.restraints, device)
+        self._check_springs(springs)
         self.com_removed = settings.keeps_momentum and not springs and not len(self.fixed)
         self.constraints = self._prepared_constraints()
         self.taken = 3 * len(self.fixed) + len(self.constraints or ())
@@ -277,6 +278,19 @@ class Dynamics:
         if monte_carlo is not None:
             monte_carlo = replace(monte_carlo, pressure=pressure)
         return replace(self._integration, temperature_K=kelvin, rescaling=rescaling), monte_carlo
+
+    def _check_springs(self, springs: Sequence[Springs]) -> None:
+        """A spring of angular frequency ω is stable up to ωh = 2 for a time step h, and followed well far below."""
+        for spring in springs:
+            masses = self.masses.index_select(0, spring.atoms)
+            atom = int(spring.atoms[masses.argmin()])
+            named = f"atom {atom} ({self.job.atoms[atom].symbol})"
+            period_fs = 2.0 * math.pi * math.sqrt(float(masses.min()) / spring.stiffness) / units.fs
+            if period_fs < 2.0 * math.pi * self.settings.timestep_fs:
+                raise InputError(
+                    f"a spring of {spring.stiffness:g} eV/Å^2 lets {named} swing in {period_fs:.3g} fs, too fast for "
+                    f"a time step of {self.settings.timestep_fs:g} fs; a weaker one (--restrain) is needed, or --fix"
+                )
 
     def _check_freedom(self) -> None:
         if self.degrees_of_freedom > 0:

@@ -10,6 +10,7 @@ import torch
 from ase import units
 from torch import Tensor
 
+from omnicalc.errors import RunError
 from omnicalc.md.integrators import ForcesFn, Integration, arrive, drift
 from omnicalc.md.state import remove_com_velocity
 
@@ -72,7 +73,10 @@ def chain_energy(bath: Tensor, freedom: int, settings: Integration) -> float:
 
 
 def _half_step(bath: Tensor, velocities: Tensor, state: State, settings: Integration) -> tuple[Tensor, float]:
-    """The chain half a time step later, and the factor of the velocities; in plain numbers, faster than tensors."""
+    """The chain half a time step later, and the factor of the velocities; in plain numbers, faster than tensors.
+
+    Raises :class:`RunError` for velocities far too large to follow.
+    """
     twice_kinetic = float(torch.sum(velocities.square() * state.masses[:, None]))
     kT, freedom = units.kB * settings.temperature_K, state.degrees_of_freedom
     Q = [n * kT * settings.time**2 for n in (freedom, *[1] * (LINKS - 1))]
@@ -84,13 +88,19 @@ def _half_step(bath: Tensor, velocities: Tensor, state: State, settings: Integra
         force = twice_kinetic * scale * scale - freedom * kT if j == 0 else Q[j - 1] * w[j - 1] ** 2 - kT
         w[j] = (w[j] * drag + 0.5 * h * force / Q[j]) * drag
 
-    for weight in _WEIGHTS:
-        h = weight * 0.5 * settings.timestep
-        for j in reversed(range(LINKS)):
-            push(j, h)
-        for j in range(LINKS):
-            eta[j] += h * w[j]
-        scale *= math.exp(-h * w[0])
-        for j in range(LINKS):
-            push(j, h)
+    try:
+        for weight in _WEIGHTS:
+            h = weight * 0.5 * settings.timestep
+            for j in reversed(range(LINKS)):
+                push(j, h)
+            for j in range(LINKS):
+                eta[j] += h * w[j]
+            scale *= math.exp(-h * w[0])
+            for j in range(LINKS):
+                push(j, h)
+    except OverflowError:
+        raise RunError(
+            f"at step {state.step} the kinetic energy is {0.5 * twice_kinetic:.3g} eV, beyond what a Nosé-Hoover chain "
+            "follows; start another run (--out) with a smaller --timestep"
+        ) from None
     return bath.new_tensor([eta, w]), scale

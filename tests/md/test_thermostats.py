@@ -11,6 +11,7 @@ from ase.md.bussi import Bussi
 from ase.md.nose_hoover_chain import NoseHooverChainNVT
 from scipy.stats import chi2, kstest
 
+from omnicalc.errors import RunError
 from omnicalc.md import bussi as bussi_file
 from omnicalc.md.bussi import bussi
 from omnicalc.md.integrators import Integration, baoab, velocity_verlet
@@ -20,7 +21,7 @@ from omnicalc.md.state import State, remove_com_velocity
 from omnicalc.systems import Systems
 
 from .statistics import ks_probability
-from .toy import Pairs, ToyCalculator, argon, forces_fn, state_of, thermal
+from .toy import Harmonic, Pairs, ToyCalculator, argon, forces_fn, state_of, thermal
 
 MASS, KELVIN, N = 12.0, 300.0, 6
 KT = units.kB * KELVIN
@@ -181,6 +182,25 @@ def test_the_factor_of_bussi_keeps_a_chi_squared(freedom):
         for k, r, s in zip(kinetic, normal, squares, strict=True)
     ]
     assert kstest(2 * np.array(wrong) / KT, chi2(freedom).cdf).pvalue < 1e-4
+
+
+@pytest.mark.parametrize(("scale", "words"), [(0.0, "0.0 eV.*--thermostat langevin"), (1e200, "inf eV.*--timestep")])
+def test_velocities_that_no_factor_makes_thermal(scale, words):
+    state = of_two(scale)
+    with pytest.raises(RunError, match=f"at step 0 the kinetic energy is {words}"):
+        bussi(state, forces_fn(Harmonic(state.positions)), Integration.from_fs(1.0, 300.0, time=100.0))
+
+
+def test_velocities_that_no_chain_follows():
+    state = replace(of_two(1e120), bath=torch.zeros(2, 3, dtype=torch.float64))
+    with pytest.raises(RunError, match="Nosé-Hoover chain follows.*--timestep"):
+        nose_hoover(state, forces_fn(Harmonic(state.positions)), Integration.from_fs(1.0, 300.0, time=100.0))
+
+
+def of_two(scale: float):
+    """Two atoms with velocities of about ``scale``."""
+    positions, masses = torch.zeros(2, 3, dtype=torch.float64), torch.full((2,), 16.0, dtype=torch.float64)
+    return state_of(positions, scale * thermal(2, 16.0, 300.0), masses, Harmonic(positions))
 
 
 def test_one_degree_of_freedom_changes_its_direction():
