@@ -120,21 +120,22 @@ def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> 
     Raises:
         InputError: no frame is left, or a frame without labels (named).
     """
-    if split is not None:
-        frames = [a for a in frames if a.info.get("split") == split]
-    frames = [a for a in frames if a.info.get("quality") != "outlier"]
-    if not frames:
+    chosen = [(k, a) for k, a in enumerate(frames) if split is None or a.info.get("split") == split]
+    chosen = [(k, a) for k, a in chosen if a.info.get("quality") != "outlier"]
+    if not chosen:
         of = f" with split={split}" if split is not None else ""
         raise InputError(f"no frames{of} in '{origin}'; leave out --split to use all")
-    for k, atoms in enumerate(frames):
-        if atoms.calc is None or not {"energy", "forces"} <= set(atoms.calc.results):
+    for k, atoms in chosen:
+        found = {} if atoms.calc is None else atoms.calc.results
+        missing = [name for name in ("energy", "forces") if found.get(name) is None]
+        if missing:
             raise InputError(
-                f"frame {k} of '{origin}' has no energy and forces to compare with; give a file with labels, such as "
-                "extended XYZ with energy= and a forces column"
+                f"frame {k} of '{origin}' lacks {' and '.join(missing)}; give a file whose frames all have labels, such "
+                "as extended XYZ with energy= and a forces column"
             )
-        if not (np.isfinite(atoms.get_potential_energy()) and np.isfinite(atoms.get_forces()).all()):
+        if not (np.isfinite(found["energy"]) and np.isfinite(found["forces"]).all()):
             raise InputError(f"frame {k} of '{origin}' has an energy or forces that are not finite; leave it out")
-    return list(frames)
+    return [atoms for _, atoms in chosen]
 
 
 def evaluate(

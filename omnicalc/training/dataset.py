@@ -237,8 +237,12 @@ def _split(atoms, settings: DataSource, where: str, k: int) -> str:
     fraction = settings.valid_fraction
     if settings.split_by == "frame":  # evenly spaced
         return "valid" if int((k + 1) * fraction) > int(k * fraction) else "train"
-    name = atoms.info.get("molecule", atoms.get_chemical_formula())
-    return "valid" if seed_of("split", str(name)) / 2**63 < fraction else "train"
+    return split_of_molecule(str(atoms.info.get("molecule", atoms.get_chemical_formula())), fraction)
+
+
+def split_of_molecule(name: str, fraction: float) -> str:
+    """The split of all frames of a molecule: "valid" for about ``fraction`` of the names, by their hash."""
+    return "valid" if seed_of("split", name) / 2**63 < fraction else "train"
 
 
 def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: str) -> Entry:
@@ -275,7 +279,12 @@ def _check_source(source: Source, recipe: Recipe) -> None:
     label = source.settings.label
     for split in ("train", "valid"):
         if not getattr(source, split):
-            raise InputError(f"no frame of '{label}' has the key split={split}; train and valid are both needed")
+            if source.settings.split_by == "key":
+                raise InputError(f"no frame of '{label}' has the key split={split}; train and valid are both needed")
+            raise InputError(
+                f"split_by = \"{source.settings.split_by}\" leaves no {split} frame of '{label}' (valid_fraction = "
+                f"{source.settings.valid_fraction:g}); set another valid_fraction, or the key split in the frames"
+            )
     for entry in (*source.train, *source.valid):
         if entry.charge not in recipe.charges:
             raise InputError(

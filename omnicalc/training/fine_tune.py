@@ -13,6 +13,8 @@ from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.registry import load_potential, resolve
 from omnicalc.systems import Systems
+from omnicalc.training.dataset import split_of_molecule
+from omnicalc.training.label_checks import check_labels
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.references import fit_references
 from omnicalc.training.replay import REPLAY
@@ -21,6 +23,8 @@ _SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they a
 _CHECKED = 20  # frames that the start is compared with
 _FITTED = 200  # frames that the reference energies of a new head are fitted to
 _ATOMS = 128  # in a pack, or the largest structure
+_ALIKE, _LARGEST_SCALE = 0.7, 2.5  # cosine of labels with the start's forces, and ratio beyond which units differ
+_VALID = 0.1  # of the frames, where they do not say
 _REPLAYED = 0.4  # of the structures drawn
 
 
@@ -50,7 +54,9 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     if not wish.data.is_file():
         raise InputError(f"'{wish.data}' is no file; without a recipe --data takes a file of labelled frames")
     frames = open_frames(wish.data)
-    counted = [Systems.from_atoms(frames[k]) for k in range(len(frames))]
+    if len(frames) < 2:
+        raise InputError(f"'{wish.data}' has {len(frames)} frame; two are needed at least, one to learn from, one to check")
+    counted = [_counted(frames[k], k, wish.data) for k in range(len(frames))]
     elements = set().union(*(s.numbers.unique().tolist() for s in counted))
     _check_elements(elements, card, wish.start)
     head, copied = _head(wish, card, frames, elements)
@@ -93,6 +99,14 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     )
 
 
+def _counted(atoms, k: int, data: Path) -> Systems:
+    check_labels(atoms, f"frame {k} of '{data}'", energies=True, forces=True)
+    try:
+        return Systems.from_atoms(atoms)
+    except InputError as error:
+        raise InputError(f"frame {k} of '{data}': {error}") from None
+
+
 def _check_elements(elements: set[int], card: Card, start: str) -> None:
     from ase.data import chemical_symbols
 
@@ -133,6 +147,7 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
             f"head '{name}' has no reference energy for some elements of '{wish.data}'; give a new name with --head"
         )
     found = evaluate(load_potential(wish.start, device="cpu"), labelled_frames(chosen, None, str(wish.data)), name)
+    _check_forces(wish, found)
     off = float(np.mean([c.energy_error / len(c.atoms) for c in found.frames]))
     if abs(off) > _SAME_LEVEL:
         raise InputError(
@@ -140,6 +155,33 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
             f"({head.level_of_theory}): they are of another level of theory, or of another zero. Give a new name "
             "with --head, and the reference energies of that new head are fitted to them"
         )
+
+
+def _check_forces(wish: FineTune, found) -> None:
+    """Refuse forces that are those of the start in another unit or with the other sign. Methods differ by far less, and
+    where the start says nothing about these structures, nothing is said here.
+    """
+    from ase import units
+
+    labels = np.concatenate([c.atoms.get_forces().ravel() for c in found.frames])
+    said = np.concatenate([c.forces.ravel() for c in found.frames])
+    size = float(np.sqrt((labels @ labels) * (said @ said)))
+    cosine = float(labels @ said) / size if size else 0.0
+    if cosine < -_ALIKE:
+        raise InputError(
+            f"forces of '{wish.data}' point against those of {wish.start} (cosine {cosine:.2f}): they look like "
+            "gradients; forces, minus the gradient, are needed"
+        )
+    if cosine < _ALIKE:
+        return
+    scale = float(np.sqrt((labels @ labels) / (said @ said)))
+    names = {units.kcal / units.mol: "kcal/mol/Å", units.Hartree / units.Bohr: "Hartree/Bohr", 1e-3: "meV/Å",
+             units.kJ / units.mol: "kJ/mol/Å"}  # fmt: skip
+    if 1 / _LARGEST_SCALE < scale < _LARGEST_SCALE:
+        return
+    unit = min(names, key=lambda u: abs(np.log(scale * u)))
+    guess = f": in {names[unit]}?" if abs(np.log(scale * unit)) < 0.4 else ""
+    raise InputError(f"forces of '{wish.data}' are {scale:.3g} times those of {wish.start}{guess} eV/Å are needed")
 
 
 def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, float]:
@@ -153,6 +195,7 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, f
     chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(_FITTED, len(frames))).astype(int)]
     labelled = labelled_frames(chosen, None, str(wish.data))
     found = evaluate(load_potential(wish.start, device="cpu"), labelled, copied.name)
+    _check_forces(wish, found)
     old = copied.reference_by_number
     counts = [dict(Counter(c.atoms.numbers.tolist())) for c in found.frames]
     beyond = [c.energy - sum(n * old[z] for z, n in m.items()) for c, m in zip(found.frames, counts, strict=True)]
@@ -163,9 +206,10 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, f
 def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHead) -> DataSource:
     info = [frames[k].info for k in range(len(frames))]
     split_by = "key" if all("split" in i for i in info) else "frame"
-    molecules = {str(i.get("molecule", "")) for i in info}
-    if split_by == "frame" and all("molecule" in i for i in info) and len(molecules) >= 10:
-        split_by = "molecule"
+    if split_by == "frame" and all("molecule" in i for i in info):
+        molecules = {str(i["molecule"]) for i in info}
+        both = {split_of_molecule(name, _VALID) for name in molecules} == {"train", "valid"}
+        split_by = "molecule" if len(molecules) >= 10 and both else "frame"
     level = wish.level or (copied.level_of_theory if head == copied.name else f"as labelled in {wish.data.name}")
     return DataSource(
         head=head,
@@ -173,6 +217,7 @@ def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHe
         shards=glob.escape(str(wish.data.resolve())),
         name=wish.data.name.split(".")[0],
         split_by=split_by,
+        valid_fraction=max(_VALID, 1 / len(frames)),
         split_note={"key": "as the frames say", "frame": "every tenth frame", "molecule": "by molecule"}[split_by],
     )
 

@@ -21,6 +21,7 @@ _FACTORS = {
     units.kcal / units.mol: "energies in eV with forces in kcal/mol/Å",
     1 / units.Bohr: "energies in Hartree with forces in Hartree/Bohr, or lengths in Bohr",
 }
+_UNITS = {"Hartree": units.Hartree, "kcal/mol": units.kcal / units.mol, "kJ/mol": units.kJ / units.mol}  # in eV
 _NEAR = 1.0  # Å; displacements between two frames below which energies follow forces closely enough
 
 
@@ -49,14 +50,16 @@ def check_force_sizes(forces: np.ndarray, where: str) -> None:
         )
 
 
-def looks_like_hartree(numbers: np.ndarray, energy: float) -> bool | None:
-    """Whether a total energy is that of the free atoms, all electrons, in Hartree; None where a number is not known.
+def other_unit(numbers: np.ndarray, energy: float) -> str | None:
+    """The unit in which a total energy is that of the free atoms, all electrons; "" for none of those that are not eV,
+    None where an atom's number is not known.
 
-    One frame says little: valence energies in eV of some compositions come as near.
+    One frame says little: valence energies in eV of some compositions come near those in Hartree.
     """
     if not all(z in _FREE_ATOMS for z in numbers.tolist()):
         return None
-    return 0.985 < energy / sum(_FREE_ATOMS[z] for z in numbers.tolist()) < 1.015
+    ratio = energy / sum(_FREE_ATOMS[z] for z in numbers.tolist())
+    return next((unit for unit, factor in _UNITS.items() if 0.985 < ratio * factor / units.Hartree < 1.015), "")
 
 
 def check_references_scale(
@@ -82,16 +85,16 @@ class UnitCheck:
         self._last: dict[tuple, tuple] = {}
         self._said: list[float] = []
         self._found: list[float] = []
-        self._hartree: list[bool] = []
+        self._units: list[str] = []  # of every frame's energy: one that is not eV, or ""
         self._example = ""
 
     def add_energy(self, atoms, where: str) -> None:
         """One more frame with an energy."""
         energy = float(atoms.calc.results["energy"])
-        looks = looks_like_hartree(atoms.numbers, energy)
-        if looks is not None:
-            self._hartree.append(looks)
-        if looks and not self._example:
+        unit = other_unit(atoms.numbers, energy)
+        if unit is not None:
+            self._units.append(unit)
+        if unit and not self._example:
             self._example = f"{where}: {energy:.4f}"
 
     def add(self, atoms) -> None:
@@ -110,11 +113,12 @@ class UnitCheck:
 
     def verdict(self, source: str) -> str | None:
         """What looks wrong, in words, or None; on slopes an opinion only when ten pairs of frames agree on one."""
-        if self._hartree and np.mean(self._hartree) > 0.5:
+        unit = next((u for u in _UNITS if self._units.count(u) > 0.5 * len(self._units)), None)
+        if unit is not None:
+            hint = f" (and forces in Hartree/Bohr by {units.Hartree / units.Bohr:.6f})" if unit == "Hartree" else ""
             return (
-                f"{source}: energies are those of the free atoms in Hartree ({self._example}), so they are not in eV; "
-                f"multiply energies by {units.Hartree:.6f} (and forces in Hartree/Bohr by "
-                f"{units.Hartree / units.Bohr:.6f})."
+                f"{source}: energies are those of the free atoms in {unit} ({self._example}), so they are not in eV; "
+                f"multiply energies by {_UNITS[unit]:.6f}{hint}."
             )
         said, found = np.array(self._said), np.array(self._found)
         if len(said) < 10 or not said.any() or not found.any():

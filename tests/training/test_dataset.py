@@ -113,6 +113,12 @@ def test_units_that_look_wrong(folder):
 
     refused(folder, "those of the free atoms in Hartree .frame 0 of .*: -76.4000", all_electron)
 
+    def all_electron_kcal(frames):
+        for atoms in frames:
+            relabel(atoms, energy=-76.4 * units.Hartree / (units.kcal / units.mol))
+
+    refused(folder, "those of the free atoms in kcal/mol .* multiply energies by 0.04336", all_electron_kcal)
+
 
 def test_one_energy_may_look_like_hartree_by_chance(folder):
     """As valence energies in eV of some compositions do: -792 eV of a GFN2-xTB cluster, for one."""

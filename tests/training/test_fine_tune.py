@@ -109,3 +109,48 @@ def test_refusals(files):
     with pytest.raises(InputError, match="--length is for fine-tuning"):
         recipe_in(files)
         omnicalc("train", files / "recipe.toml", "--data", files, "--out", files / "x", "--length", 5)
+
+
+def changed(files, name, change):
+    """The frames of another level of theory, changed by ``change`` (k, atoms, energy, forces), as a file."""
+    frames = read(files / "mine.extxyz", ":")
+    for k, atoms in enumerate(frames):
+        energy, forces = change(k, atoms, atoms.get_potential_energy(), atoms.get_forces())
+        found = {name: value for name, value in (("energy", energy), ("forces", forces)) if value is not None}
+        atoms.calc = SinglePointCalculator(atoms, **found)
+    write(files / name, frames)
+    return files / name
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda k, a, e, f: (e, -f), "point against those of .*they look like gradients"),
+        (lambda k, a, e, f: (23.06 * e, 23.06 * f), "2.* times those of .*: in kcal/mol/Å[?] eV/Å are needed"),
+        (lambda k, a, e, f: (e, None if k == 7 else f), "frame 7 of .* lacks forces"),
+        (lambda k, a, e, f: (e, f * (float("nan") if k == 7 else 1)), "frame 7 of .*: forces not finite"),
+        (lambda k, a, e, f: (a.info.update(charge=1 if k == 7 else 0, spin=1), (e, f))[1], "frame 7 of .*: spin 1"),
+    ],
+    ids=["gradients", "kcal", "missing", "nan", "parity"],
+)
+def test_labels_that_cannot_be_right(files, change, message):
+    path = changed(files, "wrong.extxyz", change)
+    with pytest.raises(InputError, match=message):
+        fine_tune_recipe(FineTune(str(files / "old" / "best"), path))
+
+
+def test_few_frames_are_split_all_the_same(files):
+    """Two frames: one to learn from, one to check; one frame: refused. Molecules: by hash, where that gives both."""
+    frames = read(files / "mine.extxyz", ":")
+    write(files / "two.extxyz", frames[:2])
+    (source, *_) = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "two.extxyz", replay="none")).data
+    assert (source.split_by, source.valid_fraction) == ("frame", 0.5)
+    write(files / "one.extxyz", frames[:1])
+    with pytest.raises(InputError, match="has 1 frame; two are needed"):
+        fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "one.extxyz"))
+    for names, wanted in (("abcdefghijklmnopqrst", "molecule"), ("a" * 20, "frame")):
+        for atoms, name in zip(frames, names, strict=True):
+            atoms.info["molecule"] = name
+        write(files / "named.extxyz", frames)
+        recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "named.extxyz", replay="none"))
+        assert recipe.data[0].split_by == wanted
