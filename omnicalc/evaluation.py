@@ -20,9 +20,9 @@ ATOMS_PER_BATCH = 1000
 class Errors:
     """Errors over frames: energies in meV/atom, force components in meV/Å.
 
-    ``relative_energy_mae``: of energies against the mean of the frames with the same atoms, so that the zero of energy
-    does not matter. ``delta_energy_mae``: of the energy difference, in meV, between one frame and the next with the
-    same atoms. NaN where no two frames have the same atoms.
+    ``energy_mean``: of predicted less labelled. ``relative_energy_mae``: of energies against the mean of the frames
+    with the same atoms, so that the zero of energy does not matter. ``delta_energy_mae``: of the energy difference, in
+    meV, between one frame and the next with the same atoms. NaN where no two frames have the same atoms.
     """
 
     frames: int
@@ -30,6 +30,7 @@ class Errors:
     energy_rmse: float
     force_mae: float
     force_rmse: float
+    energy_mean: float
     relative_energy_mae: float
     delta_energy_mae: float
 
@@ -80,6 +81,7 @@ class Evaluation:
             energy_rmse=float(np.sqrt(np.mean(energy**2))),
             force_mae=float(np.abs(force).mean()),
             force_rmse=float(np.sqrt(np.mean(force**2))),
+            energy_mean=float(energy.mean()),
             relative_energy_mae=_relative(chosen),
             delta_energy_mae=_delta(chosen),
         )
@@ -130,8 +132,8 @@ def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> 
         missing = [name for name in ("energy", "forces") if found.get(name) is None]
         if missing:
             raise InputError(
-                f"frame {k} of '{origin}' lacks {' and '.join(missing)}; give a file whose frames all have labels, such "
-                "as extended XYZ with energy= and a forces column"
+                f"frame {k} of '{origin}' lacks {' and '.join(missing)}; give a file whose frames all have labels, "
+                "such as extended XYZ with energy= and a forces column"
             )
         if not (np.isfinite(found["energy"]) and np.isfinite(found["forces"]).all()):
             raise InputError(f"frame {k} of '{origin}' has an energy or forces that are not finite; leave it out")

@@ -86,8 +86,8 @@ def test_split_outliers_and_missing_labels(potential):
     assert labelled_frames([train, valid, outlier], "valid", "x") == [valid]
     with pytest.raises(InputError, match="no frames with split=test"):
         labelled_frames([train], "test", "x")
-    with pytest.raises(InputError, match="frame 0 of 'x' has no energy"):
-        labelled_frames([Atoms("H")], None, "x")
+    with pytest.raises(InputError, match="frame 1 of 'x' lacks energy and forces"):  # counted as in the file
+        labelled_frames([train, Atoms("H", info={"split": "valid"})], "valid", "x")
 
 
 def test_labels_that_are_not_finite(potential):

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+_OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far off on average
+
 
 @click.command(name="evaluate")
 @click.argument("model")
@@ -70,6 +72,11 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
         return
     click.echo(f"{potential.name_resolved}, head {found.head}, {errors.frames} frames of {data}")
     click.echo(f"energy  MAE {errors.energy_mae:.3f}  RMSE {errors.energy_rmse:.3f} meV/atom")
+    if abs(errors.energy_mean) > _OTHER_ZERO:
+        click.echo(
+            f"        labels are {-errors.energy_mean / 1e3:+.1f} eV/atom off the head on average: another level of "
+            "theory, zero of energy or unit; only the next line says something"
+        )
     if errors.relative_energy_mae == errors.relative_energy_mae:
         click.echo(
             f"        relative to the mean of the same atoms: MAE {errors.relative_energy_mae:.3f} meV/atom; "

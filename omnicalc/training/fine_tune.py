@@ -55,7 +55,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         raise InputError(f"'{wish.data}' is no file; without a recipe --data takes a file of labelled frames")
     frames = open_frames(wish.data)
     if len(frames) < 2:
-        raise InputError(f"'{wish.data}' has {len(frames)} frame; two are needed at least, one to learn from, one to check")
+        raise InputError(f"'{wish.data}' has {len(frames)} frame; two are needed, one to learn from and one to check")
     counted = [_counted(frames[k], k, wish.data) for k in range(len(frames))]
     elements = set().union(*(s.numbers.unique().tolist() for s in counted))
     _check_elements(elements, card, wish.start)

@@ -390,7 +390,7 @@ TRAINING = [
 EVALUATIONS = [
     ("./weights missing.xyz", "missing.xyz: no such file"),
     ("./weights junk.xyz", "junk.xyz, frame 0: its first line is"),
-    ("./weights water.xyz", "frame 0 of 'water.xyz' has no energy and forces"),
+    ("./weights water.xyz", "frame 0 of 'water.xyz' lacks energy and forces"),
     ("./weights data/infinite.xyz", "frame 0 of 'data/infinite.xyz' has an energy or forces that are not finite"),
     ("./weights data/labelled.xyz --split test", "no frames with split=test"),
     ("./weights data/labelled.xyz --head nope", "unknown head 'nope'"),

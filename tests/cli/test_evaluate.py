@@ -29,9 +29,9 @@ def files(tmp_path):
 
 
 def test_table_groups_and_plot(files):
-    plot = files / "parity.png"
+    plot = files / "parity.png"  # of labels with another zero, which the text says
     text = omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--by", "config_type", "--plot", plot)
-    assert "4 frames of" in text and "\na " in text and "\nb " in text
+    assert "4 frames of" in text and "eV/atom off the head on average" in text and "\na " in text and "\nb " in text
     assert plot.stat().st_size > 10_000
     with pytest.raises(InputError, match="is there already"):
         omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--plot", plot)
