@@ -1,6 +1,7 @@
 """Speed of analyses against MDAnalysis, on one DCD of 3,000 atoms (1,000 waters) that is made on the spot.
 
     python -m analysis.benchmarks.analyze --frames 2000 --threads 2
+    python -m analysis.benchmarks.analyze --part rdf --part all --keep bench   # piece by piece, on the same file
 
 Both sides read the same file in the same process, in turns; results have to be equal, or it says so and fails. Peak
 memory is that of a process of its own that runs ``analyze all``.
@@ -25,13 +26,15 @@ from omnicalc.analysis.quiet import quietly
 
 WATERS = 1000
 DISTANCE, ANGLE = 3.0, 150.0  # of MDAnalysis by default: donor to acceptor
-_MEMORY = """
+PARTS = ("rdf", "hbonds", "all")
+_ALONE = """
 import json, resource, sys, time
 from omnicalc.analysis.every import write_all
 started = time.perf_counter()
 only = sys.argv[3:] or None
 write_all(sys.argv[1], only=only, out=sys.argv[2])
-print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([time.perf_counter() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
 """
 
 
@@ -39,33 +42,57 @@ print(json.dumps([time.perf_counter() - started, resource.getrusage(resource.RUS
 @click.option("--frames", default=2000, show_default=True, type=click.IntRange(50))
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="Turns; the fastest counts.")
-@click.option("--all/--no-all", "whole", default=True, help="Also time every verb, and 'analyze all', alone.")
+@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this; repeat for more.")
+@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), 
+              help="Folder of the trajectory, which is used again.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the numbers as JSON.")
-def command(frames: int, threads: int, rounds: int, whole: bool, out: Path | None):
+def command(frames: int, threads: int, rounds: int, parts: tuple[str, ...], keep: Path | None, out: Path | None):
     """Time RDF and hydrogen bonds against MDAnalysis, and 'analyze all' against its slowest part."""
+    parts = parts or PARTS
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryDirectory(prefix="omnicalc-bench-") as folder:
-        path = make_trajectory(Path(folder), frames)
+        path = trajectory(keep or Path(folder), frames)
         found = {"omnicalc": __version__, "machine": platform.processor() or platform.machine(), "frames": frames,
                  "atoms": 3 * WATERS, "threads": threads}  # fmt: skip
-        for name, ours, theirs, compare in (("rdf", our_rdf, their_rdf, same_rdf), ("hbonds", our_bonds, their_bonds,
-                                                                                    same_bonds)):  # fmt: skip
-            times = {"ours": [], "MDAnalysis": []}
-            for _ in range(rounds):
-                for who, work in (("ours", ours), ("MDAnalysis", theirs)):
-                    started = time.perf_counter()
-                    result = work(path)
-                    times[who].append(time.perf_counter() - started)
-                    if who == "ours":
-                        mine = result
-            difference = compare(mine, result)
-            best = {who: min(values) for who, values in times.items()}
-            found[name] = {**best, "ratio": best["MDAnalysis"] / best["ours"], "difference": difference}
-            click.echo(f"{name}: ours {best['ours']:.2f} s, MDAnalysis {best['MDAnalysis']:.2f} s, "
-                       f"{found[name]['ratio']:.1f} times; {difference}")  # fmt: skip
-        if whole:
-            found["all"] = _time_all(path, Path(folder), threads)
+        for name, ours, theirs, compare in (("rdf", our_rdf, their_rdf, same_rdf),
+                                            ("hbonds", our_bonds, their_bonds, same_bonds)):  # fmt: skip
+            if name in parts:
+                found[name] = _compared(name, path, rounds, ours, theirs, compare)
+        if "all" in parts:
+            found["all"] = _time_all(path, Path(folder), rounds)
         if out is not None:
             out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _compared(name: str, path: Path, rounds: int, ours, theirs, compare) -> dict:
+    """Wall and CPU seconds of both sides in turns; results have to be equal."""
+    times, results = {"ours": [], "MDAnalysis": []}, {}
+    for _ in range(rounds):
+        for who, work in (("ours", ours), ("MDAnalysis", theirs)):
+            started, used = time.perf_counter(), time.process_time()
+            results[who] = work(path)
+            times[who].append((time.perf_counter() - started, time.process_time() - used))
+    difference = compare(results["ours"], results["MDAnalysis"])
+    best = {who: [min(column) for column in zip(*values, strict=True)] for who, values in times.items()}
+    ratios = [b / a for a, b in zip(best["ours"], best["MDAnalysis"], strict=True)]
+    for k, what in enumerate(("wall", "CPU")):
+        click.echo(f"{name}: {what} {best['ours'][k]:.2f} s, MDAnalysis {best['MDAnalysis'][k]:.2f} s, "
+                   f"{ratios[k]:.1f} times; {difference}")  # fmt: skip
+    return {"wall_and_cpu_s": best, "ratios": ratios, "difference": difference}
+
+
+def trajectory(folder: Path, frames: int) -> Path:
+    """The one in ``folder``, or a new one if there is none of this length."""
+    path = folder / "traj.dcd"
+    if path.is_file():
+        from omnicalc.analysis.trajectory import open_trajectory
+
+        there = open_trajectory(path).n_frames
+        if there != frames:
+            raise click.ClickException(f"{path} holds {there} frames, not {frames}; give another folder with --keep")
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    return make_trajectory(folder, frames)
 
 
 def make_trajectory(folder: Path, frames: int) -> Path:
@@ -158,26 +185,25 @@ def _universe(path: Path):
     return MDAnalysis.Universe(str(path.parent / "topology.pdb"), str(path))
 
 
-def _environment(threads: int) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": str(threads)}
-
-
-def _time_all(path: Path, folder: Path, threads: int) -> dict:
+def _time_all(path: Path, folder: Path, rounds: int) -> dict:
     from omnicalc.analysis.every import VERBS
 
     verbs = [verb for verb in VERBS if verb not in ("metal", "vdos", "drift")]
-    times = {}
-    for verb in [*verbs, "all"]:
-        only = [] if verb == "all" else [verb]
-        out = folder / f"out_{verb}"
-        asked = [sys.executable, "-c", _MEMORY, str(path), str(out), *only]
-        done = subprocess.run(asked, capture_output=True, text=True, check=True, env=_environment(threads))
-        times[verb] = json.loads(done.stdout.strip().splitlines()[-1])
-        click.echo(f"{verb}: {times[verb][0]:.2f} s, {times[verb][1]:.0f} MB")
-    slowest = max(verbs, key=lambda verb: times[verb][0])
-    ratio = times["all"][0] / times[slowest][0]
-    click.echo(f"all: {ratio:.2f} times its slowest part, {slowest}; peak memory {times['all'][1]:.0f} MB")
-    return {"seconds_and_MB": times, "slowest": slowest, "ratio": ratio}
+    times = {verb: [np.inf] * 3 for verb in [*verbs, "all"]}
+    for _ in range(rounds):
+        for verb in times:
+            out = folder / f"out_{verb}"
+            asked = [sys.executable, "-c", _ALONE, str(path), str(out), *([] if verb == "all" else [verb])]
+            done = subprocess.run(asked, capture_output=True, text=True, check=True)
+            times[verb] = list(map(min, times[verb], json.loads(done.stdout.strip().splitlines()[-1])))
+    for verb, (wall, cpu, memory) in times.items():
+        click.echo(f"{verb}: wall {wall:.2f} s, CPU {cpu:.2f} s, {memory:.0f} MB")
+    ratios = {}
+    for k, what in enumerate(("wall", "CPU")):
+        slowest = max(verbs, key=lambda verb: times[verb][k])
+        ratios[what] = times["all"][k] / times[slowest][k]
+        click.echo(f"all: {ratios[what]:.2f} times its slowest part, {slowest}, in {what} time")
+    return {"wall_cpu_MB": times, "ratios": ratios}
 
 
 if __name__ == "__main__":

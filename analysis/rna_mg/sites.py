@@ -17,12 +17,11 @@ from ase.geometry import get_distances
 
 from analysis.common.amber import FILES, openmm
 from analysis.common.boxes import numbered
+from omnicalc.data.build.crystal import IONS, NUCLEOTIDES, PHOSPHATE, Pieces, assembled, pieces_of
 from omnicalc.errors import InputError
 
 SHELL = 2.6  # Å, from the ion to the oxygens of its first shell in a crystal structure
-NUCLEOTIDES = ("A", "C", "G", "U")
 OXYGENS = ("OP1", "OP2", "O1P", "O2P")
-_RENAMED = {"O1P": "OP1", "O2P": "OP2"}
 
 
 @dataclass(frozen=True)
@@ -79,59 +78,27 @@ class Crystal:
         at = chain.index(phosphate)
         if at == 0:
             raise InputError(f"site {site.name}: {phosphate} is the first nucleotide of its chain; nothing precedes it")
-        keep = [a.index for a in chain[at - 1].atoms() if a.name not in ("P", *OXYGENS)]
+        keep = [a.index for a in chain[at - 1].atoms() if a.name not in PHOSPHATE]
         keep += [a.index for a in phosphate.atoms()]
-        pieces = [("nucleotide", [k for k in keep if self.atoms[k].element.symbol != "H"])]
+        pieces = [("nucleotides", [k for k in keep if self.atoms[k].element.symbol != "H"])]
         pieces += [("ion", [site.ion]), *(("water", [k]) for k in site.shell)]
         atoms = self._hydrogenated(pieces)
         atoms.info = {"charge": 1}
         return atoms
 
     def whole(self) -> Atoms:
-        """All nucleotides, ions and waters, with hydrogens; other ligands are left out."""
-        pieces = []
-        for chain in self.topology.chains():
-            inside = [a.index for r in chain.residues() if r.name in NUCLEOTIDES for a in r.atoms()]
-            firsts = next((r for r in chain.residues() if r.name in NUCLEOTIDES), None)
-            drop = set()
-            if firsts is not None:  # a 5' phosphate has no template
-                drop = {a.index for a in firsts.atoms() if a.name in ("P", *OXYGENS)}
-            heavy = [k for k in inside if k not in drop and self.atoms[k].element.symbol != "H"]
-            pieces += [("nucleotide", heavy)] if heavy else []
-        ions = [a.index for a in self.atoms if a.element and a.element.symbol == "Mg"]
-        apart: list[int] = []
-        for k in ions:  # half-occupied neighbours cannot both be there
-            near = [j for j in apart if np.linalg.norm(self.positions[j] - self.positions[k]) < 3.5]
-            apart += [] if near else [k]
-        pieces += [("ion", [k]) for k in apart]
-        waters = [a.index for a in self.atoms if a.residue.name in ("HOH", "WAT") and a.element.symbol == "O"]
-        taken: list[int] = []
-        for k in waters:
-            if all(np.linalg.norm(self.positions[j] - self.positions[k]) > 2.3 for j in taken):
-                taken.append(k)
-        pieces += [("water", [k]) for k in taken]
+        """All nucleotides, ions and waters, with hydrogens, as :mod:`omnicalc.data.build.crystal` prepares them."""
+        pieces = pieces_of(self.topology, self.positions)
         atoms = self._hydrogenated(pieces)
-        phosphorus = int((atoms.numbers == 15).sum())
-        atoms.info = {"charge": 2 * len(apart) - phosphorus}
+        ions = sum(IONS[self.atoms[k].element.symbol] for kind, (k, *_) in pieces if kind == "ion")
+        atoms.info = {"charge": ions - int((atoms.numbers == 15).sum())}
         return atoms
 
-    def _hydrogenated(self, pieces: list[tuple[str, list[int]]]) -> Atoms:
+    def _hydrogenated(self, pieces: Pieces) -> Atoms:
         """Labelled atoms of the pieces, each its own chain, with hydrogens."""
-        from openmm import app, unit
+        from openmm import app
 
-        topology, positions = app.Topology(), []
-        for kind, indices in pieces:
-            chain, last, residue = topology.addChain(), None, None
-            for k in indices:
-                old = self.atoms[k]
-                if old.residue is not last:
-                    name = {"nucleotide": old.residue.name, "ion": "MG", "water": "HOH"}[kind]
-                    residue, last = topology.addResidue(name, chain, old.residue.id), old.residue
-                own = {"ion": "MG", "water": "O"}.get(kind, _RENAMED.get(old.name, old.name))
-                topology.addAtom(own, old.element, residue)
-                positions.append(self.positions[k])
-        topology.createStandardBonds()
-        modeller = app.Modeller(topology, np.array(positions) * unit.angstrom)
+        modeller = assembled(self.topology, self.positions, pieces)
         try:
             modeller.addHydrogens(app.ForceField(*FILES))
         except ValueError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from analysis.common.boxes import STRUCTURES, add_ions, solvate
+from analysis.common.boxes import add_ions, solvate
 from analysis.common.study import Settings, legend_below, main, new_figure, save_figure, study
 from analysis.common.table import Row, write_table
 from analysis.rna_mg.sites import Crystal, Site, geometry
@@ -23,9 +23,10 @@ from omnicalc.analysis import metal_sites
 from omnicalc.analysis.plots import MEASURED, finish
 from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import Quantity
+from omnicalc.data.build.prepare import SHIPPED
 from omnicalc.errors import InputError
 
-DEFAULT = STRUCTURES / "1f27_rna_pseudoknot_mg.pdb"
+DEFAULT = SHIPPED / "1f27.pdb"
 PADDING = 4.5  # Å of water around a fragment
 WHOLE_PADDING = 8.0
 
@@ -116,7 +117,8 @@ def _draw(settings: Settings, found: dict, crystal: list[dict]) -> None:
         for axis, keys in ((left, ("phosphate", "water")), (right, ("cis", "trans", "bend"))):
             values = np.concatenate([g[key] for key in keys])
             axis.plot(values, np.zeros(len(values)), **style, label=None if n else "this crystal structure")
-    left.set_xlim(1.7, 2.9)
+    left.set_xlim(1.7, 2.5)
+    right.set_xlim(60.0, 182.0)
     finish(left, "distance (Å)", "density (1/Å)")
     finish(right, "angle (degrees)", "density (1/degree)")
     for axis in (left, right):

@@ -135,7 +135,9 @@ class Coordination:
                 middle.axvline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8)
         unit = "ps" if dt else "frames"
         finish(left, f"time ({unit})", "mean coordination number", legend=True)
-        finish(middle, "coordination number", "fraction of frames and atoms")
+        finish(middle, "coordination number", "fraction of frames and atoms", whole=True)
+        seen = np.flatnonzero(sum(shell.fractions(max(len(s.counts) for s in self.shells)) for shell in self.shells))
+        middle.set_xlim(seen[0] - 1, seen[-1] + 1)
         finish(right, f"t ({unit})", "survival S(t)")
         right.set_ylim(0, 1.02)
 

@@ -27,6 +27,8 @@ _HISTOGRAMS = {2: (0.5, 3.5, 0.01), 3: (0.0, 181.0, 1.0), 4: (-180.0, 180.0, 2.0
 _UNITS = {2: "Å", 3: "degrees", 4: "degrees"}
 _NAMES = {2: "bond", 3: "angle", 4: "dihedral"}
 _MAP = 5.0  # degrees: bins of the Ramachandran map
+_COARSER = {2: 1, 3: 2, 4: 3}  # bins drawn as one
+_MAX_DRAWN = 6  # kinds of each sort in the figure
 _MAX_PRINTED = 12  # kinds of each sort in the printed table; the CSV has all
 
 
@@ -150,17 +152,15 @@ class Geometry:
     def _draw(self, figure) -> None:
         shown = [size for size in (2, 3, 4) if any(g.size == size for g in self.groups)]
         panels = len(shown) + (len(self.backbone.residues) > 0)
-        figure.set_size_inches(4.2 * max(panels, 1) + 0.4, 4.0)
+        figure.set_size_inches(4.2 * max(panels, 1) + 0.4, 4.4)
         axes = figure.subplots(1, max(panels, 1), squeeze=False)[0]
         for axis, size in zip(axes, shown, strict=False):
-            commonest = sorted((g for g in self.groups if g.size == size), key=lambda g: -len(g.atoms))[:8]
+            commonest = sorted((g for g in self.groups if g.size == size), key=lambda g: -len(g.atoms))[:_MAX_DRAWN]
             for k, group in enumerate(commonest):
-                some = np.flatnonzero(group.histogram.counts)
-                if len(some):
-                    part = slice(max(some[0] - 1, 0), some[-1] + 2)
-                    x, density = group.histogram.centres[part], group.histogram.density()[part]
-                    axis.plot(x, density, color=f"C{k}", linewidth=1.1, label=group.name)
-            finish(axis, f"{_NAMES[size]} ({_UNITS[size]})", f"density (1/{_UNITS[size]})", legend=True)
+                x, density = _drawn(group.histogram, _COARSER[size])
+                axis.plot(x, density, color=f"C{k}", linewidth=1.1, label=group.name)
+            finish(axis, f"{_NAMES[size]} ({_UNITS[size]})", f"density (1/{_UNITS[size]})")
+            axis.legend(fontsize=7.5, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
             axis.set_ylim(bottom=0)
         if self.backbone.residues:
             self.backbone.draw(axes[-1])
@@ -168,6 +168,16 @@ class Geometry:
             for k, (atoms, values) in enumerate(zip(self.followed, self.series, strict=True)):
                 axes[0].plot(values, color=f"C{k}", linewidth=0.8, label=self._measure_name(atoms))
             finish(axes[0], "frame", "Å or degrees", legend=True)
+
+
+def _drawn(histogram: Histogram, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres and densities between the outermost values, ``bins`` bins in one, so that a short run makes a curve."""
+    whole = len(histogram.counts) // bins * bins
+    centres = histogram.centres[:whole].reshape(-1, bins).mean(axis=1)
+    density = histogram.density()[:whole].reshape(-1, bins).mean(axis=1)
+    some = np.flatnonzero(density)
+    part = slice(max(some[0] - 1, 0), some[-1] + 2) if len(some) else slice(0, 0)
+    return centres[part], density[part]
 
 
 def values_of(frame: Frame, atoms: np.ndarray) -> np.ndarray:

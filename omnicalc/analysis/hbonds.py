@@ -227,12 +227,20 @@ class HydrogenBonds:
         return table
 
     def _draw(self, figure) -> None:
-        dt = self.sampling.dt_ps
-        unit = "ps" if dt else "frames"
-        panels = 3 if self.sites else 2
-        figure.set_size_inches(4.3 * panels, 4.0)
-        left, right, *rest = figure.subplots(1, panels)
-        time = self.sampling.times
+        unit = "ps" if self.sampling.dt_ps else "frames"
+        panels = 2 * bool(self._counts) + bool(self.sites)
+        figure.set_size_inches(4.3 * max(panels, 1), 4.0)
+        axes = list(np.atleast_1d(figure.subplots(1, max(panels, 1))))
+        if self._counts:
+            self._draw_kinds(*axes[:2], unit)
+        elif not self.sites:
+            axes[0].set_axis_off()
+            axes[0].text(0.5, 0.5, "not one hydrogen bond in any frame", ha="center", va="center")
+        if self.sites:
+            self._draw_sites(axes[-1], unit)
+
+    def _draw_kinds(self, left, right, unit: str) -> None:
+        dt, time = self.sampling.dt_ps, self.sampling.times
         for k, (kind, counts) in enumerate(self._counts.items()):
             left.plot(time, counts, linewidth=0.8, color=f"C{k % 10}", label=self._name(kind))
             if kind in self._lives:
@@ -240,16 +248,17 @@ class HydrogenBonds:
                 band(right, s.lags * (dt or 1), s.curve, s.stderr, f"C{k % 10}", f"{self._name(kind)}, continuous")
                 right.plot(c.lags * (dt or 1), c.curve, color=f"C{k % 10}", linestyle="--", linewidth=1.0,
                            label="  intermittent")  # fmt: skip
-        finish(left, f"time ({unit})", "hydrogen bonds", legend=bool(self._counts))
+        finish(left, f"time ({unit})", "hydrogen bonds", legend=True)
         left.set_ylim(bottom=0)
-        finish(right, f"t ({unit})", "S(t), C(t)", legend=bool(self._lives))
+        finish(right, f"t ({unit})", "S(t), C(t)", legend=True)
         right.set_ylim(0, 1.02)
-        for axis in rest:
-            for k, site in enumerate(self.sites):
-                axis.plot(time, site.distances, linewidth=0.8, color=f"C{k}", label=site.text)
-            if not self.criterion.donor_acceptor:
-                axis.axhline(self.criterion.distance, color="0.3", linestyle=":", linewidth=0.9)
-            finish(axis, f"time ({unit})", "shortest H...A distance (Å)", legend=True)
+
+    def _draw_sites(self, axis, unit: str) -> None:
+        for k, site in enumerate(self.sites):
+            axis.plot(self.sampling.times, site.distances, linewidth=0.8, color=f"C{k}", label=site.text)
+        if not self.criterion.donor_acceptor:
+            axis.axhline(self.criterion.distance, color="0.3", linestyle=":", linewidth=0.9)
+        finish(axis, f"time ({unit})", "shortest H...A distance (Å)", legend=True)
 
 
 class _Criterion:

@@ -268,6 +268,9 @@ class MetalSites:
             if histogram.counts.any():
                 left.plot(histogram.centres, histogram.density(), color=f"C{k}", linewidth=1.3, label=name)
         self._draw_known(left, middle)
+        seen = np.flatnonzero(sum(histogram.counts for histogram in self.distances))
+        if len(seen):
+            left.set_xlim(self.distances[0].centres[seen[0]] - 0.2, self.distances[0].centres[seen[-1]] + 0.2)
         finish(left, "distance (Å)", "density (1/Å)", legend=True)
         for histogram, name in zip(self.angles, (f"L-{self.element}-L", f"{self.element}-O-P"), strict=True):
             if histogram.counts.any():
@@ -282,7 +285,6 @@ class MetalSites:
                 right.plot(time, self.counts[:, k], color=f"C{k}", linewidth=0.9, label=kind)
         finish(right, f"time ({'ps' if dt else 'frames'})", "ligands per ion", legend=True)
         right.set_ylim(bottom=0)
-
 
     def _draw_known(self, lengths, angles) -> None:
         """Measured distance and angles as grey bands, as wide as their uncertainties."""

@@ -6,13 +6,13 @@ import importlib
 import numpy as np
 import pytest
 
-from analysis.common.boxes import STRUCTURES
 from analysis.cyclosporin.study import BONDS, STATES, _shortest, cyclosporin
 from analysis.rna_mg.sites import Crystal, geometry
 from analysis.rna_mg.study import _chosen
+from omnicalc.data.build.prepare import SHIPPED
 from omnicalc.errors import InputError
 
-RNA = STRUCTURES / "1f27_rna_pseudoknot_mg.pdb"
+RNA = SHIPPED / "1f27.pdb"
 
 
 def run(name: str, *arguments: object) -> None:

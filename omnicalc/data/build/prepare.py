@@ -8,6 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from omnicalc.data.build.crystal import assembled, holds_rna, pieces_of
 from omnicalc.data.build.recipe import RECIPES
 from omnicalc.errors import InputError
 
@@ -20,7 +23,10 @@ _FORCE_FIELD = ("amber14-all.xml", "amber14/tip3pfb.xml")
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is done to a file. Lengths of dynamics in ps at 300 K, 2 fs with bonds to hydrogen held fixed."""
+    """What is done to a file. Lengths of dynamics in ps at 300 K, 2 fs with bonds to hydrogen held fixed.
+
+    Without dynamics and solvent, hydrogens alone are relaxed: all else stays as the crystal has it.
+    """
 
     file: str
     ps: float
@@ -45,6 +51,9 @@ def prepared(preparation: Preparation) -> MDAnalysis.Universe:
     path = _found(preparation.file)
     pdb = app.PDBFile(str(path))
     modeller = app.Modeller(pdb.topology, pdb.positions)
+    if holds_rna(pdb.topology):
+        places = np.array(pdb.positions.value_in_unit(unit.angstrom))
+        modeller = assembled(pdb.topology, places, pieces_of(pdb.topology, places))
     try:
         field = app.ForceField(*_FORCE_FIELD)
         modeller.addHydrogens(field)
@@ -53,9 +62,12 @@ def prepared(preparation: Preparation) -> MDAnalysis.Universe:
         periodic = modeller.topology.getPeriodicBoxVectors() is not None
         method = app.PME if periodic else app.NoCutoff
         cutoff = 0.9 * unit.nanometer
-        system = field.createSystem(
-            modeller.topology, nonbondedMethod=method, nonbondedCutoff=cutoff, constraints=app.HBonds
-        )
+        held = not preparation.solvate and preparation.ps == 0
+        fixed = {"rigidWater": False} if held else {"constraints": app.HBonds}
+        system = field.createSystem(modeller.topology, nonbondedMethod=method, nonbondedCutoff=cutoff, **fixed)
+        for atom in modeller.topology.atoms():
+            if held and atom.element.symbol != "H":
+                system.setParticleMass(atom.index, 0.0)  # stays where the file has it
     except (ValueError, openmm.OpenMMException) as error:
         raise InputError(f"'{path}': OpenMM cannot prepare it: {error}") from None
     integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 1 / unit.picosecond, 2 * unit.femtosecond)
@@ -63,11 +75,15 @@ def prepared(preparation: Preparation) -> MDAnalysis.Universe:
     simulation = app.Simulation(modeller.topology, system, integrator, openmm.Platform.getPlatformByName("CPU"))
     simulation.context.setPositions(modeller.positions)
     simulation.minimizeEnergy(maxIterations=100)
-    simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, preparation.seed)
-    simulation.step(int(preparation.ps * 500))
+    if preparation.ps:
+        simulation.context.setVelocitiesToTemperature(300 * unit.kelvin, preparation.seed)
+        simulation.step(int(preparation.ps * 500))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a time step between frames, where there is one frame
-        return MDAnalysis.Universe(simulation)
+        universe = MDAnalysis.Universe(simulation)
+    if not periodic:
+        universe.dimensions = None  # OpenMM has a box of its own for what has none
+    return universe
 
 
 def _found(file: str) -> Path:

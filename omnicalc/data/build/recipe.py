@@ -34,7 +34,7 @@ class Group:
     max_force: float = 30.0  # eV/Å; frames above are left out
     file: str = ""  # of kind carve: the structure file
     radius: tuple[float, float] = (3.0, 4.5)  # of kind carve, Å; systems are selections of MDAnalysis for the centre
-    prepare_ps: float = 2.0  # of kind carve: dynamics of the whole box by OpenMM before it is cut
+    prepare_ps: float = 2.0  # of kind carve: dynamics of the whole box by OpenMM before it is cut; 0: as the file is
     solvate: bool = False  # of kind carve: put the file into a box of water and neutralise it first
     salt: float = 0.0  # mol/L of NaCl in that water
     neutral: bool = False  # of kind carve: counter-ions are put beside a charged sphere

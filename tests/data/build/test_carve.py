@@ -120,6 +120,6 @@ def test_shipped_recipe_of_spheres():
         kind = recipe.groups[job.group].config_type
         if kind not in seen:
             seen[kind] = run_job(job, recipe)[0]
-    assert set(seen) == {"sphere-peptide", "sphere-ion"}
+    assert set(seen) == {"sphere-peptide", "sphere-ion", "sphere-rna-mg"}
     for frames in seen.values():
         assert len(frames) > 5 and len({a.get_chemical_formula() for a in frames}) == 1
