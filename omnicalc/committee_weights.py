@@ -1,6 +1,7 @@
 """From weights to the same weights with a committee, in a folder of their own."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from omnicalc.evaluation import labelled_frames
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.registry import load_potential, resolve, verified_bytes
 from omnicalc.systems import Systems
+from omnicalc.training.replay import REPLAY
 
 _MOST_VALID = 200
 _UNLIKE = 3.0  # times the largest spread in a thousand of the validation atoms: the limit that the card tells a run
@@ -46,6 +48,7 @@ def add_committee(
     if old is not None and old.shape[1] != members:
         raise InputError(f"{name} has committees of {old.shape[1]} already; use --members {old.shape[1]}")
     potential = load_potential(name, device="cpu", dtype="float64")
+    _check_splits(frames, origin)
     parts = {split: _spaced(labelled_frames(frames, split, origin), n) for split, n in _counts(most).items()}
     head = potential.choose_head(Systems.from_atoms(parts["train"][0]), head)
     draws, calibration = fit_committee(potential, head, parts["train"], parts["valid"], members, seed, progress)
@@ -68,8 +71,20 @@ def add_committee(
     with made_folder(out):
         write_atomically(out / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
         write_card(out / CARD, card)
+        if (folder / REPLAY).is_file():
+            shutil.copyfile(folder / REPLAY, out / REPLAY)
         draw_calibration(calibration, out / "calibration.png", f"{head}: ")
     return Added(head, len(parts["train"]), calibration)
+
+
+def _check_splits(frames: Sequence, origin: str) -> None:
+    found = {str(frames[k].info.get("split")) for k in range(len(frames))}
+    missing = [split for split in ("train", "valid") if split not in found]
+    if missing:
+        raise InputError(
+            f"no frame of '{origin}' has the key split={missing[0]}; a committee is drawn on frames that the weights "
+            "were trained on (split=train), and its spread is scaled on others (split=valid)"
+        )
 
 
 def _counts(most: int) -> dict[str, int]:

@@ -14,6 +14,7 @@ from omnicalc.committee import Calibration, fit_committee
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
+from omnicalc.training.replay import REPLAY
 from tests.command import omnicalc
 from tests.tiny_weights import write_weights
 
@@ -33,6 +34,7 @@ def frames(count=12):
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("committee")
     write_weights(folder / "old")
+    (folder / "old" / REPLAY).write_bytes(b"frames to replay")
     write(folder / "data.extxyz", frames())
     words = ("committee", folder / "old", folder / "data.extxyz", "--head", "water-theory", "--members", 4)
     assert "4 members, 6 training frames" in omnicalc(*words, "--out", folder / "new")
@@ -49,6 +51,17 @@ def test_predictions_are_those_of_the_old_weights(files):
     assert b.energy_std is None and b.forces_std is None  # not asked for
     with pytest.raises(InputError, match="holds no committee"):
         old.spread = True
+
+
+def test_frames_to_replay_go_along_and_splits_are_needed(files, tmp_path):
+    assert (files / "new" / REPLAY).read_bytes() == b"frames to replay"
+    made = frames()
+    for atoms in made:
+        del atoms.info["split"]
+    write(tmp_path / "data.extxyz", made)
+    with pytest.raises(InputError, match="no frame of .* has the key split=train; a committee is drawn on"):
+        omnicalc("committee", files / "old", tmp_path / "data.extxyz", "--out", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_spread_is_that_of_the_members_one_by_one(files):

@@ -94,6 +94,7 @@ class Dataset:
         systems = Systems.from_atoms(atoms)
         table = self.references[self.heads[source.head]]
         labels = {} if atoms.calc is None else atoms.calc.results
+        residue = atoms.arrays.get("residue")  # as `omnicalc data split` writes it of complexes
         forces = labels["forces"] if entry.has_forces else np.zeros((len(atoms), 3))
         return Example(
             systems,
@@ -105,6 +106,7 @@ class Dataset:
             has_energy=entry.has_energy,
             has_forces=entry.has_forces,
             has_stress=entry.has_stress,
+            residue=None if residue is None else torch.from_numpy(np.array(residue, dtype=np.int64)),
         )
 
 

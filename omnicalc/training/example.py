@@ -25,6 +25,7 @@ class Example:
     has_energy: bool
     has_forces: bool
     has_stress: bool
+    residue: Tensor | None = None  # (N,) int64, number of each atom's residue, below 0 in a ligand; where frames say it
 
     @property
     def n_atoms(self) -> int:
@@ -51,9 +52,11 @@ class Batch:
     force_weight: Tensor  # (N,) 1 where the forces count
     stress: Tensor  # (S, 3, 3) eV/Å^3
     stress_weight: Tensor  # (S,)
+    residue: Tensor | None = None  # (N,) int64, as in examples, where all of them have it
 
     def to(self, device: torch.device | str) -> "Batch":
-        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: value.to(device) for name, value in values.items() if value is not None})
 
     @property
     def has_stress(self) -> bool:
@@ -109,4 +112,5 @@ def collate(examples: Sequence[Example], cutoff: float) -> Batch:
         force_weight=torch.cat(atoms),
         stress=torch.stack([e.stress.double() for e in examples]),
         stress_weight=torch.tensor([float(e.has_stress) for e in examples], dtype=torch.float64),
+        residue=None if any(e.residue is None for e in examples) else torch.cat([e.residue for e in examples]),
     )

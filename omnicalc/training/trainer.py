@@ -66,6 +66,7 @@ class Trainer:
             progress=lambda done, total: self.progress("frames", done, total),
             kept={} if self.start_card is None else {h.name: h.reference_by_number for h in self.start_card.heads},
         )  # fmt: skip
+        self._check_examples()
         if recipe.batch.packs % self.processes.count:
             raise InputError(
                 f"packs = {recipe.batch.packs} in [batch] cannot be shared out among {self.processes.count} processes; "
@@ -215,6 +216,13 @@ class Trainer:
             f"in a row (its first structure: {where}), so training has to stop; look at those labels, or start "
             "again with a lower learning_rate in the recipe and another --out"
         )
+
+    def _check_examples(self) -> None:
+        """Let the objective look at one structure of every source before anything is written."""
+        if not hasattr(self.objective, "check_example"):
+            return
+        for k, source in enumerate(self.dataset.sources):
+            self.objective.check_example(self.dataset.example(k, source.train[0]), source.where(source.train[0]))
 
     def _entry(self, member: tuple[int, int]):
         return self.dataset.sources[member[0]].train[member[1]]

@@ -14,6 +14,7 @@ from omnicalc import embed, load_potential, properties
 from omnicalc.calculator import OmniCalc
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
+from omnicalc.training.example import collate
 from omnicalc.training.export import export
 from omnicalc.training.recipe import read_recipe
 from omnicalc.training.trainer import Trainer
@@ -239,3 +240,49 @@ def test_refusals(tmp_path, change, message):
     geometries(tmp_path)
     with pytest.raises(InputError, match=message):
         trainer(tmp_path, **change)
+
+
+def complexes(path: Path, count: int = 12, residue: bool = True) -> Path:
+    """Made-up complexes of six residues and a ligand near the third, as `omnicalc data split` writes them of LBA."""
+    rng, frames = np.random.default_rng(3), []
+    for k in range(count):
+        parts = [molecule("H2O") for _ in range(6)] + [molecule("CH3OH")]
+        for n, part in enumerate(parts):
+            part.positions += [3.0 * n, 0, 0] if n < 6 else [6.0, 3.0, 0]
+            part.rattle(0.05, rng=rng)
+        atoms = sum(parts[1:], parts[0])
+        if residue:
+            atoms.arrays["residue"] = np.array([n if n < 6 else -1 for n, part in enumerate(parts) for _ in part])
+        atoms.info = {"molecule": f"c{k}", "split": "train" if k % 4 else "valid"}
+        frames.append(atoms)
+    write(path, frames)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["pocket", "ligand", "mixed"])
+def test_pockets_of_complexes(tmp_path, kind):
+    """Each variant learns from the frames' residues: what is denoised has its size, and its own validation error."""
+    complexes(tmp_path / "frames.extxyz")
+    denoising = f'name = "self-conditioned-denoising"\npockets = "{kind}"\nresidues = 2\nshift = 0.0'
+    work = trainer(tmp_path, model=SCD + 'gives = "embeddings"\n', objective=denoising, steps=4)
+    work.prepare(resume=False)
+    work.run()
+    assert work.step == 4 and work.best is not None and np.isfinite(work.best)
+    batch = collate([work.dataset.example(0, e) for e in work.dataset.sources[0].valid], work.dataset.cutoff)
+    counts = work.objective.errors(work.model.eval(), batch)["denoising_mse"][1]
+    sizes = {"pocket": {6}, "ligand": {6}, "mixed": {6, 12}}[kind]  # methanol; two waters; with or without methanol
+    assert {int(c) // 3 for c in counts} <= sizes
+
+
+def test_pockets_need_residues(tmp_path):
+    complexes(tmp_path / "frames.extxyz", residue=False)
+    with pytest.raises(InputError, match="frame 1 of .* has no per-atom column residue"):
+        trainer(tmp_path, objective='name = "self-conditioned-denoising"\npockets = "pocket"')
+    for words, message in (
+        ('pockets = "both"', "known: none, pocket, ligand, mixed"),
+        ("residues = 0", "residues = 0"),
+        ("shift = -1.0", "shift = -1.0"),
+        ('pockets = "ligand"\nself_conditioned = false', "needs self_conditioned = true"),
+    ):
+        with pytest.raises(InputError, match=message):
+            trainer(tmp_path, objective=f'name = "self-conditioned-denoising"\n{words}')

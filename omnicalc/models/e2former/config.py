@@ -82,7 +82,11 @@ class E2FormerConfig:
                 f"channels = {self.channels} must be a multiple of attention_heads = {self.attention_heads}"
             )
         if len(self.values) != self.layers:
-            raise WeightsError(f"values lists {len(self.values)} layers, but layers = {self.layers}")
+            entries = ", ".join([f'"{VALUES[0]}"'] * self.layers)
+            raise WeightsError(
+                f"values lists {len(self.values)} layers, but layers = {self.layers}; give one entry per layer, as in "
+                f"values = [{entries}]"
+            )
         if self.radial == "shared" and (self.elements is None or self.gate != "qk"):
             raise WeightsError("radial = 'shared' needs an element list and gate = 'qk'")
         for core in self.cores:

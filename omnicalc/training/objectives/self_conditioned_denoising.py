@@ -12,16 +12,34 @@ from torch import Tensor, nn
 from omnicalc.errors import InputError
 from omnicalc.models.denoiser.model import PREFIX
 from omnicalc.training import adam
-from omnicalc.training.denoising import Denoised, NoiseSettings, denoise_systems
+from omnicalc.training.denoising import Denoised, NoiseSettings, denoise_pairs, denoise_systems
 from omnicalc.training.example import Batch
+from omnicalc.training.pockets import LIGAND_SHIFT, MIXED_SHIFT, RESIDUES, pocket_systems, random_generator
 from omnicalc.training.weight_decay import decays
 
+POCKETS = ("none", "pocket", "ligand", "mixed")
 _VALIDATION_SEED = 0  # of the noise on validation structures: the same at every validation
 
 
 @dataclass(frozen=True)
 class Settings(NoiseSettings):
     """``[objective]`` of a recipe."""
+
+    pockets: str = "none"  # of protein-ligand complexes: denoise the ligand on its "pocket", the pocket on its
+    # "ligand", or "mixed": neighbourhoods of the ligand and of residues, each on itself
+    residues: int = RESIDUES  # in a pocket or neighbourhood
+    shift: float | None = None  # Å, scale of the displacement of its centre; by default as in the release
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.pockets not in POCKETS:
+            raise InputError(f"pockets = {self.pockets!r} in [objective]; known: {', '.join(POCKETS)}")
+        if type(self.residues) is not int or self.residues < 1:
+            raise InputError(f"residues = {self.residues!r} in [objective]; a whole number of 1 or more is needed")
+        if self.shift is not None and not (type(self.shift) in (int, float) and self.shift >= 0):
+            raise InputError(f"shift = {self.shift!r} in [objective]; a length of 0 Å or more is needed")
+        if self.pockets in ("pocket", "ligand") and not self.self_conditioned:
+            raise InputError(f'pockets = "{self.pockets}" in [objective] needs self_conditioned = true')
 
 
 class SelfConditionedDenoising:
@@ -50,8 +68,27 @@ class SelfConditionedDenoising:
         for parameter in model.frozen_in_pretraining():
             parameter.requires_grad_(False)
 
+    def check_example(self, example, where: str) -> None:
+        """Refuse a structure that the settings cannot be used on."""
+        if self.settings.pockets != "none" and example.residue is None:
+            raise InputError(
+                f"{where} has no per-atom column residue (a number for each, -1 in the ligand), which pockets = "
+                f'"{self.settings.pockets}" in [objective] needs; omnicalc data split writes it of LBA complexes'
+            )
+
+    def _denoised(self, model: nn.Module, batch: Batch, generator: torch.Generator) -> Denoised:
+        s, systems = self.settings, batch.systems
+        if s.pockets == "none":
+            return denoise_systems(model, systems, s, generator)
+        shift = s.shift if s.shift is not None else MIXED_SHIFT if s.pockets == "mixed" else LIGAND_SHIFT
+        rng = random_generator(generator)
+        condition, denoised = pocket_systems(systems, batch.residue, s.pockets, s.residues, shift, rng)
+        if s.pockets == "mixed":
+            return denoise_systems(model, denoised, s, generator)
+        return denoise_pairs(model, condition, denoised, s, generator)
+
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
-        found = denoise_systems(model, batch.systems, self.settings, step.generator)
+        found = self._denoised(model, batch, step.generator)
         loss = found.loss * (batch.systems.n_atoms / step.totals.atoms)
         return loss, {"denoising": loss}
 
@@ -59,8 +96,8 @@ class SelfConditionedDenoising:
         """Sums over the components of each structure (S,), of normalised noise, and their number."""
         with torch.no_grad():
             generator = torch.Generator().manual_seed(_VALIDATION_SEED)
-            found = denoise_systems(model, batch.systems, self.settings, generator)
-        count = 3.0 * batch.systems.counts.double()
+            found = self._denoised(model, batch, generator)
+        count = 3.0 * torch.bincount(found.system, minlength=batch.systems.n_systems).double()
         error = found.prediction - found.target
         return {
             "denoising_mse": (_by_structure(found, error.square()), count),
