@@ -11,6 +11,7 @@ import torch
 from ase import units
 from torch import Tensor
 
+from omnicalc.errors import RunError
 from omnicalc.md.integrators import ForcesFn, Integration, arrive, gained
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ PER_CM = 2.0 * math.pi * units._c * 100.0 / units.s  # angular frequency of 1 cm
 CUTOFF = 6000.0 * PER_CM  # above every vibration of molecules
 _EDGE = 150.0 * PER_CM  # over which the noise fades out at the cutoff
 _HOLD_FS = 2.0  # at most so long is one value of the noise kept: half a period of 8300 cm^-1
+_BLOCK = 16  # values of the noise made at once
 _DECAYS = 14.0  # length of the filter on either side, in decay times of its slowest part
 _GRID = 1 << 14  # frequencies of the filter's transform
 _ROUNDS, _POINTS = 30, 1500  # of the deconvolution
@@ -28,10 +30,15 @@ _ROUNDS, _POINTS = 30, 1500  # of the deconvolution
 
 @dataclass(frozen=True, eq=False)
 class QuantumBath:
-    """The noise of a quantum thermal bath, prepared once."""
+    """The noise of a quantum thermal bath, prepared once.
+
+    Values are made in blocks of B by one product of matrices: the filter is longer than a hundred draws, and reading
+    all of them for each value would take longer than the rest of a step.
+    """
 
     weights: Tensor  # (W,) float64, eV^½: filter that colours independent normals
     hold: int  # steps for which one value is kept
+    block: Tensor  # (B, W - 1 + B): the filter, one draw later in each row
 
     @classmethod
     def prepare(cls, temperature_K: float, friction: float, timestep: float, like: Tensor) -> QuantumBath:
@@ -44,22 +51,36 @@ class QuantumBath:
         response = np.fft.irfft(root, _GRID)
         slowest = min(math.pi * units.kB * temperature_K / HBAR, math.pi * _EDGE)
         half = min(math.ceil(_DECAYS / slowest / spacing), _GRID // 2 - 1)
-        return cls(like.new_tensor(np.roll(response, half)[: 2 * half + 1]), hold)
+        weights = like.new_tensor(np.roll(response, half)[: 2 * half + 1])
+        block = weights.new_zeros(_BLOCK, len(weights) - 1 + _BLOCK)
+        for k in range(_BLOCK):
+            block[k, k : k + len(weights)] = weights
+        return cls(weights, hold, block)
+
+    @property
+    def steps(self) -> int:
+        """Steps that one block of values lasts."""
+        return self.hold * len(self.block)
 
     def start(self, n_atoms: int, generator: torch.Generator) -> Tensor:
-        """(W + 1, N, 3): the last W draws, oldest first, and the noise made of them. Advances ``generator``."""
-        size, like = len(self.weights), self.weights
-        draws = torch.randn(size, n_atoms, 3, dtype=like.dtype, device=like.device, generator=generator)
-        return torch.cat([draws, self._coloured(draws)])
+        """(W - 1 + B, N, 3): the last W - 1 draws, oldest first, and room for B values. Advances ``generator``."""
+        draws = self._draws(len(self.weights) - 1, n_atoms, generator)
+        return torch.cat([draws, draws.new_zeros(len(self.block), n_atoms, 3)])
 
     def next(self, bath: Tensor, generator: torch.Generator) -> Tensor:
-        """The same, one draw later."""
-        new = torch.randn(1, *bath.shape[1:], dtype=bath.dtype, device=bath.device, generator=generator)
-        draws = torch.cat([bath[1:-1], new])
-        return torch.cat([draws, self._coloured(draws)])
+        """The same, B draws later, with the B values made of them."""
+        count, n_atoms = len(self.block), bath.shape[1]
+        draws = torch.cat([bath[:-count], self._draws(count, n_atoms, generator)])
+        values = self.block @ draws.view(len(draws), -1)
+        return torch.cat([draws[count:], values.view(count, n_atoms, 3)])
 
-    def _coloured(self, draws: Tensor) -> Tensor:
-        return (self.weights @ draws.reshape(len(draws), -1)).view(1, *draws.shape[1:])
+    def value(self, bath: Tensor, step: int) -> Tensor:
+        """(N, 3), eV^½, for the step after ``step``."""
+        return bath[len(self.weights) - 1 + step % self.steps // self.hold]
+
+    def _draws(self, count: int, n_atoms: int, generator: torch.Generator) -> Tensor:
+        like = self.weights
+        return torch.randn(count, n_atoms, 3, dtype=like.dtype, device=like.device, generator=generator)
 
 
 def quantum(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
@@ -71,7 +92,7 @@ def quantum(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     =======  ==============================  =================
     symbol   variable                        unit
     =======  ==============================  =================
-    ζ        ``state.bath[-1]`` (N, 3)       eV^½
+    ζ        ``bath.value`` (N, 3)           eV^½
     γ        ``settings.friction``           1/(Å·sqrt(amu/eV))
     h        ``settings.timestep``           Å·sqrt(amu/eV)
     =======  ==============================  =================
@@ -89,10 +110,17 @@ def quantum(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     """
     h, masses, bath = settings.timestep, state.masses[:, None], settings.quantum
     generator, memory = state.generator, state.bath
-    if state.step % bath.hold == 0:
+    if len(memory) != len(bath.weights) - 1 + len(bath.block):
+        raise RunError(
+            f"the noise kept at step {state.step} is {len(memory)} values long, as of another version; start another "
+            "run (--out)"
+        )
+    if state.step % bath.steps == 0:
         generator = state.generator.clone_state()
         memory = bath.next(memory, generator)
-    noise = memory[-1] if settings.mobile is None else memory[-1] * settings.mobile
+    noise = bath.value(memory, state.step)
+    if settings.mobile is not None:
+        noise = noise * settings.mobile
     keep, width = math.exp(-settings.friction * h), math.sqrt(-math.expm1(-2.0 * settings.friction * h))
 
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)

@@ -55,8 +55,8 @@ def energies(monkeypatch, friction_per_fs: float, timestep_fs: float = 0.25, bat
     n = len(OMEGA)
     plan = Integration.from_fs(timestep_fs, KELVIN, friction_per_fs, quantum=bath)
     zero, masses = torch.zeros(n, 3, dtype=torch.float64), torch.full((n,), MASS, dtype=torch.float64)
-    impulse = torch.zeros(len(bath.weights) + 1, n, 3, dtype=torch.float64)
-    impulse[-2] = 1.0  # the newest draw
+    impulse = bath.start(n, torch.Generator()).zero_()
+    impulse[len(bath.weights) - 2] = 1.0  # the newest draw
     state, forces = state_of(zero, zero, masses, Wells(), bath=impulse), forces_fn(Wells())
     total = np.zeros(n)
     with monkeypatch.context() as patch:
@@ -103,11 +103,17 @@ def test_a_classical_bath_has_no_zero_point_energy(monkeypatch):
 def test_the_noise_of_a_run_has_the_variance_of_its_filter():
     bath, generator = prepared(0.5, 0.01), torch.Generator().manual_seed(1)
     memory, values = bath.start(400, generator), []
-    for _ in range(60):
-        memory = bath.next(memory, generator)
-        values.append(memory[-1].clone())
+    for step in range(0, 60 * bath.hold, bath.hold):
+        if step % bath.steps == 0:
+            before, memory = memory, bath.next(memory, generator)
+        values.append(bath.value(memory, step))
     assert float(torch.stack(values).square().mean()) == pytest.approx(float(bath.weights.square().sum()), rel=0.03)
-    assert torch.allclose(memory[-1], bath._coloured(memory[:-1])[0]) and bath.hold == 4
+    size, count = len(bath.weights), len(bath.block)
+    draws = torch.cat([before[: size - 1], memory[size - 1 - count : size - 1]])
+    for k in range(12):  # the last 12 of 60 values; each is made of the W draws up to its own
+        expected = torch.einsum("w,wna->na", bath.weights, draws[k : k + size])
+        assert torch.allclose(values[48 + k], expected, atol=1e-12)
+    assert (bath.hold, count) == (4, 16)
 
 
 def test_a_run_samples_the_energy():
