@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields, replace
 import numpy as np
 import torch
 from ase import Atoms, units
-from openmm.unit import nanometer
 
 from omnicalc.errors import RunError, WeightsError
 from omnicalc.potential import BoundPotential, Potential
@@ -57,8 +56,9 @@ class ForceCall:
             RunError: energy or forces that are not finite.
             WeightsError: the weights are not here, or not those that the System was made with.
         """
-        positions = state.getPositions(asNumpy=True).value_in_unit(nanometer) * NM
-        cell = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(nanometer) * NM if self.periodic else None
+        # in nm, as all of a State: value_in_unit would copy, and takes as long as the conversion to Å itself
+        positions = state.getPositions(asNumpy=True)._value * NM
+        cell = state.getPeriodicBoxVectors(asNumpy=True)._value * NM if self.periodic else None
         with self._lock:
             bound = self._bound_in(positions, cell)
             found = bound(torch.as_tensor(positions, device=bound.systems.device))
