@@ -1,6 +1,7 @@
 """The neighbour list as kernels read it: slots by target with a bound per atom, and the same edges by source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -49,6 +50,11 @@ class FlatEdges:
         _, edge = torch.sort(source, stable=True)
         begin, leaving = (_starts(torch.bincount(atom, minlength=len(index))) for atom in (target, source))
         return cls(begin, number, source, target, leaving, edge)
+
+    @cached_property
+    def alone(self) -> "FlatEdges":
+        """The same for arrays that hold these edges and no others."""
+        return replace(self, number=torch.arange(len(self.source), device=self.source.device))
 
 
 def _starts(counts: Tensor) -> Tensor:

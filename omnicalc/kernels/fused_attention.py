@@ -71,7 +71,8 @@ def fused_attention(
     """sum_k alpha[n, k, h(c)] U[n, k, w] v[index[n, k], row, c] with channel c on head c mod H.
 
     Shapes: q, k (N, H, d), v (N, rows, C), gate, factor (N, K, H), envelope step (N, K), unit (N, K, 3)
-    -> (N, W, rows, C), all of one dtype, float32 or float64. For the weights alpha see
+    -> (N, W, rows, C), all of one dtype, float32 or float64; with ``FlatEdges.alone`` the four that belong to edges are
+    (E, ...). For the weights alpha see
     :mod:`omnicalc.kernels.triton_attention`. The edges choose the kernels: Triton's read ``EdgeLists``, the native ones
     ``FlatEdges``.
 
@@ -87,8 +88,8 @@ def fused_attention(
 
 
 def _even(x: Tensor) -> bool:
-    """Whether the edges of (N, K, H) lie at equal distances, each with its heads together: a slice of wider rows."""
-    return x.stride(2) == 1 and x.stride(0) == x.shape[1] * x.stride(1)
+    """Whether the edges of (..., H) lie at equal distances, each with its heads together: a slice of wider rows."""
+    return x.stride(-1) == 1 and (x.ndim == 2 or x.stride(0) == x.shape[1] * x.stride(1))
 
 
 def _check(tensors: dict[str, Tensor], form: Form) -> None:

@@ -148,7 +148,7 @@ def test_without_a_library_torch_does_it(monkeypatch, tmp_path):
     try:
         assert "not built" in module.why_not()
         attention = Attention(ZeroOrderValue(1, 4), 1, 4, 2, 2, "softplus")
-        assert attention._kernel_edges(torch.zeros(1, 4, 4), None) is None
+        assert attention.kernel_edges(torch.zeros(1, 4, 4), None) is None
     finally:
         forget()
     monkeypatch.undo()

@@ -8,11 +8,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <mutex>
-#include <unistd.h>
+#include <vector>
 
-#include "pool.hpp"
-#include "simd.hpp"
+#include "lanes.hpp"
+#include "shared_pool.hpp"
 
 namespace {
 
@@ -35,35 +34,6 @@ struct Job {
     void *alpha, *alpha_t, *pull, *pull_t;  // (E, H), by place: passed from pass to pass
 };
 
-// ------------------------------------------------------------------ vectors of either precision
-
-template <class T>
-struct Lanes {
-    typedef T type __attribute__((vector_size(4 * VW)));
-    static constexpr int N = 4 * VW / sizeof(T);
-};
-template <class T>
-using Vec = typename Lanes<T>::type;
-
-// The first m lanes; WHOLE says at compile time that they are all.
-template <bool WHOLE, class T>
-static inline Vec<T> get(const T* p, int m) {
-    Vec<T> x = {};
-    if constexpr (WHOLE) std::memcpy(&x, p, sizeof x);
-    else std::memcpy(&x, p, m * sizeof(T));
-    return x;
-}
-template <bool WHOLE, class T>
-static inline void put(T* p, Vec<T> x, int m) {
-    if constexpr (WHOLE) std::memcpy(p, &x, sizeof x);
-    else std::memcpy(p, &x, m * sizeof(T));
-}
-
-// e^x for x <= 0, lane by lane; float64 is for reference and takes its time.
-static inline void exp_lanes(Vec<float>& x) { x = exp(x); }
-static inline void exp_lanes(Vec<double>& x) {
-    for (int i = 0; i < Lanes<double>::N; ++i) x[i] = std::exp(x[i]);
-}
 // log(1 + t) for 0 <= t <= 1, with the inverse of 1 + t: 2 artanh(t / (2 + t)), whose series needs seven terms.
 static inline Vec<float> log1p_lanes(Vec<float> t, Vec<float> inverse) {
     const vf z = t / (2.0f + t), z2 = z * z;
@@ -530,31 +500,11 @@ private:
     Array q_, k_, qt_, kt_;
 };
 
-// One pool for the process; a call from a second thread at the same time works alone.
-std::mutex pool_lock;
-Pool* pool = nullptr;
-pid_t owner = 0;
-
-void want(int threads) {
-    if (pool && owner == getpid() && pool->threads() == threads) return;
-    if (owner == getpid()) delete pool;  // a forked child has none of its parent's threads to wait for
-    pool = new Pool(threads), owner = getpid();
-}
-
 template <class T>
 void run(const Job& job, int pass) {
-    constexpr int PIECE = 8;  // atoms
-    const int pieces = (job.atoms + PIECE - 1) / PIECE;
-    std::unique_lock<std::mutex> lock(pool_lock, std::try_to_lock);
-    const int threads = lock.owns_lock() ? std::max(1, std::min<int>(job.threads, pieces)) : 1;
-    if (threads > 1) want(job.threads);
-    std::vector<typename Attention<T>::Scratch> scratch(std::max<int64_t>(1, threads > 1 ? job.threads : 1));
+    std::vector<typename Attention<T>::Scratch> scratch(std::max<int64_t>(1, job.threads));
     const auto each = [&](const auto& body) {
-        const auto piece = [&](int p, int thread) {
-            for (int64_t i = p * PIECE, end = std::min<int64_t>(i + PIECE, job.atoms); i < end; ++i) body(i, scratch[thread]);
-        };
-        if (threads > 1) pool->run(pieces, piece);
-        else for (int p = 0; p < pieces; ++p) piece(p, 0);
+        SharedPool::run(job.atoms, job.threads, [&](int64_t i, int thread) { body(i, scratch[thread]); });
     };
     Attention<T> attention(job);
     if (pass == 0) attention.forward(each);

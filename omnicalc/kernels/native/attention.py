@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import fields
 from functools import cache
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from omnicalc.errors import KernelError
 from omnicalc.kernels.edge_lists import FlatEdges
+from omnicalc.kernels.native import edges
 from omnicalc.kernels.native.build import ATTENTION
 from omnicalc.kernels.native.library import instruction_set, open_library
 
@@ -34,9 +36,9 @@ class _Job(ctypes.Structure):
 
 @cache
 def why_not() -> str | None:
-    """Why the kernel cannot be used on this machine, or None if it can."""
+    """Why the kernels of training (here and in edges.py) cannot be used on this machine, or None if they can."""
     try:
-        _library()
+        _library(), edges.library()
     except (KernelError, OSError) as error:
         return str(error)
     return None
@@ -85,13 +87,14 @@ class NativeLaunches:
 
     def _run(self, step: int, direction: list[Tensor] | None = None, **arrays: Tensor) -> None:
         q, _, v, gate, factor, *_ = self.inputs
-        arrays |= dict(zip(_INPUTS, self.inputs, strict=True)) | vars(self.edges)
+        arrays |= dict(zip(_INPUTS, self.inputs, strict=True))
+        arrays |= {f.name: getattr(self.edges, f.name) for f in fields(self.edges)}
         if direction is not None:
             arrays |= {f"{n}_t": x for n, x in zip(_INPUTS, direction, strict=True)}
         job = _Job(
             *(*q.shape, *v.shape[1:], KINDS[self.form.kind], self.form.first, self.form.zero),
             torch.get_num_threads(),
-            *(gate.stride(1), factor.stride(1)),
+            *(gate.stride(-2), factor.stride(-2)),
             **{name: x.data_ptr() for name, x in arrays.items()},
         )
         if _library().omnicalc_attention(job, step, q.dtype == torch.float64):

@@ -1,7 +1,7 @@
 """Compiles the native kernels: one shared library per instruction set, with whatever C++ compiler there is.
 
 Runs when the package is installed (hatch_build.py), and by hand after a change to the sources:
-``python omnicalc/kernels/native/build.py``. The kernels of the potential and of its attention in training lie here,
+``python omnicalc/kernels/native/build.py``. The kernels of the potential and of its training lie here,
 that of the analysis in ``omnicalc/analysis/native``.
 The libraries know nothing of Python or torch, so one build serves every version of both.
 """
@@ -20,10 +20,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-POTENTIAL, ATTENTION = HERE / "e2former.cpp", HERE / "attention.cpp"
+POTENTIAL, ATTENTION, EDGES = (HERE / f"{name}.cpp" for name in ("e2former", "attention", "edges"))
 SOURCES = {  # what is compiled, and what does its work where that fails
     POTENTIAL: "the native CPU kernel is left out, and plain torch will do its work",
     ATTENTION: "training of E2Former is left to plain torch, at half the speed",
+    EDGES: "training of E2Former is left to plain torch, at half the speed",
     HERE.parents[1] / "analysis" / "native" / "pairs.cpp": "MDAnalysis will count distances, more slowly",
 }
 FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]
@@ -64,7 +65,7 @@ def build(say=print) -> list[Path]:
     """Compile all libraries and return those that worked; none without a compiler, or on a system it does not suit."""
     cxx = compiler()
     if cxx is None or sys.platform == "win32":
-        say("no C++ compiler found: " + "; ".join(SOURCES.values()))
+        say("no C++ compiler found: " + "; ".join(dict.fromkeys(SOURCES.values())))
         return []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         wanted = [(source, name) for source in SOURCES for name in SETS]

@@ -4,6 +4,7 @@ Basis order and signs are those of e3nn: degree 1 is (x, y, z); degree 2 is
 (xz, xy, y^2 - (x^2 + z^2)/2, yz, (z^2 - x^2)/2) up to norms.
 """
 
+from functools import cache
 from math import sqrt
 
 import torch
@@ -15,17 +16,17 @@ def harmonics(vectors: Tensor, l_max: int) -> Tensor:
 
     On unit vectors the mean square of every component over the sphere is 1; on others degree l grows as r^l.
     """
-    x, y, z = vectors.unbind(-1)
-    rows = [torch.ones_like(x), sqrt(3) * x, sqrt(3) * y, sqrt(3) * z]
+    rows = [torch.ones_like(vectors[..., :1]), sqrt(3) * vectors]
     if l_max == 2:
-        rows += [
-            sqrt(15) * x * z,
-            sqrt(15) * x * y,
-            sqrt(5) * (y * y - 0.5 * (x * x + z * z)),
-            sqrt(15) * y * z,
-            0.5 * sqrt(15) * (z * z - x * x),
-        ]
-    return torch.stack(rows, -1)
+        products = (vectors.unsqueeze(-1) * vectors.unsqueeze(-2)).flatten(-2)
+        rows.append(products @ _second_degree(vectors.dtype, vectors.device))
+    return torch.cat(rows, -1)
+
+
+@cache
+def _second_degree(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(9, 5): the components of degree 2 from all products of two coordinates."""
+    return (sqrt(15 / 2) * _traceless()).flatten(1).t().to(device, dtype)
 
 
 def degree_of_row(l_max: int) -> list[int]:

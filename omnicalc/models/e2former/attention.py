@@ -169,11 +169,14 @@ class Attention(nn.Module):
     def forward(
         self, y: Tensor, source: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph
     ) -> Tensor:
-        """Features of targets and of sources (N, rows, C) -> (N, rows, C)."""
+        """Features of targets and of sources (N, rows, C) -> (N, rows, C).
+
+        What belongs to edges is (N, K, ...), or (E, ...) on the graph's ``flat_edges``.
+        """
         n, k = graph.index.shape
         q, keys = self.query(y).view(n, self.heads, self.width), self.key(source).view(n, self.heads, self.width)
         value = self.value(source)
-        edges = self._kernel_edges(y, graph)
+        edges = graph.flat_edges.alone if step.ndim == 1 else self.kernel_edges(y, graph)
         if edges is not None:
             form = replace(self.aggregate.order, kind=self.weights, storage=self.storage)
             return self.aggregate.combine(fused_attention(q, keys, value, gate, factor, step, unit, edges, form))
@@ -182,7 +185,7 @@ class Attention(nn.Module):
         alpha = attention_weights(score, factor, step, graph.mask, self.weights)
         return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, value, graph.index)
 
-    def _kernel_edges(self, y: Tensor, graph) -> EdgeLists | FlatEdges | None:
+    def kernel_edges(self, y: Tensor, graph) -> EdgeLists | FlatEdges | None:
         """The edges as the kernel to be used reads them, or None for torch operations alone."""
         if self.weights == smooth.KIND:  # its scores have a term per edge, which the kernels do not know
             return None

@@ -159,6 +159,13 @@ class GaussianBasis(nn.Module):
         spacing = self.offset[1] - self.offset[0]
         return torch.exp((r.unsqueeze(-1) - self.offset).square() * (-0.125 / spacing.square()))
 
+    def derivatives(self, r: Tensor, order: int) -> list[Tensor]:
+        """Values and their first ``order`` (1 or 2) derivatives by r, each (..., B)."""
+        scale = -0.25 / (self.offset[1] - self.offset[0]).square()
+        distance, value = r.unsqueeze(-1) - self.offset, self(r)
+        slope = value * distance * scale
+        return [value, slope] if order == 1 else [value, slope, slope * distance * scale + value * scale]
+
 
 class BesselBasis(nn.Module):
     """sqrt(2 / cutoff) sin(k pi r / cutoff) / r, k = 1..B (Gasteiger et al., arXiv:2003.03123, eq. 7)."""
@@ -171,6 +178,14 @@ class BesselBasis(nn.Module):
     def forward(self, r: Tensor) -> Tensor:
         r = r.unsqueeze(-1)
         return torch.sin(r * (self.k * (pi / self.cutoff))) * (sqrt(2 / self.cutoff) / r)
+
+    def derivatives(self, r: Tensor, order: int) -> list[Tensor]:
+        """Values and their first ``order`` (1 or 2) derivatives by r, each (..., B)."""
+        r, wave = r.double().unsqueeze(-1), self.k * (pi / self.cutoff)
+        over_r = sqrt(2 / self.cutoff) / r
+        value = torch.sin(r * wave) * over_r
+        slope = wave * torch.cos(r * wave) * over_r - value / r
+        return [value, slope] if order == 1 else [value, slope, -wave.square() * value - 2 * slope / r]
 
 
 class ElementRadial(nn.Module):
@@ -208,5 +223,13 @@ class PairRadial(nn.Module):
 
     def forward(self, basis: Tensor, target: Tensor, source: Tensor) -> Tensor:
         """Basis (N, K, B), element rows of targets (N,) and sources (N, K) -> (N, K, out)."""
-        bias = F.embedding(target.unsqueeze(1) * self.n_elements + source, self.pair_bias)
+        return self.of_pairs(basis, self.pair(target.unsqueeze(1), source))
+
+    def of_pairs(self, basis: Tensor, pair: Tensor) -> Tensor:
+        """Basis (..., B) and rows of ``pair_bias`` (...) -> (..., out)."""
+        bias = F.embedding(pair, self.pair_bias)
         return self.last(F.silu(self.second(F.silu(self.first(basis) + bias))))
+
+    def pair(self, target: Tensor, source: Tensor) -> Tensor:
+        """Rows of ``pair_bias`` for element rows of targets and sources."""
+        return target * self.n_elements + source

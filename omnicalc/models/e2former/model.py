@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnicalc.kernels.edge_lists import FlatEdges
+from omnicalc.kernels.native.edges import edge_sum
 from omnicalc.models.e2former.angular import harmonics
 from omnicalc.models.e2former.attention import Attention, FirstOrderValue, PublishedGate, ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
@@ -23,6 +25,7 @@ from omnicalc.models.e2former.layers import (
     envelope,
     split_degrees,
 )
+from omnicalc.models.e2former.radial_network import radial_network
 from omnicalc.models.graph import Graph, ModelOutput
 
 
@@ -88,23 +91,24 @@ class Block(nn.Module):
 
 
 class EdgeFeatures:
-    """Per-edge quantities shared by the blocks that run on one graph."""
+    """Per-edge quantities shared by the blocks that run on one graph: (N, K, ...), or (E, ...) on its flat edges."""
 
     def __init__(
         self,
         graph: Graph,
-        basis: Tensor,
+        basis: Tensor | None,
         step: Tensor,
-        gates: Tensor | None = None,
+        unit: Tensor,
+        gates: list[Tensor] | None = None,
         fragments: Fragments | None = None,
     ):
-        self.graph, self.basis, self.step, self.fragments = graph, basis, step, fragments
-        self.unit = graph.vectors / graph.distances.clamp(min=1e-6).unsqueeze(-1)
-        self._gates = iter(gates.unbind(2)) if gates is not None else None
+        """``gates``: gate and factor (..., H) of the first block, of the second, and so on."""
+        self.graph, self.basis, self.step, self.unit, self.fragments = graph, basis, step, unit, fragments
+        self._gates = iter(gates) if gates is not None else None
 
     def next_gate(self) -> tuple[Tensor, Tensor]:
-        """Gate and factor (N, K, H) of the next block, from the shared radial network."""
-        return next(self._gates).unbind(2)
+        """Gate and factor (..., H) of the next block, from the shared radial network."""
+        return next(self._gates), next(self._gates)
 
 
 class EdgeEmbedding(nn.Module):
@@ -313,25 +317,53 @@ class E2Former(nn.Module):
 
     def _embed(self, graph: Graph) -> tuple[EdgeFeatures, Tensor]:
         """Edge features of the short graph and the initial node features."""
+        edges, x = self._embed_flat(graph) if self._is_flat(graph) else self._embed_dense(graph)
+        if self.config.type_embedding:
+            token = self.type_embedding(self.element_row[graph.numbers])
+            x = x + F.pad(token.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))
+        return edges, x
+
+    def _is_flat(self, graph: Graph) -> bool:
+        """Whether the padding of the neighbour lists can be left out: everything per edge is in native kernels."""
+        return self.config.radial == "shared" and all(
+            isinstance(block.attention.kernel_edges(graph.vectors, graph), FlatEdges) for block in self.blocks
+        )
+
+    def _embed_flat(self, graph: Graph) -> tuple[EdgeFeatures, Tensor]:
+        config, flat = self.config, graph.flat_edges
+        vectors = graph.vectors.flatten(0, 1).index_select(0, flat.number)
+        distances = vectors.square().sum(-1).sqrt()
+        unit = vectors / distances.clamp(min=1e-6).unsqueeze(-1)
+        step = envelope(distances, config.cutoff, config.envelope)
+        rows = self.element_row[graph.numbers]
+        pair = self.radial.pair(rows[flat.target], rows[flat.source])
+        if distances.requires_grad:
+            radial = radial_network(distances, pair, self.basis, self.radial)
+        else:
+            radial = self.radial.of_pairs(self.basis(distances).to(distances.dtype), pair)
+        radial, *gates = self._split(radial)
+        angular = harmonics(unit, config.l_max) * (step / config.embedding_scale).unsqueeze(-1)
+        return EdgeFeatures(graph, None, step, unit, gates), edge_sum(angular, radial, flat.begin)
+
+    def _embed_dense(self, graph: Graph) -> tuple[EdgeFeatures, Tensor]:
         config = self.config
         basis = self.basis(graph.distances).to(graph.distances.dtype)
         step = torch.where(graph.mask, envelope(graph.distances, config.cutoff, config.envelope), 0.0)
         if config.radial == "shared":
             rows = self.element_row[graph.numbers]
-            radial = self.radial(basis, rows, rows[graph.index])
-            size = (config.l_max + 1) * config.channels
-            radial, gates = radial.split([size, radial.shape[-1] - size], -1)
-            edges = EdgeFeatures(graph, basis, step, self._per_block(gates))
+            radial, *gates = self._split(self.radial(basis, rows, rows[graph.index]))
+            edges = EdgeFeatures(graph, basis, step, _unit(graph), gates)
         else:
-            edges = EdgeFeatures(graph, basis, step)
+            edges = EdgeFeatures(graph, basis, step, _unit(graph))
             radial = self.edge_embedding(edges)
         angular = harmonics(edges.unit, config.l_max) * (step / config.embedding_scale).unsqueeze(-1)
         pairs = zip(split_degrees(angular, 2), radial.chunk(config.l_max + 1, -1), strict=True)
-        x = torch.cat([torch.bmm(a.transpose(1, 2), r) for a, r in pairs], 1)
-        if config.type_embedding:
-            token = self.type_embedding(self.element_row[graph.numbers])
-            x = x + F.pad(token.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))
-        return edges, x
+        return edges, torch.cat([torch.bmm(a.transpose(1, 2), r) for a, r in pairs], 1)
+
+    def _split(self, radial: Tensor) -> tuple[Tensor, ...]:
+        """What the shared network gives (..., out): factors of the first features, then gate and factor per block."""
+        config = self.config
+        return radial.split([(config.l_max + 1) * config.channels, *2 * config.layers * [config.attention_heads]], -1)
 
     def _short_graph(self, graph: Graph) -> Graph:
         config = self.config
@@ -350,19 +382,20 @@ class E2Former(nn.Module):
         gates = None
         if config.radial == "shared":
             rows = self.element_row[far.numbers]
-            gates = self._per_block(self.long_radial(basis, rows, rows[far.index]))
+            gates = self.long_radial(basis, rows, rows[far.index]).split(config.attention_heads, -1)
         fragments = Fragments(graph, config.fragment_radius) if config.long_sources == "fragments" else None
         if config.long_envelope == "bell":
             step = bell(far.distances, config.long_lower, config.long_upper)
         else:
             step = envelope(far.distances, config.long_upper, config.long_envelope)
-        return EdgeFeatures(far, basis, torch.where(far.mask, step, 0.0), gates, fragments)
-
-    def _per_block(self, gates: Tensor) -> Tensor:
-        """(N, K, blocks * 2 * H) -> (N, K, blocks, 2, H)."""
-        return gates.unflatten(-1, (-1, 2, self.config.attention_heads))
+        return EdgeFeatures(far, basis, torch.where(far.mask, step, 0.0), _unit(far), gates, fragments)
 
     def _allowed_images(self, graph: Graph) -> Tensor:
         if self.config.image_limit is None:
             return torch.ones_like(graph.mask)
         return (graph.wrapped_shift.abs() <= self.config.image_limit).all(-1)
+
+
+def _unit(graph: Graph) -> Tensor:
+    """Unit edge vectors (N, K, 3)."""
+    return graph.vectors / graph.distances.clamp(min=1e-6).unsqueeze(-1)
