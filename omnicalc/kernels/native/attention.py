@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnicalc.errors import KernelError
 from omnicalc.kernels.edge_lists import FlatEdges
-from omnicalc.kernels.native import edges
+from omnicalc.kernels.native import edges, nodes
 from omnicalc.kernels.native.build import ATTENTION
 from omnicalc.kernels.native.library import instruction_set, open_library
 
@@ -36,9 +36,9 @@ class _Job(ctypes.Structure):
 
 @cache
 def why_not() -> str | None:
-    """Why the kernels of training (here and in edges.py) cannot be used on this machine, or None if they can."""
+    """Why the kernels of training (here, in edges.py and nodes.py) cannot be used here, or None if they can."""
     try:
-        _library(), edges.library()
+        _library(), edges.library(), nodes.library()
     except (KernelError, OSError) as error:
         return str(error)
     return None

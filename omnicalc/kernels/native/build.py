@@ -20,11 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
-POTENTIAL, ATTENTION, EDGES = (HERE / f"{name}.cpp" for name in ("e2former", "attention", "edges"))
+POTENTIAL, ATTENTION, EDGES, NODES = (HERE / f"{name}.cpp" for name in ("e2former", "attention", "edges", "nodes"))
 SOURCES = {  # what is compiled, and what does its work where that fails
     POTENTIAL: "the native CPU kernel is left out, and plain torch will do its work",
-    ATTENTION: "training of E2Former is left to plain torch, at half the speed",
-    EDGES: "training of E2Former is left to plain torch, at half the speed",
+    **dict.fromkeys([ATTENTION, EDGES, NODES], "training of E2Former is left to plain torch, at half the speed"),
     HERE.parents[1] / "analysis" / "native" / "pairs.cpp": "MDAnalysis will count distances, more slowly",
 }
 FLAGS = ["-O3", "-std=c++20", "-fPIC", "-shared", "-pthread", "-fvisibility=hidden"]

@@ -42,13 +42,13 @@ class FirstOrderValue(nn.Module):
         matrix = coupling_matrix(l_max, mirror_symmetric, with_zero_order)
         self.register_buffer("coupling", matrix, persistent=False)
 
-    def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
-        """Weights (N, H, K), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, rows, C)."""
+    def moments(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
+        """Weights (N, H, K), unit vectors (N, K, 3), values (N, rows, C), sources (N, K) -> (N, 3 or 4, rows, C)."""
         components = unit.transpose(1, 2)
         if self.order.zero:
             components = torch.cat([components, torch.ones_like(components[:, :1])], 1)
         weights = alpha.unsqueeze(2) * components.contiguous().unsqueeze(1)
-        return self.combine(aggregate(weights, value, index))
+        return aggregate(weights, value, index)
 
     def combine(self, moments: Tensor) -> Tensor:
         """Moments (N, 3 or 4, rows, C) -> (N, rows, C)."""
@@ -69,8 +69,8 @@ class ZeroOrderValue(nn.Module):
         self.order = Form(first=False, zero=True)
         self.project = SO3Linear(l_max, channels, channels)
 
-    def forward(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
-        return self.combine(aggregate(alpha.unsqueeze(2), value, index))
+    def moments(self, alpha: Tensor, unit: Tensor, value: Tensor, index: Tensor) -> Tensor:
+        return aggregate(alpha.unsqueeze(2), value, index)
 
     def combine(self, moments: Tensor) -> Tensor:
         """Moments (N, 1, rows, C) -> (N, rows, C)."""
@@ -173,17 +173,24 @@ class Attention(nn.Module):
 
         What belongs to edges is (N, K, ...), or (E, ...) on the graph's ``flat_edges``.
         """
+        return self.aggregate.combine(
+            self.moments(self.query(y), self.key(source), self.value(source), gate, factor, step, unit, graph)
+        )
+
+    def moments(
+        self, q: Tensor, keys: Tensor, value: Tensor, gate: Tensor, factor: Tensor, step: Tensor, unit: Tensor, graph
+    ) -> Tensor:
+        """Queries and keys (N, H * d) and values (N, rows, C) -> what the aggregation combines (N, W, rows, C)."""
         n, k = graph.index.shape
-        q, keys = self.query(y).view(n, self.heads, self.width), self.key(source).view(n, self.heads, self.width)
-        value = self.value(source)
-        edges = graph.flat_edges.alone if step.ndim == 1 else self.kernel_edges(y, graph)
+        q, keys = (x.view(n, self.heads, self.width) for x in (q, keys))
+        edges = graph.flat_edges.alone if step.ndim == 1 else self.kernel_edges(value, graph)
         if edges is not None:
             form = replace(self.aggregate.order, kind=self.weights, storage=self.storage)
-            return self.aggregate.combine(fused_attention(q, keys, value, gate, factor, step, unit, edges, form))
+            return fused_attention(q, keys, value, gate, factor, step, unit, edges, form)
         keys = keys.index_select(0, graph.index.reshape(-1)).view(n, k, self.heads, self.width)
         score = gate * (q.unsqueeze(1) * keys).sum(-1) / sqrt(self.width)
-        alpha = attention_weights(score, factor, step, graph.mask, self.weights)
-        return self.aggregate(alpha.transpose(1, 2).contiguous(), unit, value, graph.index)
+        alpha = attention_weights(score, factor, step, graph.mask, self.weights).transpose(1, 2).contiguous()
+        return self.aggregate.moments(alpha, unit, value, graph.index)
 
     def kernel_edges(self, y: Tensor, graph) -> EdgeLists | FlatEdges | None:
         """The edges as the kernel to be used reads them, or None for torch operations alone."""

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from omnicalc.kernels.edge_lists import FlatEdges
 from omnicalc.kernels.native.edges import edge_sum
+from omnicalc.kernels.native.nodes import NodeNetwork
 from omnicalc.models.e2former.angular import harmonics
 from omnicalc.models.e2former.attention import Attention, FirstOrderValue, PublishedGate, ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
@@ -25,6 +26,7 @@ from omnicalc.models.e2former.layers import (
     envelope,
     split_degrees,
 )
+from omnicalc.models.e2former.node_networks import after_attention, before_attention
 from omnicalc.models.e2former.radial_network import radial_network
 from omnicalc.models.graph import Graph, ModelOutput
 
@@ -75,8 +77,11 @@ class Block(nn.Module):
         self.norm_ffn = RMSNorm(l_max, c)
         self.ffn = FeedForward(l_max, c)
         self.pool = pool
+        self._networks: dict[bool | None, NodeNetwork] = {}  # made when they are first needed
 
     def forward(self, x: Tensor, s: Tensor | None, edges: "EdgeFeatures") -> Tensor:
+        if edges.step.ndim == 1:
+            return self._on_flat_edges(x, s, edges)
         y = self.norm_attention(x)
         if s is not None:
             y = y + F.pad(s.unsqueeze(1), (0, 0, 0, x.shape[1] - 1))
@@ -88,6 +93,21 @@ class Block(nn.Module):
         source = y if self.pool is None else self.pool(y, edges.fragments)
         x = x + self.attention(y, source, gate, factor, edges.step, edges.unit, graph)
         return x + self.ffn(self.norm_ffn(x))
+
+    def _on_flat_edges(self, x: Tensor, s: Tensor | None, edges: "EdgeFeatures") -> Tensor:
+        """The same in native loops."""
+        before, after = self._native(s is not None)
+        q, keys, value = before(x) if s is None else before(x, s)
+        gate, factor = edges.next_gate()
+        moments = self.attention.moments(q, keys, value, gate, factor, edges.step, edges.unit, edges.graph)
+        return after(x, moments)[0]
+
+    def _native(self, with_embedding: bool) -> tuple[NodeNetwork, NodeNetwork]:
+        networks = self._networks
+        if with_embedding not in networks:
+            networks[with_embedding] = before_attention(self.norm_attention, self.attention, with_embedding)
+            networks[None] = after_attention(self.attention, self.norm_ffn, self.ffn)
+        return networks[with_embedding], networks[None]
 
 
 class EdgeFeatures:

@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from omnicalc.kernels.native.edges import silu_pair, silu_pair_backward
+from omnicalc.kernels.wanted import wanted
 
 
 def radial_network(r: Tensor, pair: Tensor, basis: nn.Module, network: nn.Module) -> Tensor:
@@ -45,10 +46,9 @@ class _Network(Function):
     def backward(ctx, g, g_slope):
         if g is None and g_slope is None:
             return (None,) * 9
-        wanted = [node is not None and _will_run(node) for node, _ in ctx.next_functions]
-        by_r = ctx.needs_input_grad[0] and wanted[0]
+        by_r, *by_weights = wanted(ctx)
         rest, found = by_r and g_slope is not None, [None] * 7
-        if rest or any(wanted[1:]):
+        if rest or any(by_weights):
             found = list(_full_backward(ctx, g, g_slope, rest))
         if by_r and g_slope is None:
             found[0] = (g * ctx.saved_tensors[-1]).sum(-1)
@@ -83,11 +83,3 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     out = x @ weight.t()
     out[0] += bias
     return out
-
-
-def _will_run(node) -> bool:
-    """Whether the backward pass that is running needs this node; when in doubt, it does."""
-    try:
-        return torch._C._will_engine_execute_node(node)
-    except (AttributeError, RuntimeError):
-        return True
