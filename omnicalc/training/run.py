@@ -22,6 +22,8 @@ def train(
     report(f"{recipe.name}:{recipe.tag}@{recipe.version}: {_size(trainer)} parameters")
     if trainer.start_report:
         report(trainer.start_report)
+    if hasattr(trainer.model, "training_notice") and (notice := trainer.model.training_notice(trainer.device)):
+        report(notice)
     for source in trainer.dataset.sources:
         structures = f"{len(source.train)} training and {len(source.valid)} validation structures"
         report(f"{source.settings.label} ({source.settings.head}): {structures}")

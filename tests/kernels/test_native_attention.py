@@ -11,6 +11,7 @@ from omnicalc.kernels.fused_attention import Form  # noqa: E402
 from omnicalc.kernels.native import attention as module  # noqa: E402
 from omnicalc.kernels.native import build, library  # noqa: E402
 from omnicalc.kernels.native.attention import NativeLaunches  # noqa: E402
+from omnicalc.models import build_model  # noqa: E402
 from omnicalc.models.e2former.attention import Attention, ZeroOrderValue  # noqa: E402
 from tests.kernels.attention_case import NAMES, errors, random_case  # noqa: E402
 
@@ -153,6 +154,14 @@ def test_without_a_library_torch_does_it(monkeypatch, tmp_path):
         forget()
     monkeypatch.undo()
     assert module.why_not() is None
+
+
+def test_training_without_a_library_says_so(monkeypatch):
+    network = build_model("e2former", {"heads": ["a"], "elements": [1, 8]})
+    cpu = torch.device("cpu")
+    assert network.training_notice(cpu) is None
+    monkeypatch.setattr("omnicalc.models.e2former.model.why_not", lambda: "not built")
+    assert network.training_notice(cpu) == "training in plain torch, at about half the speed: not built"
 
 
 def forget():

@@ -1,5 +1,8 @@
 """Networks of single atoms in native loops: equal to the modules they are made from, in all that training takes."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -141,6 +144,20 @@ def test_threads_do_not_change_a_bit():
         torch.set_num_threads(before_)
     for other in found[1:]:
         assert all(map(torch.equal, found[0], other))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda block: pickle.loads(pickle.dumps(block))])
+def test_copies_use_their_own_weights(copied):
+    some = block()
+    network, _, given = after(some)
+    before_ = network(*given)[0]
+    other = copied(some)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    found, plain, _ = after(other)
+    assert max(differences([found(*given)], [plain(*given)])) < 1e-12
+    assert torch.equal(network(*given)[0], before_) and not torch.equal(found(*given)[0], before_)
 
 
 def test_no_atoms():

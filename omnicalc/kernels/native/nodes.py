@@ -59,6 +59,9 @@ class NodeNetwork:
         self._owners: list[tuple[nn.Module, str]] = []
         self._packed: dict[str, object] | None = None
 
+    def __getstate__(self) -> dict:
+        return vars(self) | {"_packed": None}  # arrays for C cannot be pickled
+
     def input(self, *shape: int) -> int:
         self.inputs.append(self.register(*shape))
         return self.inputs[-1]

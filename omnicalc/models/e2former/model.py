@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omnicalc.kernels.edge_lists import FlatEdges
+from omnicalc.kernels.native.attention import why_not
 from omnicalc.kernels.native.edges import edge_sum
 from omnicalc.kernels.native.nodes import NodeNetwork
 from omnicalc.models.e2former.angular import harmonics
@@ -279,6 +280,11 @@ class E2Former(nn.Module):
     @property
     def conservative(self) -> bool:
         return self.config.forces == "gradient"
+
+    def training_notice(self, device: torch.device) -> str | None:
+        """What to say before training that will be slow for want of native libraries; None if there is nothing."""
+        reason = why_not() if device.type == "cpu" else None
+        return None if reason is None else f"training in plain torch, at about half the speed: {reason}"
 
     def native(self, numbers: list[int]):
         """This network, with its present weights, on the native CPU kernel, for these atomic numbers at least.
