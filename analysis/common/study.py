@@ -7,21 +7,23 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
 from ase import Atoms
 
+from analysis.common.intact import first_break
 from omnicalc import __version__
 from omnicalc.analysis.quiet import quietly
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, RunError
 from omnicalc.files import write_atomically
 
 FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, constant volume
 QUICK_PS = {"model": 0.4, "amber": 4.0}
 FRAMES = {"model": 0.02, "amber": 0.1}  # ps between frames of a full run
 QUICK_FRAMES = 100
+ENOUGH_FRAMES = 50  # of an unbroken run, for a table
 SKIPPED = 0.1  # of a run is left out of the analysis, as equilibration
 
 
@@ -37,6 +39,7 @@ class Settings:
     seed: int
     threads: int
     out: Path
+    notes: list[str] = field(default_factory=list)  # that the table has to say
 
     @property
     def frame_ps(self) -> float:
@@ -62,8 +65,18 @@ class Settings:
         return self.analysed(folder)
 
     def analysed(self, folder: Path) -> dict:
-        skip = round(SKIPPED * self.ps / self.frame_ps)
-        return {"source": folder / "traj.dcd", "start": skip}
+        """All frames but the first, to that one in which a molecule comes apart; RunError where few are left."""
+        path, skip = folder / "traj.dcd", round(SKIPPED * self.ps / self.frame_ps)
+        broken = first_break(path)
+        if broken is None:
+            return {"source": path, "start": skip}
+        frame, what = broken
+        said = f"{folder.name}: the molecules came apart at {frame * self.frame_ps:.4g} ps ({what})"
+        if frame - skip < ENOUGH_FRAMES:
+            raise RunError(f"{said}, too early for a table: {self.name} does not hold this system together. Look at "
+                           f"{path}, or take another --model")  # fmt: skip
+        self.notes.append(f"{said}; only what lies before that was analysed.")
+        return {"source": path, "start": skip, "stop": frame}
 
     def title(self, what: str) -> list[str]:
         """Lines over a table: what was run, when, with what."""
@@ -73,6 +86,7 @@ class Settings:
             f"{what}, {self.name}, {TEMPERATURE:g} K, {self.ps:g} ps, of which the last {used:.4g} ps count ({kind}).",
             f"omnicalc {__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}; "
             f"`{_command()}`",
+            *self.notes,
         ]
 
 

@@ -21,6 +21,7 @@ from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.tallies import BlockMean, Histogram
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
+from omnicalc.analysis.within import within
 from omnicalc.errors import InputError
 
 _HISTOGRAMS = {2: (0.5, 3.5, 0.01), 3: (0.0, 181.0, 1.0), 4: (-180.0, 180.0, 2.0)}  # low, high, width
@@ -182,11 +183,11 @@ def _drawn(histogram: Histogram, bins: int) -> tuple[np.ndarray, np.ndarray]:
 
 def values_of(frame: Frame, atoms: np.ndarray) -> np.ndarray:
     """Distances (Å), angles or dihedrals (degrees) of rows of two, three or four atoms (n, k)."""
-    from MDAnalysis.lib.distances import calc_angles, calc_bonds, calc_dihedrals
+    from MDAnalysis.lib.distances import calc_angles, calc_dihedrals
 
-    ends = [frame.positions[atoms[:, k]] for k in range(atoms.shape[1])]
     if atoms.shape[1] == 2:
-        return calc_bonds(*ends, box=frame.box)
+        return within(frame, *np.ascontiguousarray(atoms.T, dtype=np.int64), np.inf)[1]
+    ends = [frame.positions[atoms[:, k]] for k in range(atoms.shape[1])]
     return np.degrees((calc_angles if atoms.shape[1] == 3 else calc_dihedrals)(*ends, box=frame.box))
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_AT_ONCE = 4_000_000  # numbers in one transform
+_AT_ONCE = 150_000  # numbers in one transform: they stay in the processor's cache
 
 
 class LagSums:

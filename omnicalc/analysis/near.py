@@ -59,9 +59,13 @@ class NearPairs:
         if frame.box is not None and (np.abs(frame.box - self._box) > _SAME_BOX * self._box).any():
             return False
         moved = frame.positions[self._moving] - self._then
-        if frame.box is not None:
-            moved = _nearest_image(moved, frame.box)
-        return float((moved**2).sum(axis=1).max()) < (self._skin / 2 - _ROUNDING) ** 2
+        near = (self._skin / 2 - _ROUNDING) ** 2
+        if float(np.einsum("ij,ij->i", moved, moved).max()) < near:
+            return True  # as it is without looking for images
+        if frame.box is None:
+            return False
+        moved = _nearest_image(moved, frame.box)
+        return float(np.einsum("ij,ij->i", moved, moved).max()) < near
 
     def _within(self, frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray]:
         """All pairs up to ``reach`` Å, an atom with itself perhaps among them."""

@@ -131,3 +131,37 @@ def test_quick_runs_by_force_fields(tmp_path, name):
 def test_quick_runs_by_the_bundled_model(tmp_path, name):
     run(name, "--quick", "--out", tmp_path)
     assert table(tmp_path)
+
+
+def test_a_run_that_comes_apart_is_used_up_to_there(tmp_path):
+    from ase import Atoms
+    from ase.build import molecule
+
+    from analysis.common.intact import first_break
+    from analysis.common.study import Settings
+    from omnicalc.analysis.quiet import quietly
+    from omnicalc.errors import RunError
+    from omnicalc.md.topology import write_topology
+
+    mda = pytest.importorskip("MDAnalysis")
+
+    def write(folder, opens_at):
+        folder.mkdir()
+        water = molecule("H2O")
+        write_topology(folder / "topology.pdb", Atoms(water.symbols, water.positions))
+        universe = mda.Universe.empty(3, trajectory=True)
+        with quietly(), mda.Writer(str(folder / "traj.dcd"), 3) as writer:
+            for k in range(100):
+                x = water.positions.copy()
+                x[1] = x[0] + (x[1] - x[0]) * (1.6 if k >= opens_at else 1.1)
+                universe.atoms.positions = x
+                writer.write(universe.atoms)
+        return folder
+
+    settings = Settings("model", "some", None, 2.0, False, 1, 1, tmp_path)  # a frame every 20 fs, ten are skipped
+    assert first_break(write(tmp_path / "whole", 200) / "traj.dcd") is None
+    assert settings.analysed(tmp_path / "whole") == {"source": tmp_path / "whole" / "traj.dcd", "start": 10}
+    found = settings.analysed(write(tmp_path / "late", 70))
+    assert found["stop"] == 70 and "late: the molecules came apart at 1.4 ps (the bond " in settings.title("x")[-1]
+    with pytest.raises(RunError, match="came apart at 0.6 ps .*does not hold this system together"):
+        settings.analysed(write(tmp_path / "early", 30))
