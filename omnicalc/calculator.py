@@ -93,6 +93,15 @@ class OmniCalc(Calculator):
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
         self.parameters.update(model=self.name_resolved, sha256=self.potential.sha256, head=head)
 
+    def set(self, **settings) -> dict:
+        """ASE's way to change settings, which are fixed here. Raises :class:`InputError` for any."""
+        if settings:
+            raise InputError(
+                f"{', '.join(settings)} cannot be set afterwards; make a new calculator, as in "
+                f"OmniCalc('{self.name_resolved}', {', '.join(f'{k}={v!r}' for k, v in settings.items())})"
+            )
+        return {}
+
     @property
     def name_resolved(self) -> str:
         """The exact weights in use, as in ``ubio-s3:small@0.1``."""

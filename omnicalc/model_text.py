@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnicalc.card import Card, CardHead
-from omnicalc.decoding.weights import list_decoders
+from omnicalc.decoding import weights as decoders
+from omnicalc.decoding.card import DecoderCard
 from omnicalc.registry import list_models, published, resolve, unreadable, verified_bytes
 from omnicalc.toml_writer import to_toml
 
@@ -30,7 +32,7 @@ def model_list() -> str:
         if (entry.name, entry.tag) in fetchable and not entry.here:
             lines.append(f"    to get it: omnicalc models fetch {entry.full_name}")
     lines += [f"not usable: {problem}" for problem in unreadable()]
-    for folder, card in list_decoders():
+    for folder, card in decoders.list_decoders():
         lines += [f"{card.full_name}  (a decoder, for omnicalc decode; {folder.name})", f"    {card.summary}"]
     lines += ["", "The card of one: omnicalc models NAME. To use it: omnicalc md STRUCTURE --model NAME"]
     return "\n".join(lines)
@@ -38,6 +40,8 @@ def model_list() -> str:
 
 def model_card(name: str) -> str:
     """The card of one model. Raises :class:`WeightsError` for a name that is not there."""
+    if decoders.is_decoder(name):
+        return _decoder_card(*decoders.resolve_decoder(name))
     folder, card = resolve(name)
     spins = card.spins if isinstance(card.spins, str) else _numbers(card.spins)
     rows = {
@@ -74,14 +78,33 @@ def _no_energies(card: Card) -> str | None:
     return None
 
 
+def _decoder_card(folder: Path, card: DecoderCard) -> str:
+    rows = {
+        "folder": folder,
+        "sha256": card.sha256,
+        "family": f"{card.family}, a decoder of later frames: no energies (omnicalc decode)",
+        "elements": " ".join(card.elements),
+        "horizon": f"{card.horizon_fs:g} fs",
+        "trained on": card.level_of_theory,
+        "error": card.error_growth() or "not measured here",
+        "licence": card.licence,
+        "citation": "; ".join(card.citation),
+    }
+    lines = [card.full_name, card.summary, "", *(f"{key:<10} {value}" for key, value in rows.items())]
+    return "\n".join([*lines, *_training({k: v for k, v in card.training.items() if k != "recipe"})])
+
+
 def verified(name: str | None) -> Iterator[str]:
-    """One line per model that is here, or for the one named; WeightsError at the first damaged one."""
+    """One line per model or decoder that is here, or for the one named; WeightsError at the first damaged one."""
     names = [e.full_name for e in list_models() if e.here] if name is None else [name]
+    names += [card.full_name for _, card in decoders.list_decoders()] if name is None else []
     if not names:
         yield "no weights are on this machine"
     for each in names:
-        folder, card = resolve(each)
-        size = len(verified_bytes(folder, card))
+        kind = (decoders.resolve_decoder, decoders.verified_bytes)
+        resolved, read = kind if decoders.is_decoder(each) else (resolve, verified_bytes)
+        folder, card = resolved(each)
+        size = len(read(folder, card))
         what = each if each == card.full_name else f"{each} ({card.full_name})"
         yield f"{what}: ok, {size} bytes, sha256 {card.sha256}"
 

@@ -136,8 +136,20 @@ class Potential(nn.Module):
                 f"{self.name_resolved} does not know element {names}: {lists}; {self._who_knows(present)}"
             )
         self._check_trained_for("charge", systems.charge, self.charges)
+        self._check_shells(systems)
         self._check_trained_for("spin", systems.spin, self.spins)
         return chosen.name
+
+    def _check_shells(self, systems: Systems) -> None:
+        """Refuse a number of electrons that fits none of the spins that the weights were trained for."""
+        protons = torch.zeros_like(systems.charge).index_add_(0, systems.system, systems.numbers)
+        for n, charge in zip((protons - systems.charge).tolist(), systems.charge.tolist(), strict=True):
+            if self.spins is not None and not any((n + spin) % 2 for spin in self.spins):
+                raise InputError(
+                    f"{n} electrons (charge {charge:+d}) have no spin that {self.name_resolved} was trained for "
+                    f"(2S+1 = {_listed(self.spins)}); give the charge with atoms.info['charge'] (or --charge), or "
+                    "choose another model with `omnicalc models`"
+                )
 
     def _who_knows(self, present: set[int]) -> str:
         """What to type instead: another head of these weights, or other models in the registry."""

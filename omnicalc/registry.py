@@ -362,7 +362,7 @@ def _here() -> str:
 
 def _guess(given: str) -> str:
     entries = list_models()
-    words = {word for e in entries for word in (e.name, f"{e.name}:{e.tag}", e.full_name)}
+    words = {word for e in entries for word in (e.name, f"{e.name}:{e.tag}", e.full_name)} - {given}
     close = difflib.get_close_matches(given.lower(), sorted(words), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else "."
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +75,52 @@ def test_commands_in_the_table_exist():
     assert len(verbs) >= 8
     for verb in set(verbs):
         assert CliRunner().invoke(group, [verb, "--help"]).exit_code == 0, verb
+
+
+def written_commands(page: Path) -> list[list[str]]:
+    """The words after `omnicalc` of every command in a page's sh blocks and code spans."""
+    text = page.read_text()
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL).replace("\n", " ")
+    lines = [*blocks.splitlines(), *re.findall(r"`([^`]*\bomnicalc [^`]+)`", prose)]
+    parts = [part for line in lines for part in re.split(r"&&|;|\|", line.split("#")[0])]
+    found = [re.search(r"(?:^|[\s/])omnicalc\s+(.*)", part) for part in parts]
+    return [match[1].split() for match in found if match]
+
+
+def options_of(command: click.Command) -> set[str]:
+    """Of a command; of a group, whose first word may be left out, those of all its commands."""
+    context, found = click.Context(command), {"--help"}
+    if isinstance(command, click.Group):
+        found |= set().union(*(options_of(command.get_command(context, n)) for n in command.list_commands(context)))
+    return found.union(*([*p.opts, *p.secondary_opts] for p in command.params))
+
+
+PAGES = sorted(p for pattern in ("*.md", "data/*.md", "analysis/**/*.md") for p in ROOT.glob(pattern))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_of_every_page_have_the_options_they_are_written_with(page):
+    from omnicalc.cli import group
+
+    for words in written_commands(page):
+        command, rest = group, list(words)
+        while isinstance(command, click.Group) and rest:
+            verb = command.get_command(click.Context(command), rest[0])
+            if verb is None:
+                break
+            command, rest = verb, rest[1:]
+        assert command is not group or words[0].startswith("-"), f"no such verb: omnicalc {' '.join(words)}"
+        given = {word.split("=")[0].rstrip(",.:)") for word in rest if word.startswith("--")}
+        assert given <= options_of(command), f"omnicalc {' '.join(words)}: {given - options_of(command)}"
+
+
+def test_a_command_that_is_not_there_would_be_noticed(tmp_path):
+    (tmp_path / "page.md").write_text("`omnicalc md water.xyz --nonsense 3`\n```sh\nomnicalc train \\\n  --wrong\n```")
+    assert written_commands(tmp_path / "page.md") == [["train", "--wrong"], ["md", "water.xyz", "--nonsense", "3"]]
+    from omnicalc.cli.md import command
+
+    assert "--steps" in options_of(command) and "--nonsense" not in options_of(command)
 
 
 def test_examples_run():

@@ -46,6 +46,20 @@ def resolve_decoder(name: str | Path) -> tuple[Path, DecoderCard]:
     )
 
 
+def is_decoder(name: str | Path) -> bool:
+    """Whether a name or path stands for a decoder on this machine."""
+    if isinstance(name, os.PathLike) or "/" in name or name.startswith((".", "~")):
+        return (Path(name).expanduser() / DECODER_CARD).is_file()
+    wanted, tag, version = split_name(name)
+    cards = [card for _, card in list_decoders()]
+    return any((c.name, tag or c.tag, version or c.version) == (wanted, c.tag, c.version) for c in cards)
+
+
+def verified_bytes(folder: Path, card: DecoderCard) -> bytes:
+    """The bytes of ``model.safetensors``. Raises :class:`WeightsError` unless their sha256 is the card's."""
+    return bytes_of_sha256(folder / WEIGHTS, card.sha256, DECODER_CARD, COPY_AGAIN)
+
+
 def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
     """Network in evaluation mode, its card, and the name that loads the same again.
 
@@ -59,8 +73,7 @@ def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
     from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig
 
     folder, card = resolve_decoder(name)
-    path = folder / WEIGHTS
-    content = bytes_of_sha256(path, card.sha256, DECODER_CARD, COPY_AGAIN)
+    path, content = folder / WEIGHTS, verified_bytes(folder, card)
     try:
         with torch.random.fork_rng(devices=[]):  # a new network draws its weights before it gets these
             model = PhysicalAtom(PhysicalConfig.from_dict(dict(card.config)))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omnicalc.card import Card, CardHead
+from omnicalc.card import WEIGHTS, Card, CardHead
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.registry import load_potential, resolve
@@ -25,7 +25,8 @@ _FITTED = 200  # frames that the reference energies of a new head are fitted to
 _ATOMS = 128  # in a pack, or the largest structure
 _ALIKE, _LARGEST_SCALE = 0.7, 2.5  # cosine of labels with the start's forces, and ratio beyond which units differ
 _VALID = 0.1  # of the frames, where they do not say
-_REPLAYED = 0.4  # of the structures drawn
+_REPLAYED = 0.25  # of the structures drawn
+_SMALL, _RATE, _RATE_OF_LARGE = 1_000_000, 5e-3, 5e-4  # parameters; learning rates of networks below and above
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class FineTune:
     replay: str | None = None  # a file, "none", or None for the one beside the weights
     trains: str = "all"
     lora_rank: int = 4
-    length: int = 1500
-    learning_rate: float = 5e-4
+    length: int = 2500
+    learning_rate: float | None = None  # None: by the size of the network
     seed: int = 0
 
 
@@ -80,8 +81,8 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         ),
         stages=(
             Stage(
-                steps=wish.length, learning_rate=wish.learning_rate, warmup=min(50, wish.length),
-                energy_weight=2.0, energy_weight_late=20.0,
+                steps=wish.length, learning_rate=wish.learning_rate or _rate(folder), warmup=min(50, wish.length),
+                energy_weight=0.5, energy_weight_late=20.0,
             ),
         ),  # fmt: skip
         data=tuple(data),
@@ -97,6 +98,11 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         trains=wish.trains,
         lora_rank=wish.lora_rank,
     )
+
+
+def _rate(folder: Path) -> float:
+    """Large networks know more that a high rate would undo; their tensors are float32."""
+    return _RATE if (folder / WEIGHTS).stat().st_size < 4 * _SMALL else _RATE_OF_LARGE
 
 
 def _counted(atoms, k: int, data: Path) -> Systems:

@@ -7,10 +7,13 @@ from dataclasses import replace
 import pytest
 
 from omnicalc import model_text, registry
-from omnicalc.card import WEIGHTS
+from omnicalc.card import DECODER_CARD, WEIGHTS
+from omnicalc.decoding import weights as decoders
+from omnicalc.decoding.card import write_decoder_card
 from omnicalc.errors import WeightsError
 from omnicalc.registry import resolve
 from tests.command import omnicalc
+from tests.tiny_decoder import write_decoder
 from tests.tiny_weights import write_weights
 
 
@@ -66,6 +69,22 @@ def test_verify(bundled):
     with pytest.raises(WeightsError, match="damaged"):
         omnicalc("models", "--verify")
     assert "tiny (tiny:a@1.0): ok" in omnicalc("models", "--verify", "tiny")
+
+
+def test_decoders(bundled, monkeypatch):
+    """Shown and checked like the rest, by name and by folder."""
+    card = replace(write_decoder(bundled / "still-one-1.0"), name="still", tag="one")
+    write_decoder_card(bundled / "still-one-1.0" / DECODER_CARD, card)
+    monkeypatch.setattr(decoders, "BUNDLED", bundled)
+    said = omnicalc("models", "still")
+    assert said.startswith("still:one@1.0\n") and "a decoder of later frames: no energies" in said
+    assert omnicalc("models", bundled / "still-one-1.0") == said
+    assert "still:one@1.0: ok" in omnicalc("models", "--verify")
+    assert "still (still:one@1.0): ok" in omnicalc("models", "--verify", "still")
+    path = bundled / "still-one-1.0" / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(WeightsError, match="damaged"):
+        omnicalc("models", "--verify")
 
 
 @pytest.mark.parametrize("words", [["models"], ["models", "--verify"], ["models", "--help"]])

@@ -1,5 +1,7 @@
 """Fine-tuning in one line: new heads, replay, frozen trunks, LoRA, and labels of another level of theory."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,13 @@ from safetensors.torch import load_file
 
 from omnicalc import load_potential
 from omnicalc.card import read_card
+from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.evaluation import evaluate
+from omnicalc.registry import BUNDLED
+from omnicalc.training import fine_tune
 from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
+from omnicalc.training.replay import REPLAY
 from tests.command import omnicalc
 from tests.training.toy import recipe_in, trainer, water, write_frames
 
@@ -154,3 +160,25 @@ def test_few_frames_are_split_all_the_same(files):
         write(files / "named.extxyz", frames)
         recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "named.extxyz", replay="none"))
         assert recipe.data[0].split_by == wanted
+
+
+def test_the_rate_goes_with_the_size_of_the_network(files, monkeypatch):
+    wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz")
+    assert fine_tune_recipe(wish).stages[0].learning_rate == 5e-3
+    assert fine_tune_recipe(replace(wish, learning_rate=0.01)).stages[0].learning_rate == 0.01
+    monkeypatch.setattr(fine_tune, "_SMALL", 100)
+    assert fine_tune_recipe(wish).stages[0].learning_rate == 5e-4
+
+
+def test_bundled_frames_to_replay_are_of_the_heads_they_name():
+    """Those beside the weights that ship: read, labelled, of both splits, and with elements that the head knows."""
+    found = 0
+    for path in BUNDLED.glob(f"*/{REPLAY}"):
+        heads = {h.name: h.numbers for h in read_card(path.parent / "card.toml").heads}
+        frames = open_frames(path)
+        chosen = [frames[k] for k in range(0, len(frames), 20)]
+        assert {a.info["split"] for a in chosen} == {"train", "valid"}
+        for atoms in chosen:
+            assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
+        found += 1
+    assert found
