@@ -15,6 +15,7 @@ density. Distances reach up to half the smallest height of any frame's box, wher
 """
 
 import json
+import re
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -189,17 +190,19 @@ def plan_rdf(
     r_max: float | None = None,
     exclude_molecule: bool = False,
     n_blocks: int = 10,
+    selections: list[tuple[str, str]] | None = None,
 ) -> Plan:
     """Check all input, reading the frames and their boxes once, so that bad input is refused before the work.
 
     ``pairs`` such as ``["O-O", "O-H"]`` (default: :func:`default_pairs`); ``start``, ``stop``, ``step`` are a
     Python slice of frames; ``bin_width`` and ``r_max`` in Å; ``exclude_molecule`` leaves out pairs inside the
-    molecules of the first frame used. Raises InputError.
+    molecules of the first frame used; ``selections`` are further pairs, of atoms selected by elements or in the
+    language of MDAnalysis (``("resname MG", "name OP1 OP2")``), alone where no ``pairs`` are given. Raises InputError.
     """
     if n_blocks < MIN_BLOCKS:
         raise InputError(f"--blocks {n_blocks} is too few for an error bar; give {MIN_BLOCKS} or more")
     counts = composition(trajectory.elements)
-    chosen, note = _choose(pairs, counts)
+    chosen, note = ([], None) if selections and not pairs else _choose(pairs, counts)
     frames = trajectory.select(start, stop, step)
     boxes = _survey(trajectory, frames)
     n_bins = _bins(bin_width, r_max, boxes.limit, boxes.limiting_frame)
@@ -208,7 +211,9 @@ def plan_rdf(
         first = next(trajectory.frames(frames[:1]))
         molecules = guess_molecules(np.array(first.positions), trajectory.elements, first.box)
         described = describe_molecules(molecules, trajectory.elements)
-    counters = {pair: _counter(trajectory.elements, pair, bin_width, n_bins, molecules) for pair in chosen}
+    atoms = {pair: tuple(np.flatnonzero(trajectory.elements == e) for e in pair) for pair in chosen}
+    atoms |= {pair: both for pair, both in (_selected(trajectory, *texts) for texts in selections or [])}
+    counters = {pair: _counter(*both, pair, bin_width, n_bins, molecules) for pair, both in atoms.items()}
     blocks = choose_blocks(len(frames), n_blocks)
     notes = trajectory.notes() + _notes(note, counts, blocks, len(frames), boxes)
     return Plan(
@@ -255,7 +260,7 @@ class PairDistributions:
         self._work.finish()
         plan = self.plan
         return RDFs(
-            [self._tally.result(pair, plan.composition, plan.n_blocks) for pair in plan.counters],
+            [self._tally.result(pair, plan.n_blocks) for pair in plan.counters],
             plan.frames,
             plan.bin_width,
             plan.n_bins * plan.bin_width,
@@ -322,9 +327,20 @@ def _bins(bin_width: float, r_max: float | None, limit: float, frame: int) -> in
     return n_bins
 
 
-def _counter(elements, pair: Pair, bin_width: float, n_bins: int, molecules) -> PairCounter:
-    centres = np.flatnonzero(elements == pair[0])
-    partners = centres if pair[0] == pair[1] else np.flatnonzero(elements == pair[1])
+def _selected(trajectory: Trajectory, a: str, b: str) -> tuple[Pair, tuple[np.ndarray, np.ndarray]]:
+    """Names, fit for files, and atoms of two selections that are equal or have no atom in common."""
+    sets = tuple(trajectory.labels.select(text, "--select") for text in (a, b))
+    shared = len(np.intersect1d(*sets))
+    if shared and not np.array_equal(*sets):
+        raise InputError(f"--select {a!r} {b!r} share {shared} atoms; give the same selection twice, or two without a "
+                         f"common atom")  # fmt: skip
+    if shared == 1 == len(sets[0]):
+        raise InputError(f"--select {a!r} {b!r} selects one atom, and a pair needs two")
+    return tuple(re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") for text in (a, b)), sets
+
+
+def _counter(centres, partners, pair: Pair, bin_width: float, n_bins: int, molecules) -> PairCounter:
+    partners = centres if np.array_equal(centres, partners) else partners
     counter = PairCounter(centres, partners, bin_width, n_bins, molecules)
     if counter.pairs == 0:
         raise InputError(
@@ -362,7 +378,7 @@ class _Tally:
             self.counts[pair][block] += counts
             self.weighted[pair][block] += volume * counts
 
-    def result(self, pair: Pair, atoms: dict[str, int], n_blocks: int) -> PairRDF:
+    def result(self, pair: Pair, n_blocks: int) -> PairRDF:
         counter = self.counters[pair]
         edges = counter.bin_width * np.arange(counter.n_bins + 1)
         shells = 4.0 * np.pi / 3.0 * np.diff(edges**3)
@@ -375,7 +391,8 @@ class _Tally:
         counting = g / np.sqrt(np.maximum(events / (2 if counter.like else 1), 1))
         shell = first_shell(r, g, counting if stderr is None else np.maximum(counting, stderr))
         within = np.concatenate([[0.0], np.cumsum(events)]) / self.frames.sum()
-        names = {f"{pair[1]} around {pair[0]}": atoms[pair[0]], f"{pair[0]} around {pair[1]}": atoms[pair[1]]}
+        names = {f"{pair[1]} around {pair[0]}": len(counter.centres)}
+        names |= {f"{pair[0]} around {pair[1]}": len(counter.partners)}
         around = {name: np.interp(r, edges, within) / n for name, n in names.items()}
         coordination = {}
         if shell is not None and shell.minimum is not None:

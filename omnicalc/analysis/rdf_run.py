@@ -18,7 +18,7 @@ from omnicalc.analysis.rdf_files import (
 from omnicalc.analysis.rdf_table import head_lines, table_lines
 from omnicalc.analysis.results import ResultFolder
 from omnicalc.analysis.sampling import Progress
-from omnicalc.analysis.trajectory import open_trajectory
+from omnicalc.analysis.sources import as_trajectory
 from omnicalc.errors import InputError
 
 
@@ -43,6 +43,7 @@ def run_rdf(
     r_max: float | None = None,
     exclude_molecule: bool = False,
     n_blocks: int = 10,
+    selections: list[tuple[str, str]] | None = None,
     compare: list[Path] | None = None,
     label: str | None = None,
     out: str | Path | None = None,
@@ -53,7 +54,7 @@ def run_rdf(
     Options as of :func:`omnicalc.analysis.rdf.plan_rdf`; ``compare`` names earlier results. Files
     that this did not write before are never replaced. Raises InputError and RunError.
     """
-    trajectory = open_trajectory(path, top)
+    trajectory = as_trajectory(path, top)
     others = [load_curves(Path(other)) for other in compare or []]
     plan = plan_rdf(
         trajectory,
@@ -65,6 +66,7 @@ def run_rdf(
         r_max=r_max,
         exclude_molecule=exclude_molecule,
         n_blocks=n_blocks,
+        selections=selections,
     )
     label = label or "/".join(trajectory.path.resolve().parts[-2:])
     claim = RdfClaim(plan, out, label, exclude_molecule)

@@ -18,6 +18,14 @@ from omnicalc.cli.options import Folder
     help="Elements such as O-H; repeat for more. Default: all pairs of up to four elements, O-O first.",
 )
 @click.option(
+    "--select",
+    "selections",
+    nargs=2,
+    multiple=True,
+    metavar="SEL SEL",
+    help="A pair of selections such as 'resname MG' 'name OP1 OP2'; repeat for more.",
+)
+@click.option(
     "--top",
     type=click.Path(path_type=Path),
     metavar="FILE",
@@ -59,9 +67,7 @@ from omnicalc.cli.options import Folder
 @click.option(
     "--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ."
 )
-def command(
-    trajectory, pairs, top, start, stop, step, bin_width, rmax, exclude_molecule, blocks, compare, label, out
-):
+def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **settings):
     """Radial distribution functions of a trajectory.
 
     Writes rdf_A-B.csv for each pair, rdf.json and rdf.png. Run again, it replaces its own files; any other
@@ -73,17 +79,12 @@ def command(
         report = run_rdf(
             trajectory,
             list(pairs),
-            top=top,
-            start=start,
-            stop=stop,
-            step=step,
+            selections=list(selections),
             bin_width=bin_width,
             r_max=rmax,
-            exclude_molecule=exclude_molecule,
             n_blocks=blocks,
             compare=list(compare),
-            label=label,
-            out=out,
             progress=progress,
+            **settings,
         )
     click.echo("\n".join(report.lines))

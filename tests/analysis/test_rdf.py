@@ -271,3 +271,26 @@ def test_against_gromacs_on_tip3p_water(tmp_path):
         far = 0.05 * np.arange(1, n + 1) > 2.0
         assert np.abs(ours - theirs[:n])[far].max() < 0.02
         assert np.abs(ours * convention - theirs[:n])[far].max() < 0.002
+
+
+def test_selections_make_pairs_too(write_traj):
+    rng = np.random.default_rng(9)
+    elements, positions = waters(3, 9.6, rng)
+    path = write_traj(elements, positions + 0.1 * rng.normal(size=(12, *positions.shape)), (9.6,) * 3 + (90.0,) * 3)
+    by_element = radial_distributions(path, ["O-O", "O-H"])
+    by_selection = radial_distributions(path, selections=[("element O", "O"), ("element O", "element H")])
+    assert [p.pair for p in by_selection.pairs] == [("element_O", "O"), ("element_O", "element_H")]
+    for a, b in zip(by_element.pairs, by_selection.pairs, strict=True):
+        assert np.array_equal(a.g, b.g) and a.pairs == b.pairs
+        assert all(np.array_equal(x, y) for x, y in zip(a.around.values(), list(b.around.values()), strict=False))
+    one = radial_distributions(path, ["H-H"], selections=[("index 0", "element H")])
+    assert [p.name for p in one.pairs] == ["H-H", "index_0-element_H"] and one.pairs[1].pairs == 54
+    inside = one.pairs[1].around["element_H around index_0"]
+    assert inside[np.searchsorted(one.pairs[1].r, 1.6)] == pytest.approx(2.0)
+    for selections, message in (
+        ([("element O", "index 0 1")], "share 1 atoms"),
+        ([("index 0", "index 0")], "selects one atom"),
+        ([("element O", "resname FOO")], "selects no atom"),
+    ):
+        with pytest.raises(InputError, match=message):
+            radial_distributions(path, selections=selections)

@@ -328,7 +328,7 @@ RESUMED = [
 ]
 ANALYSES = [
     ("nowhere.dcd", "nowhere.dcd does not exist"),
-    ("run", "run is a folder; give run/traj.dcd"),
+    ("run --select Q O", "is neither an element nor a selection"),
     ("junk.xyz", "junk.xyz cannot be read as a trajectory"),
     ("zero.xyz", "zero.xyz is empty"),
     ("no_atoms.xyz", "no_atoms.xyz holds frames without atoms"),
