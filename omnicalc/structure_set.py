@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+# what lies beside structures in a folder, by suffix
+_OTHERS = (".md", ".txt", ".csv", ".toml", ".yaml", ".yml", ".png", ".pdf", ".svg", ".log", ".npz", ".py", ".sh")
+
+
 class Member(NamedTuple):
     """A structure and where it comes from."""
 
@@ -25,10 +29,11 @@ class Member(NamedTuple):
 def read_set(
     paths: Sequence[Path], index: int | str = ":", cell: Cell | None = None, no_pbc: bool = False
 ) -> list[Member]:
-    """All structures of files and folders, in the order given; of a folder its files by name, hidden ones left out.
+    """All structures of files and folders, in the order given; of a folder its files by name, without hidden ones and
+    those that are no structures by their suffix (README.md, table.csv).
 
     ``index``, ``cell`` and ``no_pbc`` as for :func:`omnicalc.structure_file.read_structures`, for each file. Raises
-    :class:`InputError` for a folder without files and for any file that cannot be read.
+    :class:`InputError` for a folder without structures and for any file that cannot be read.
     """
     found = []
     for path in paths:
@@ -49,7 +54,11 @@ def _files(path: Path) -> list[Path]:
     path = path.expanduser()
     if not path.is_dir():
         return [path]
-    files = sorted(each for each in path.iterdir() if each.is_file() and not each.name.startswith("."))
+    files = sorted(each for each in path.iterdir() if each.is_file() and _may_be_structure(each))
     if not files:
-        raise InputError(f"{path} is a folder without files; structure files, or a folder of them, are needed")
+        raise InputError(f"{path} is a folder without structures; structure files, or a folder of them, are needed")
     return files
+
+
+def _may_be_structure(file: Path) -> bool:
+    return not file.name.startswith(".") and file.suffix.lower() not in _OTHERS

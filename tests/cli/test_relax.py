@@ -63,6 +63,12 @@ def test_single_points_of_many_are_those_of_one_each(inside):
     assert "set/1.xyz, frame 1 of 3" in said and said.count("energy ") == 3
 
 
+def test_what_lies_beside_structures_in_a_folder_is_left_out(inside, tmp_path):
+    for name in ("README.md", "notes.txt", "table.csv", ".hidden"):
+        (tmp_path / "set" / name).write_text("no structure")
+    assert omnicalc("sp", "set", "--model", "./tiny").count("energy ") == 3
+
+
 def test_single_points_into_a_folder(inside, tmp_path):
     command = ("sp", "set", "--model", "./tiny", "--out", "energies", "--batch-atoms", "4", "--dtype", "float64")
     assert "3 of 3 structures" in omnicalc(*command)
@@ -78,7 +84,7 @@ def test_single_points_into_a_folder(inside, tmp_path):
     ("words", "message"),
     [
         (("relax", "nowhere.xyz"), "no such file"),
-        (("relax", "empty"), "without files"),
+        (("relax", "empty"), "without structures"),
         (("relax", "water.xyz", "--optimizer", "bfgs"), "lbfgs, fire"),
         (("relax", "water.xyz", "--relax-cell", "isotropic"), "frame 0: .*--cell"),
         (("relax", "water.xyz", "--fix", "7"), "atoms outside 0 to 2"),
