@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from omnicalc.errors import InputError
+
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file, read piece by piece."""
@@ -14,7 +16,12 @@ def sha256_of(path: Path) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Call ``write`` with a temporary name beside ``path``, sync the result to disk, then rename it."""
+    """Call ``write`` with a temporary name beside ``path``, sync the result to disk, then rename it.
+
+    Raises :class:`InputError` where there is no folder to write it into.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder '{path.parent}'; make it first, or give another place")
     temporary = path.with_name(f".{path.name}.part")
     try:
         write(temporary)

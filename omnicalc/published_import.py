@@ -23,6 +23,8 @@ def import_file(
         WeightsError, InputError: see :func:`omnicalc.published_weights.import_published` and its like for the others;
             options that a family does not have, and checkpoints that are no potential of any family here.
     """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
     if file.suffix == ".ckpt":
         from omnicalc.published_scd import import_scd
 

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from omnicalc.errors import InputError
 from omnicalc.files import made_folder, not_writable, write_atomically
 
 
@@ -43,3 +44,9 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "cannot be written to" in not_writable(tmp_path / "new")
+
+
+def test_a_place_without_a_folder_is_named_as_it_was_given(tmp_path):
+    with pytest.raises(InputError, match=r"nowhere/table.csv: there is no folder '.*nowhere'; make it first"):
+        write_atomically(tmp_path / "nowhere" / "table.csv", lambda path: path.write_text("x"))
+    assert list(tmp_path.iterdir()) == []

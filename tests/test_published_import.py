@@ -28,7 +28,9 @@ def test_other_files(tmp_path):
     (tmp_path / "config.yaml").write_text("a: 1")
     with pytest.raises(WeightsError, match="not a checkpoint that torch.save wrote"):
         import_file(tmp_path / "model.pt", None, "mine:1")
+    for name in ("last.ckpt", "other.pt"):
+        with pytest.raises(InputError, match=f"{name}: no such file"):
+            import_file(tmp_path / name, None, "scd:1")
+    (tmp_path / "last.ckpt").write_text("no checkpoint")
     with pytest.raises(InputError, match="SCD ones have no energy"):
         import_file(tmp_path / "last.ckpt", None, "scd:1", smooth=True)
-    with pytest.raises(InputError, match="no such file"):
-        import_file(tmp_path / "last.ckpt", None, "scd:1")

@@ -27,6 +27,8 @@ def command(source, out, kind, key, train, valid, test, seed, exclude):
 
     if out.exists():
         raise InputError(f"'{out}' is already there; give another file with --out")
+    if not out.parent.is_dir():
+        raise InputError(f"there is no folder '{out.parent}' for --out {out}; make it first, or give another")
     frames, target = read_raw(source, kind, exclude=exclude)
     counts = write_split(out, frames, key or target, train=train, valid=valid, test=test, seed=seed)
     what = key or target or "energies and forces"

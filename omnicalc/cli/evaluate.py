@@ -32,6 +32,8 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
 
     if plot is not None and plot.exists():
         raise InputError(f"'{plot}' is there already; give --plot another name")
+    if plot is not None and not plot.parent.is_dir():
+        raise InputError(f"there is no folder '{plot.parent}' for --plot {plot}; make it first, or give another")
     frames = open_frames(data)
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.committee import measured_spread

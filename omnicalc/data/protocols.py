@@ -18,7 +18,10 @@ def random_split(n: int, *, train: int, valid: int, seed: int = 0) -> list[str]:
     Raises :class:`InputError` when there are fewer structures than asked for.
     """
     if train < 1 or valid < 1 or train + valid > n:
-        raise InputError(f"train = {train} and valid = {valid} given; at least 1 each and {n} in all at most needed")
+        raise InputError(
+            f"{train} structures to train on and {valid} to validate on are more than the {n} there are; give fewer, "
+            "at least 1 each (--train and --valid of omnicalc data split)"
+        )
     order = np.random.default_rng(seed).permutation(n)
     names = np.array(["test"] * n, dtype=object)
     names[order[:train]] = "train"

@@ -165,7 +165,7 @@ def test_splits_are_disjoint_and_repeatable():
     assert [first.count(name) for name in ("train", "valid", "test")] == [700, 50, 250]
     order = np.random.default_rng(3).permutation(1000)
     assert all(first[k] == "train" for k in order[:700])
-    with pytest.raises(InputError, match="10 in all"):
+    with pytest.raises(InputError, match="8 structures to train on and 3 to validate on are more than the 10"):
         random_split(10, train=8, valid=3)
 
 
