@@ -1,12 +1,11 @@
 """Files that are either wholly there or not at all, and folders that do not stay behind empty."""
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from omnicalc.errors import InputError
 
 
 def sha256_of(path: Path) -> str:
@@ -18,10 +17,11 @@ def sha256_of(path: Path) -> str:
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call ``write`` with a temporary name beside ``path``, sync the result to disk, then rename it.
 
-    Raises :class:`InputError` where there is no folder to write it into.
+    Raises ``OSError``, of the name as it was given where there is no folder to write it into.
     """
     if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder '{path.parent}'; make it first, or give another place")
+        reason = f"there is no folder '{path.parent}'; make it first, or give another place"
+        raise FileNotFoundError(errno.ENOENT, reason, str(path))
     temporary = path.with_name(f".{path.name}.part")
     try:
         write(temporary)

@@ -4,7 +4,6 @@ import os
 
 import pytest
 
-from omnicalc.errors import InputError
 from omnicalc.files import made_folder, not_writable, write_atomically
 
 
@@ -47,6 +46,8 @@ def test_where_nothing_can_be_written(tmp_path, monkeypatch):
 
 
 def test_a_place_without_a_folder_is_named_as_it_was_given(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere/table.csv: there is no folder '.*nowhere'; make it first"):
-        write_atomically(tmp_path / "nowhere" / "table.csv", lambda path: path.write_text("x"))
+    path = tmp_path / "nowhere" / "table.csv"
+    with pytest.raises(FileNotFoundError, match="there is no folder '.*nowhere'; make it first") as caught:
+        write_atomically(path, lambda temporary: temporary.write_text("x"))
+    assert caught.value.filename == str(path)
     assert list(tmp_path.iterdir()) == []
