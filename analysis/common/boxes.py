@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import get_distances
 from ase.io import read
+from scipy.spatial import cKDTree
 
 from omnicalc.errors import InputError
 
@@ -60,8 +60,7 @@ def add_ions(atoms: Atoms, ions: dict[str, int], rng: np.random.Generator) -> At
             others = np.flatnonzero(atoms.arrays["residuenames"] != "HOH")
             free = oxygens
             if len(others):
-                near = get_distances(atoms.positions[oxygens], atoms.positions[others], atoms.cell, atoms.pbc)[1]
-                free = oxygens[near.min(axis=1) > APART]
+                free = oxygens[nearest(atoms.positions[oxygens], atoms.positions[others], atoms.cell.lengths()) > APART]
             if not len(free):
                 raise InputError(f"no water is left {APART} Å from ions and solute to make room for {element}; take a "
                                  f"larger box or fewer ions")  # fmt: skip
@@ -88,12 +87,19 @@ def solvate(solute: Atoms, padding: float) -> Atoms:
     solute.set_cell(waters.cell)
     solute.set_pbc(True)
     solute.positions += waters.cell.lengths() / 2 - (solute.positions.max(axis=0) + solute.positions.min(axis=0)) / 2
-    distances = get_distances(solute.positions, waters.positions[::3], waters.cell, waters.pbc)[1]
-    reach = np.where(solute.numbers == 1, GAP - 0.7, GAP)
-    clear = (distances > reach[:, None]).all(axis=0)
+    oxygens, clear = waters.positions[::3], np.ones(len(waters) // 3, dtype=bool)
+    for atoms, reach in ((solute.numbers == 1, GAP - 0.7), (solute.numbers != 1, GAP)):
+        if atoms.any():
+            clear &= nearest(oxygens, solute.positions[atoms], waters.cell.lengths()) > reach
     whole = solute + waters[np.repeat(clear, 3)]
     whole.info = dict(solute.info)
     return numbered(whole)
+
+
+def nearest(a: np.ndarray, b: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Distance (n,) of each place a (n, 3) from the nearest of b (m, 3), images in an upright box included, Å."""
+    inside = [x % edges % edges for x in (a, b)]  # twice: the rest of a tiny negative number is the edge itself
+    return cKDTree(inside[1], boxsize=edges).query(inside[0])[0]
 
 
 def numbered(atoms: Atoms) -> Atoms:
