@@ -19,11 +19,11 @@ from omnicalc.cli.options import Folder
 @click.option("--replay", help="Fine-tuning: file of old frames, or none. [default: the one beside the weights]")
 @click.option("--train", "trains", type=click.Choice(["all", "heads", "lora"]), help="Fine-tuning. [default: all]")
 @click.option("--rank", type=click.IntRange(min=1), help="Fine-tuning: of LoRA's updates. [default: 4]")
-@click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 2500]")
+@click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 3000]")
 @click.option(
     "--rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Fine-tuning: learning rate. [default: 5e-3; of networks above 1 M parameters 5e-4]",
+    help="Fine-tuning: learning rate. [default: 2e-3; of networks above 1 M parameters 5e-4]",
 )
 @click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)

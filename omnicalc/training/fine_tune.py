@@ -25,8 +25,8 @@ _FITTED = 200  # frames that the reference energies of a new head are fitted to
 _ATOMS = 128  # in a pack, or the largest structure
 _ALIKE, _LARGEST_SCALE = 0.7, 2.5  # cosine of labels with the start's forces, and ratio beyond which units differ
 _VALID = 0.1  # of the frames, where they do not say
-_REPLAYED = 0.25  # of the structures drawn
-_SMALL, _RATE, _RATE_OF_LARGE = 1_000_000, 5e-3, 5e-4  # parameters; learning rates of networks below and above
+_REPLAYED = 0.5  # of the structures drawn
+_SMALL, _RATE, _RATE_OF_LARGE = 1_000_000, 2e-3, 5e-4  # parameters; learning rates of networks below and above
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class FineTune:
     replay: str | None = None  # a file, "none", or None for the one beside the weights
     trains: str = "all"
     lora_rank: int = 4
-    length: int = 2500
+    length: int = 3000
     learning_rate: float | None = None  # None: by the size of the network
     seed: int = 0
 
