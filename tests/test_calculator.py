@@ -318,10 +318,13 @@ class TestConstruction:
         with pytest.raises(InputError, match="family 'e2former', but .* of the family 'other'"):
             E2FormerCalculator(potential)
 
-    @pytest.mark.parametrize("family", [AllScAIPCalculator, OmnimolCalculator, SCDCalculator])
+    @pytest.mark.parametrize("family", [AllScAIPCalculator, SCDCalculator])
     def test_without_a_name_a_family_looks_for_its_own_weights(self, family):
         with pytest.raises(WeightsError, match=f"(unknown model )?'{family.family}'.*(is not on|On) this machine"):
             family()
+
+    def test_without_a_name_a_family_takes_its_bundled_weights(self):
+        assert OmnimolCalculator().potential.card.full_name.startswith("omnimol:organics@")
 
     @pytest.mark.parametrize("model", [None, 3, [], {}, b"ubio-s3", ""])
     def test_what_is_no_name(self, model):

@@ -82,9 +82,9 @@ def written_commands(page: Path) -> list[list[str]]:
     text = page.read_text()
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)).replace("\\\n", " ")
     prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL).replace("\n", " ")
-    lines = [*blocks.splitlines(), *re.findall(r"`([^`]*\bomnicalc [^`]+)`", prose)]
+    lines = [*blocks.splitlines(), *re.findall(r"`([^`]+)`", prose)]
     parts = [part for line in lines for part in re.split(r"&&|;|\|", line.split("#")[0])]
-    found = [re.search(r"(?:^|[\s/])omnicalc\s+(.*)", part) for part in parts]
+    found = [re.search(r"(?:^|[\s/])omnicalc\s+([a-z-].*)", part) for part in parts]
     return [match[1].split() for match in found if match]
 
 

@@ -142,7 +142,7 @@ def test_compare_refuses_what_it_cannot_compare(run_folder, tmp_path):
     ("arguments", "message"),
     [
         (["none.dcd"], "none.dcd does not exist"),
-        (["run"], "give run/traj.dcd"),
+        (["run.dcd"], "run.dcd does not exist"),
         (["run/traj.dcd", "--pair", "O-K"], "no element K"),
         (["run/traj.dcd", "--rmax", "5"], "beyond 4.900 Å"),
         (["run/traj.dcd", "--start", "12"], "selects no frame"),
