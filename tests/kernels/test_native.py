@@ -15,7 +15,7 @@ from omnicalc import OmniCalc, load_potential
 from omnicalc.errors import InputError, KernelError
 from omnicalc.kernels.native import build, library
 from omnicalc.models.e2former.native import NativeModel
-from omnicalc.models.e2former.radial_tables import build_tables, pair_functions
+from omnicalc.models.e2former.radial_tables import SLOPE_ERROR, build_tables, pair_functions, tables_within
 from omnicalc.neighbors import NeighborList
 from omnicalc.systems import Systems
 from tests.contracts.structures import triclinic_waters, waters
@@ -266,6 +266,14 @@ class TestRadialTables:
     def test_error_falls_with_the_sixth_power_of_the_spacing(self):
         coarse, fine = (build_tables(self.functions(), 4.5, n).value_error for n in (256, 512))
         assert 2**5 < coarse / fine < 2**7
+
+    def test_rough_networks_get_a_finer_grid(self):
+        """l_max 1 weights that learned from squeezed molecules: the usual grid would cost 1e-4 eV/Å."""
+        functions = pair_functions(load_potential("ubio-s3:fast", device="cpu", dtype="float64").model, [1, 8])
+        assert build_tables(functions, 4.5).slope_error > 100 * SLOPE_ERROR
+        fine = tables_within(functions, 4.5)
+        assert fine.slope_error <= SLOPE_ERROR and fine.intervals > 256
+        assert tables_within(self.functions(), 4.5).intervals == 256
 
     def test_functions_are_those_of_the_model(self, box):
         """Tables of the wrong pair order are another potential."""

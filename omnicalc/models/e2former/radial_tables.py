@@ -16,8 +16,11 @@ from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import envelope
 
 DEGREE = 5
-INTERVALS = 256  # slopes to about 1e-5 of the steepest for a Bessel basis of 10 and a cutoff of 4.5 Å
+INTERVALS = 256  # slopes to about 1e-5 of the steepest for smooth networks, a Bessel basis of 10, a cutoff of 4.5 Å
+MOST_INTERVALS = 2048
+SLOPE_ERROR = 3e-5  # relative to the steepest; networks that learned from squeezed molecules need finer grids for it
 _PER_INTERVAL = 3  # distances that the fit looks at
+_NEAREST = 0.5  # Å; no two atoms are nearer, where networks that nothing holds may be as steep as they like
 _STEP = 1e-4  # Å, of the differences that give the exact slopes
 _FIRST = 1e-5  # Å; the networks are evaluated here in place of 0, where sin(r) / r is not defined
 
@@ -38,6 +41,16 @@ class RadialTables:
         return self.points.shape[1] - DEGREE
 
 
+def tables_within(functions: list[Function], cutoff: float, slope_error: float = SLOPE_ERROR) -> RadialTables:
+    """Splines on the coarsest grid that keeps the error of slopes, or on the finest there is."""
+    intervals = INTERVALS
+    while True:
+        tables = build_tables(functions, cutoff, intervals)
+        if tables.slope_error <= slope_error or intervals >= MOST_INTERVALS:
+            return tables
+        intervals *= 2
+
+
 def build_tables(functions: list[Function], cutoff: float, intervals: int = INTERVALS) -> RadialTables:
     """Splines of one function per element pair, with their measured errors."""
     from scipy.interpolate import make_lsq_spline
@@ -48,7 +61,8 @@ def build_tables(functions: list[Function], cutoff: float, intervals: int = INTE
     r = np.linspace(0, cutoff, _PER_INTERVAL * intervals + 1)
     knots = np.arange(-DEGREE, intervals + DEGREE + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
     spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE)
-    between = 0.5 * (r[1:] + r[:-1])[_PER_INTERVAL:]  # from the second interval on: no atoms are nearer than the first
+    between = 0.5 * (r[1:] + r[:-1])
+    between = between[between > _NEAREST]
     slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
     errors = _relative(spline(between), exact(between)), _relative(spline(between, 1), slope)
     return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors)
