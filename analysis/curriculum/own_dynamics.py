@@ -9,19 +9,17 @@ Frames carry the keys of the file they come from, with ``origin=own400``.
 """
 
 import argparse
-import gzip
 import random
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms, units
-from ase.io import iread, write
+from ase.io import write
 from ase.md.langevin import Langevin
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
 from omnicalc import OmniCalc
+from omnicalc.data.readers import open_frames
 
 KELVIN, STEP_FS, EVERY = 400.0, 0.5, 25
 TOO_STRONG = 30.0  # eV/Å
@@ -31,22 +29,12 @@ KEPT_KEYS = ("charge", "spin", "config_type", "molecule", "system", "split")
 def starts(path: Path, seed: int) -> list[Atoms]:
     """One frame of dynamics at 300 K of every training system, in an order that the seed decides."""
     rng, by_system = random.Random(seed), {}
-    for atoms in iread(plain(path), ":"):
+    for atoms in open_frames(path):
         if atoms.info["split"] == "train" and atoms.info["origin"] == "md300":
             by_system.setdefault(atoms.info["system"], []).append(atoms)
     chosen = [rng.choice(frames) for _, frames in sorted(by_system.items())]
     rng.shuffle(chosen)
     return chosen
-
-
-def plain(path: Path) -> Path:
-    """The file itself, or an unpacked copy: ASE seeks in it, which a packed file does slowly."""
-    if path.suffix != ".gz":
-        return path
-    copy = Path(tempfile.mkdtemp()) / path.stem
-    with gzip.open(path) as source, copy.open("wb") as target:
-        shutil.copyfileobj(source, target)
-    return copy
 
 
 def run(start: Atoms, calc: OmniCalc, steps: int, seed: int) -> list[Atoms]:
