@@ -60,7 +60,7 @@ def build_tables(functions: list[Function], cutoff: float, intervals: int = INTE
 
     r = np.linspace(0, cutoff, _PER_INTERVAL * intervals + 1)
     knots = np.arange(-DEGREE, intervals + DEGREE + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
-    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE)
+    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE, method="norm-eq")
     between = 0.5 * (r[1:] + r[:-1])
     between = between[between > _NEAREST]
     slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
