@@ -30,3 +30,20 @@ def quicker_interpreter():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(InterpretedFunction, "__call__", call)
         yield
+
+
+@pytest.fixture
+def instructions(monkeypatch):
+    """Chooses an instruction set for the loops of training; the libraries in use are kept otherwise."""
+    from omnicalc.kernels.native import attention, edges, library, nodes
+
+    def forget() -> None:
+        for module in (attention, edges, nodes):
+            module.library.cache_clear()
+
+    def choose(name: str) -> None:
+        monkeypatch.setenv(library.INSTRUCTIONS, name)
+        forget()
+
+    yield choose
+    forget()

@@ -35,18 +35,6 @@ def case(kind="softplus", order=BOTH, **shape):
     return found
 
 
-@pytest.fixture
-def instructions(monkeypatch):
-    """Chooses an instruction set; the library in use is kept otherwise."""
-
-    def choose(name: str) -> None:
-        monkeypatch.setenv(library.INSTRUCTIONS, name)
-        module._library.cache_clear()
-
-    yield choose
-    module._library.cache_clear()
-
-
 def test_all_are_built():
     assert set(BUILT) == set(library._supported())
 
@@ -165,5 +153,5 @@ def test_training_without_a_library_says_so(monkeypatch):
 
 
 def forget():
-    for kept in (module.why_not, module._library):
+    for kept in (module.why_not, module.library):
         kept.cache_clear()

@@ -15,16 +15,6 @@ BUILT = [name for name in library._supported() if build.library(name, build.NODE
 ATOMS = 11  # more than one tile, the last one not full
 
 
-@pytest.fixture
-def instructions(monkeypatch):
-    def choose(name: str) -> None:
-        monkeypatch.setenv(library.INSTRUCTIONS, name)
-        nodes.library.cache_clear()
-
-    yield choose
-    nodes.library.cache_clear()
-
-
 def block(l_max=2, value="first-order", channels=20, dtype=torch.float64):
     settings = {"channels": channels, "attention_heads": 4, "query_width": 4, "value_multiplicity": 3, "n_basis": 4}
     settings |= {"heads": ["a"], "elements": [1], "l_max": l_max, "values": [value], "layers": 1}

@@ -267,11 +267,12 @@ private:
         if (j.kind == SOFTMAX) return softmax_weights(e, s);
         for (int x = 0; x < e.n * H; x += N) {
             const V score = get<true>(e.gate + x, N) * get<true>(e.dot + x, N);
-            V t = score > 0 ? -score : score;
-            exp_lanes(t);
-            const V inverse = 1 / (1 + t), sigmoid = (score > 0 ? 1 + V{} : t) * inverse, slope = t * inverse * inverse;
-            V b = sigmoid, b1 = slope, b2 = slope * (1 - 2 * sigmoid);
-            if (j.kind == SOFTPLUS) b = (score > 0 ? score : V{}) + log1p_lanes(t, inverse), b1 = sigmoid, b2 = slope;
+            const Sigmoid<T> f(score);
+            V b = f.value, b1 = f.slope, b2 = f.curvature;
+            if (j.kind == SOFTPLUS) {
+                b = (score > 0 ? score : V{}) + log1p_lanes(f.small, f.inverse);
+                b1 = f.value, b2 = f.slope;
+            }
             put<true>(e.b + x, b, N), put<true>(e.b1 + x, b1, N), put<true>(e.b2 + x, b2, N);
             put<true>(e.alpha + x, get<true>(e.factor + x, N) * b * get<true>(e.u + x, N), N);
         }

@@ -38,14 +38,14 @@ class _Job(ctypes.Structure):
 def why_not() -> str | None:
     """Why the kernels of training (here, in edges.py and nodes.py) cannot be used here, or None if they can."""
     try:
-        _library(), edges.library(), nodes.library()
+        library(), edges.library(), nodes.library()
     except (KernelError, OSError) as error:
         return str(error)
     return None
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
     lib = open_library(instruction_set(ATTENTION), ATTENTION)
     lib.omnicalc_attention.argtypes = [ctypes.POINTER(_Job), ctypes.c_int, ctypes.c_int]
     lib.omnicalc_attention.restype = ctypes.c_int
@@ -97,5 +97,5 @@ class NativeLaunches:
             *(gate.stride(-2), factor.stride(-2)),
             **{name: x.data_ptr() for name, x in arrays.items()},
         )
-        if _library().omnicalc_attention(job, step, q.dtype == torch.float64):
+        if library().omnicalc_attention(job, step, q.dtype == torch.float64):
             raise MemoryError("native attention: no memory left")

@@ -12,10 +12,8 @@ template <class T>
 struct Silu {
     Vec<T> value, slope, curvature;
     explicit Silu(Vec<T> x) {
-        Vec<T> t = x > 0 ? -x : x;
-        exp_lanes(t);
-        const Vec<T> s = (x > 0 ? 1 + Vec<T>{} : t) / (1 + t), rest = s * (1 - s);
-        value = x * s, slope = s + x * rest, curvature = rest * (2 + x * (1 - 2 * s));
+        const Sigmoid<T> s(x);
+        value = x * s.value, slope = s.value + x * s.slope, curvature = 2 * s.slope + x * s.curvature;
     }
 };
 

@@ -31,3 +31,14 @@ static inline void exp_lanes(Vec<float>& x) { x = exp(x); }
 static inline void exp_lanes(Vec<double>& x) {
     for (int i = 0; i < Lanes<double>::N; ++i) x[i] = std::exp(x[i]);
 }
+
+// sigmoid(x) with its first two derivatives by x, and what e^-|x| gives besides.
+template <class T>
+struct Sigmoid {
+    Vec<T> small, inverse, value, slope, curvature;  // small = e^-|x|, inverse = 1 / (1 + small)
+    explicit Sigmoid(Vec<T> x) : small(x > 0 ? -x : x) {
+        exp_lanes(small);
+        inverse = 1 / (1 + small), value = (x > 0 ? 1 + Vec<T>{} : small) * inverse;
+        slope = small * inverse * inverse, curvature = slope * (1 - 2 * value);
+    }
+};

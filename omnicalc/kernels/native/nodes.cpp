@@ -115,18 +115,6 @@ void outer(int rows, const T* const* g, int n, const T* const* x, T* d, int widt
 
 // ------------------------------------------------------------------ the steps
 
-// sigmoid(x), and its first two derivatives by x.
-template <class T>
-struct Sigmoid {
-    Vec<T> value, slope, curvature;
-    explicit Sigmoid(Vec<T> x) {
-        Vec<T> t = x > 0 ? -x : x;
-        exp_lanes(t);
-        value = (x > 0 ? 1 + Vec<T>{} : t) / (1 + t);
-        slope = value * (1 - value), curvature = slope * (1 - 2 * value);
-    }
-};
-
 template <class T>
 class Network {
     using V = Vec<T>;
