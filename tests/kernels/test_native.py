@@ -15,7 +15,13 @@ from omnicalc import OmniCalc, load_potential
 from omnicalc.errors import InputError, KernelError
 from omnicalc.kernels.native import build, library
 from omnicalc.models.e2former.native import NativeModel
-from omnicalc.models.e2former.radial_tables import SLOPE_ERROR, build_tables, pair_functions, tables_within
+from omnicalc.models.e2former.radial_tables import (
+    SLOPE_ERROR,
+    build_tables,
+    nearest_distances,
+    pair_functions,
+    tables_within,
+)
 from omnicalc.neighbors import NeighborList
 from omnicalc.systems import Systems
 from tests.contracts.structures import triclinic_waters, waters
@@ -274,6 +280,18 @@ class TestRadialTables:
         fine = tables_within(functions, 4.5)
         assert fine.slope_error <= SLOPE_ERROR and fine.intervals > 256
         assert tables_within(self.functions(), 4.5).intervals == 256
+
+    def test_errors_count_where_atoms_can_be(self):
+        """A step at 0.7 Å is an error for two hydrogens and none for two chlorines."""
+        assert nearest_distances([1, 17]) == pytest.approx([0.5, 0.665, 0.665, 1.02])
+
+        def step(r):
+            return (r.sin() + 0.1 * torch.tanh(50 * (r - 0.7))).unsqueeze(-1)
+
+        near, far = (build_tables([step], 4.5, 128, nearest_distances([z])) for z in (1, 17))
+        both = build_tables([step] * 4, 4.5, 128, nearest_distances([1, 17]))
+        assert near.slope_error > 10 * far.slope_error and near.value_error > 10 * far.value_error
+        assert (both.slope_error, both.value_error) == (near.slope_error, near.value_error)
 
     def test_functions_are_those_of_the_model(self, box):
         """Tables of the wrong pair order are another potential."""

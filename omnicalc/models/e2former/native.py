@@ -14,7 +14,7 @@ from omnicalc.models.e2former.attention import ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
 from omnicalc.models.e2former.model import Block, E2Former
-from omnicalc.models.e2former.radial_tables import RadialTables, pair_functions, tables_within
+from omnicalc.models.e2former.radial_tables import RadialTables, nearest_distances, pair_functions, tables_within
 from omnicalc.neighbors import FlatPairs
 from omnicalc.systems import Systems
 
@@ -52,7 +52,8 @@ class NativeModel:
         exact = copy.deepcopy(model).double().requires_grad_(False)
         self.config = model.config
         self.numbers = list(numbers)
-        self.tables: RadialTables = tables_within(pair_functions(exact, self.numbers), model.config.cutoff)
+        functions, nearest = pair_functions(exact, self.numbers), nearest_distances(self.numbers)
+        self.tables: RadialTables = tables_within(functions, model.config.cutoff, nearest)
         table = self.tables.points.astype(np.float32).ravel()
         weights = np.concatenate([np.asarray(t, dtype=np.float32).ravel() for t in _weights(exact, self.numbers)])
         self._kernel = NativeE2Former(self._settings(exact), model.config.cutoff, weights, table)

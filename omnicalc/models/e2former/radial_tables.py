@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase.data import covalent_radii
 from torch import Tensor
 
 from omnicalc.models.e2former.config import E2FormerConfig
@@ -18,9 +19,10 @@ from omnicalc.models.e2former.layers import envelope
 DEGREE = 5
 INTERVALS = 256  # slopes to about 1e-5 of the steepest for smooth networks, a Bessel basis of 10, a cutoff of 4.5 Å
 MOST_INTERVALS = 2048
-SLOPE_ERROR = 3e-5  # relative to the steepest; networks that learned from squeezed molecules need finer grids for it
+SLOPE_ERROR = 4e-5  # relative to the steepest; networks that learned from squeezed molecules need finer grids for it
 _PER_INTERVAL = 3  # distances that the fit looks at
-_NEAREST = 0.5  # Å; no two atoms are nearer, where networks that nothing holds may be as steep as they like
+_NEAREST = 0.5  # Å; no two atoms are nearer, nor than this part of their covalent radii's sum. There networks that
+_NEAREST_PART = 0.5  # nothing holds may be as steep as they like.
 _STEP = 1e-4  # Å, of the differences that give the exact slopes
 _FIRST = 1e-5  # Å; the networks are evaluated here in place of 0, where sin(r) / r is not defined
 
@@ -41,18 +43,22 @@ class RadialTables:
         return self.points.shape[1] - DEGREE
 
 
-def tables_within(functions: list[Function], cutoff: float, slope_error: float = SLOPE_ERROR) -> RadialTables:
+def tables_within(
+    functions: list[Function], cutoff: float, nearest: np.ndarray | float = _NEAREST, slope_error: float = SLOPE_ERROR
+) -> RadialTables:
     """Splines on the coarsest grid that keeps the error of slopes, or on the finest there is."""
     intervals = INTERVALS
     while True:
-        tables = build_tables(functions, cutoff, intervals)
+        tables = build_tables(functions, cutoff, intervals, nearest)
         if tables.slope_error <= slope_error or intervals >= MOST_INTERVALS:
             return tables
         intervals *= 2
 
 
-def build_tables(functions: list[Function], cutoff: float, intervals: int = INTERVALS) -> RadialTables:
-    """Splines of one function per element pair, with their measured errors."""
+def build_tables(
+    functions: list[Function], cutoff: float, intervals: int = INTERVALS, nearest: np.ndarray | float = _NEAREST
+) -> RadialTables:
+    """Splines of one function per element pair, with their errors beyond ``nearest``, (pairs,) or one, in Å."""
     from scipy.interpolate import make_lsq_spline
 
     def exact(r: np.ndarray) -> np.ndarray:
@@ -62,16 +68,23 @@ def build_tables(functions: list[Function], cutoff: float, intervals: int = INTE
     knots = np.arange(-DEGREE, intervals + DEGREE + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
     spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE, method="norm-eq")
     between = 0.5 * (r[1:] + r[:-1])
-    between = between[between > _NEAREST]
+    between = between[between > np.min(nearest)]
+    seen = (between[:, None] > nearest)[..., None]  # (M, pairs or 1, 1)
     slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
-    errors = _relative(spline(between), exact(between)), _relative(spline(between, 1), slope)
+    errors = _relative(spline(between), exact(between), seen), _relative(spline(between, 1), slope, seen)
     return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors)
 
 
-def _relative(found: np.ndarray, exact: np.ndarray) -> float:
-    """Largest difference (M, ...), relative to the largest size of the same output; a zero output does not count."""
-    scale = np.abs(exact).max(0)
-    return float((np.abs(found - exact).max(0)[scale > 0] / scale[scale > 0]).max(initial=0.0))
+def _relative(found: np.ndarray, exact: np.ndarray, seen: np.ndarray) -> float:
+    """Largest difference (M, ...) where ``seen``, relative to the largest size of the same output."""
+    scale, error = np.abs(exact * seen).max(0), np.abs((found - exact) * seen).max(0)
+    return float((error[scale > 0] / scale[scale > 0]).max(initial=0.0))
+
+
+def nearest_distances(numbers: list[int]) -> np.ndarray:
+    """(pairs,) Å, in the order of :func:`pair_functions`: atoms of these elements do not come nearer to each other."""
+    radii = covalent_radii[numbers]
+    return np.maximum(_NEAREST, _NEAREST_PART * np.add.outer(radii, radii)).ravel()
 
 
 def pair_functions(model: torch.nn.Module, numbers: list[int]) -> list[Function]:
