@@ -19,8 +19,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
     Raises ``OSError``, of the name as it was given where there is no folder to write it into.
     """
-    if not path.parent.is_dir():
-        reason = f"there is no folder '{path.parent}'; make it first, or give another place"
+    if reason := no_folder_for(path):
         raise FileNotFoundError(errno.ENOENT, reason, str(path))
     temporary = path.with_name(f".{path.name}.part")
     try:
@@ -30,6 +29,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def no_folder_for(path: Path) -> str | None:
+    """What to say when the folder of ``path`` is not there; None when it is."""
+    return None if path.parent.is_dir() else f"there is no folder '{path.parent}'; make it first, or give another place"
 
 
 def not_writable(folder: Path) -> str | None:

@@ -24,11 +24,12 @@ def command(source, out, kind, key, train, valid, test, seed, exclude):
     """
     from omnicalc.data.raw import read_raw, write_split
     from omnicalc.errors import InputError
+    from omnicalc.files import no_folder_for
 
     if out.exists():
         raise InputError(f"'{out}' is already there; give another file with --out")
-    if not out.parent.is_dir():
-        raise InputError(f"there is no folder '{out.parent}' for --out {out}; make it first, or give another")
+    if reason := no_folder_for(out):
+        raise InputError(f"--out {out}: {reason}")
     frames, target = read_raw(source, kind, exclude=exclude)
     counts = write_split(out, frames, key or target, train=train, valid=valid, test=test, seed=seed)
     what = key or target or "energies and forces"

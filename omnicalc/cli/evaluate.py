@@ -28,12 +28,13 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
     """
     from omnicalc.data.readers import open_frames
     from omnicalc.errors import InputError
+    from omnicalc.files import no_folder_for
     from omnicalc.registry import load_potential
 
     if plot is not None and plot.exists():
         raise InputError(f"'{plot}' is there already; give --plot another name")
-    if plot is not None and not plot.parent.is_dir():
-        raise InputError(f"there is no folder '{plot.parent}' for --plot {plot}; make it first, or give another")
+    if plot is not None and (reason := no_folder_for(plot)):
+        raise InputError(f"--plot {plot}: {reason}")
     frames = open_frames(data)
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.committee import measured_spread
