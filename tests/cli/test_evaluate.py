@@ -33,7 +33,7 @@ def test_table_groups_and_plot(files):
     text = omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--by", "config_type", "--plot", plot)
     assert "4 frames of" in text and "eV/atom off the head on average" in text and "\na " in text and "\nb " in text
     assert plot.stat().st_size > 10_000
-    with pytest.raises(InputError, match="there is no folder '.*nowhere' for --plot"):
+    with pytest.raises(InputError, match="--plot .*: there is no folder '.*nowhere'; make it first"):
         omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--plot", files / "nowhere" / "p.png")
     with pytest.raises(InputError, match="is there already"):
         omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--plot", plot)
