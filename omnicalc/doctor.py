@@ -150,20 +150,28 @@ def cpu_kernel() -> Iterator[Finding]:
 
 
 def weights() -> Iterator[Finding]:
-    """Every bundled model, its file compared with the sha256 of its card."""
-    from omnicalc.registry import list_models, resolve, verified_bytes
+    """Every bundled potential and decoder, its file compared with the sha256 of its card."""
+    from omnicalc import registry
+    from omnicalc.decoding import weights as decoders
 
-    names = [entry.full_name for entry in list_models() if entry.status == "bundled"]
+    names = [entry.full_name for entry in registry.list_models() if entry.status == "bundled"]
     if not names:
         again = "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
         yield Finding("weights", "none", again, problem=True)
     for name in names:
-        try:
-            folder, card = resolve(name)
-            size = len(verified_bytes(folder, card))
-            yield Finding(name, f"{size / 1e6:.1f} MB, sha256 {card.sha256[:16]}... as its card says")
-        except WeightsError as error:
-            yield Finding(name, "damaged", str(error), problem=True)
+        yield _verified(name, lambda name=name: registry.resolve(name), registry.verified_bytes)
+    for folder, card in decoders.list_decoders():
+        if folder.parent == registry.BUNDLED:
+            yield _verified(card.full_name, lambda both=(folder, card): both, decoders.verified_bytes)
+
+
+def _verified(name: str, find: Callable[[], tuple], read: Callable[..., bytes]) -> Finding:
+    try:
+        folder, card = find()
+        size = len(read(folder, card))
+        return Finding(name, f"{size / 1e6:.1f} MB, sha256 {card.sha256[:16]}... as its card says")
+    except WeightsError as error:
+        return Finding(name, "damaged", str(error), problem=True)
 
 
 def _self_test(device: str) -> Iterator[Finding]:

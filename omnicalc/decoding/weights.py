@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnicalc import registry
 from omnicalc.card import DECODER_CARD, WEIGHTS
 from omnicalc.decoding.card import DecoderCard, read_decoder_card
 from omnicalc.errors import WeightsError
-from omnicalc.registry import BUNDLED, COPY_AGAIN, bytes_of_sha256, split_name
+from omnicalc.registry import COPY_AGAIN, bytes_of_sha256, split_name
 from omnicalc.weights_home import weights_home
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def list_decoders() -> list[tuple[Path, DecoderCard]]:
     """Folder and card of the decoders on this machine, newest version first."""
     found = []
-    for home in (BUNDLED, weights_home()):
+    for home in (registry.BUNDLED, weights_home()):
         found += [(card.parent, read_decoder_card(card)) for card in sorted(home.glob(f"*/{DECODER_CARD}"))]
     return sorted(found, key=lambda item: [int(n) for n in item[1].version.split(".") if n.isdigit()], reverse=True)
 

@@ -138,6 +138,18 @@ def test_damaged_weights(monkeypatch, tmp_path):
     assert "! self-test" in text and "to mend: ubio-s3:small@0.1, self-test" in text
 
 
+def test_damaged_decoder(monkeypatch, tmp_path):
+    name = "atom-small-0.1"
+    (tmp_path / name).mkdir()
+    for file in (registry.BUNDLED / name).iterdir():
+        (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    monkeypatch.setattr(registry, "BUNDLED", tmp_path)
+    assert [found.name for found in doctor.weights() if not found.problem] == ["atom:small@0.1"]
+    with (tmp_path / name / registry.WEIGHTS).open("ab") as file:
+        file.write(b"x")
+    assert "atom:small@0.1" in [found.name for found in doctor.weights() if found.problem]
+
+
 def test_no_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "BUNDLED", tmp_path)
     (found,) = doctor.weights()
