@@ -1,7 +1,8 @@
 """The border of the command line: whatever happens inside a verb, one message and an exit code come out.
 
-0 done; 2 the user can act (bad input, bad weights, a run that had to stop, no memory, no disk); 130 stopped by
-Ctrl-C; 1 anything else, with its traceback, which is a defect of ours.
+0 done; 2 the user can act (bad input, bad weights, a run that had to stop, no memory, no disk); 3 results are written,
+but some are not what was asked for (structures that did not converge or failed); 130 stopped by Ctrl-C; 1 anything
+else, with its traceback, which is a defect of ours.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import click
 
 from omnicalc.errors import OmniCalcError
 
-REFUSED, INTERRUPTED = 2, 130
+REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
 
 
 def at_border(run: Callable[[], object]) -> int:

@@ -1,8 +1,11 @@
-"""Kinds of options that several verbs share."""
+"""Kinds of options that several verbs share, and options as they were typed."""
 
+import shlex
+from collections.abc import Container
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 
 class Folder(click.Path):
@@ -17,3 +20,18 @@ class Folder(click.Path):
         if value == "":
             self.fail("an empty text is no folder; '.' is the one you are in", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def typed_options(without: Container[str] = ()) -> str:
+    """The options of this call as they were typed, for a command to type next; flags too, arguments not.
+
+    ``without``: names of parameters to leave out.
+    """
+    context = click.get_current_context()
+    words = []
+    for option in context.command.params:
+        typed = context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
+        if not isinstance(option, click.Option) or not typed or option.name in without:
+            continue
+        words += [option.opts[0]] if option.is_flag else [option.opts[0], str(context.params[option.name])]
+    return shlex.join(words)

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.border import UNFINISHED
+from omnicalc.cli.options import Folder, typed_options
+from omnicalc.cli.structures import BEYOND, these
 from omnicalc.md.settings import COUPLINGS
 from omnicalc.relaxation.settings import OPTIMIZERS, RelaxSettings
 
 _SHOWN = 20  # structures that get a line of their own
+_OF_INPUT = ("index", "cell", "no_pbc", "charge", "spin", "steps", "out", "resume")  # what results carry, or is new
 
 
 @click.command(name="relax", context_settings={"help_option_names": ["-h", "--help"]})
@@ -58,6 +61,10 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
       structures.xyz   relaxed structures in the order of the input, with energy, forces and stress
       summary.csv      one line each: steps, status, energy, its change, largest force and stress
       run.json         settings, hash of the weights; restart.npz: what --resume goes on from
+
+    \b
+    Exit code: 0 all converged; 3 some did not (they are named, and written all the same); 2 nothing was done, the
+    message says why; 130 or 143 stopped by a signal.
     """
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.cli.memory import keep_freed_memory
@@ -84,10 +91,14 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
             tell=_line if len(members) <= _SHOWN else lambda walker: None,
             announce=lambda: _header(relaxation, folder),
         )
-    _closing(outcome, folder)
+    counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items()) or "none"
+    click.echo(f"done: {outcome.done} of {outcome.structures} structures ({counts}); results in {folder.path}")
     if outcome.signal is not None and outcome.done < outcome.structures:
-        click.echo(f"go on with:\n  omnicalc relax {shlex.join(map(str, structures))} ... --resume")
+        click.echo(f"go on with:\n  {_command(structures, typed_options(without=('resume',)), '--resume')}")
         raise SystemExit(128 + outcome.signal)
+    if outcome.counts.keys() - {"converged", "done"}:
+        _warn(outcome, settings, folder)
+        raise SystemExit(UNFINISHED)
 
 
 def _header(relaxation, folder) -> None:
@@ -120,8 +131,21 @@ def _line(walker) -> None:
     )
 
 
-def _closing(outcome, folder) -> None:
-    counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items()) or "none"
-    click.echo(f"done: {outcome.done} of {outcome.structures} structures ({counts}); results in {folder.path}")
-    if outcome.counts.get("unconverged"):
-        click.echo("unconverged ones: more --steps in another --out, from structures.xyz of this folder")
+def _warn(outcome, settings: RelaxSettings, folder) -> None:
+    """Name the structures that are no minima, and say what to type next."""
+    if left := outcome.with_status("unconverged"):
+        new = f"--steps {10 * settings.steps} --out {shlex.quote(str(folder.path / 'more'))}"
+        click.echo(
+            f"warning: {these(left)} did not converge. Go on from where they are, with those that did, which are done "
+            f"at once:\n  {_command([folder.results], typed_options(without=_OF_INPUT), new)}",
+            err=True,
+        )
+    if failed := outcome.with_status("failed"):
+        click.echo(
+            f"warning: {these(failed)} failed: {BEYOND}; start from others, or with --optimizer fire --max-step 0.02",
+            err=True,
+        )
+
+
+def _command(structures, *options: str) -> str:
+    return " ".join(["omnicalc relax", shlex.join(map(str, structures)), *filter(None, options)])

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.border import UNFINISHED
+from omnicalc.cli.options import Folder, typed_options
+from omnicalc.cli.structures import BEYOND, these
 from omnicalc.errors import InputError
 
 
@@ -35,6 +37,8 @@ def command(
     omnicalc sp water.xyz
     omnicalc sp traj.xyz --index 0:100 --json
     omnicalc sp structures/ --out energies
+
+    Exit code 3 with --out: energies or forces of some are beyond all bounds; they are named, status failed.
     """
     from omnicalc.structure_set import read_set
 
@@ -102,5 +106,9 @@ def _into_folder(
         f"structures; results in {out}"
     )
     if outcome.signal is not None and outcome.done < outcome.structures:
-        click.echo(f"go on with:\n  omnicalc sp {shlex.join(map(str, structures))} --out {out} ... --resume")
+        options = typed_options(without=("resume",))
+        click.echo(f"go on with:\n  omnicalc sp {shlex.join(map(str, structures))} {options} --resume")
         raise SystemExit(128 + outcome.signal)
+    if failed := outcome.with_status("failed"):
+        click.echo(f"warning: {these(failed)} failed: {BEYOND}", err=True)
+        raise SystemExit(UNFINISHED)

@@ -32,6 +32,8 @@ from omnicalc.structure_set import Member, set_hash
 from omnicalc.systems import Systems, charge_and_spin
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from omnicalc.potential import Potential
 
 COLUMNS = "structure,file,frame,formula,atoms,steps,status,energy_eV,change_eV,fmax_eV_per_A,smax_GPa\n"
@@ -44,8 +46,17 @@ class Outcome:
 
     structures: int
     done: int
-    counts: Mapping[str, int]  # by status, of all that are done
+    states: Sequence[str]  # of those that are done, in their order: converged, unconverged, failed, or done
     signal: int | None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each status."""
+        return {state: self.states.count(state) for state in sorted(set(self.states))}
+
+    def with_status(self, status: str) -> list[int]:
+        """Numbers of the structures that ended so, from 0."""
+        return [k for k, state in enumerate(self.states) if state == status]
 
 
 class Relaxation:
@@ -72,6 +83,7 @@ class Relaxation:
                 "models)"
             )
         self.head = head
+        self._charge_given, self._spin_given = charge is not None, spin is not None
         self.systems: list[Systems] = []
         self.fixed: list[np.ndarray] = []
         hashes = []
@@ -184,14 +196,22 @@ class Relaxation:
         return self._outcome(files, len(self.members), wish)
 
     def _batch(self, members: range) -> Batch:
-        walkers = [Walker(self.members[k].atoms, self.fixed[k], self.settings) for k in members]
+        walkers = [Walker(self._start(k), self.fixed[k], self.settings) for k in members]
         return Batch(walkers, [self.systems[k] for k in members], self.potential, self.head)
+
+    def _start(self, k: int) -> Atoms:
+        """The structure with the charge and spin that were given beside its file, so that results carry them."""
+        atoms, systems = self.members[k].atoms.copy(), self.systems[k]
+        if self._charge_given:
+            atoms.info["charge"] = int(systems.charge[0])
+        if self._spin_given:
+            atoms.info["spin"] = int(systems.spin[0])
+        return atoms
 
     def _outcome(self, files: _Files, done: int, wish: StopWish) -> Outcome:
         lines = files.folder.summary.read_text().splitlines()[1 : done + 1]
         states = [line.split(",")[-5] for line in lines]  # from the end: a file's name may have commas
-        counts = {state: states.count(state) for state in sorted(set(states))}
-        return Outcome(len(self.members), done, counts, wish.signal)
+        return Outcome(len(self.members), done, states, wish.signal)
 
     def _check_same(self, old: Mapping, folder: RelaxFolder) -> None:
         now = self.record

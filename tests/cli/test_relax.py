@@ -37,20 +37,47 @@ def rows(folder) -> list[dict]:
 
 
 def test_files_and_folders_are_relaxed_together(tmp_path):
-    said = omnicalc("relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run")
-    assert "5 with 15 atoms, in 1 batch" in said and "done: 5 of 5 structures" in said
+    command = ("relax", "water.xyz", "set", "--model", "./tiny", "--fmax", "1e3", "--out", "run")
+    said = omnicalc(*command)
+    assert "5 with 15 atoms, in 1 batch" in said and "done: 5 of 5 structures (5 converged)" in said
     assert [row["file"] for row in rows(tmp_path / "run")] == ["water.xyz"] * 2 + [f"set/{k}.xyz" for k in range(3)]
     assert len(read("run/structures.xyz", ":")) == 5
     with pytest.raises(InputError, match="--resume"):
-        omnicalc("relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run")
-    assert "done: 5 of 5" in omnicalc(
-        "relax", "water.xyz", "set", "--model", "./tiny", "--steps", "3", "--out", "run", "--resume"
-    )
+        omnicalc(*command)
+    assert "done: 5 of 5" in omnicalc(*command, "--resume")
 
 
 def test_the_default_folder_is_named_after_the_structure(tmp_path):
-    omnicalc("relax", "water.xyz", "--model", "./tiny", "--steps", "1", "--index", "-1")
+    omnicalc("relax", "water.xyz", "--model", "./tiny", "--fmax", "1e3", "--index", "-1")
     assert len(rows(tmp_path / "water_relax")) == 1
+
+
+def test_what_did_not_converge_is_named_with_a_command_that_goes_on(tmp_path):
+    """Exit code 3, also when asked again; the command keeps what was typed, and the charge."""
+    write_weights(tmp_path / "tiny", charges=(0, 2))
+    typed = ("--model", "./tiny", "--fmax", "1e-6", "--steps", "1", "--optimizer", "fire", "--out", "run")
+    command = ("relax", "water.xyz", "--charge", "2", "--spin", "3", *typed)
+    said = omnicalc(*command, code=3)
+    assert "done: 2 of 2 structures (2 unconverged)" in said
+    assert "warning: 2 structures (0, 1 in summary.csv) did not converge" in said
+    assert [row["status"] for row in rows(tmp_path / "run")] == ["unconverged"] * 2
+    next_command = said.strip().splitlines()[-1].strip()
+    assert next_command == (
+        "omnicalc relax run/structures.xyz --model ./tiny --fmax 1e-06 --optimizer fire --steps 10 --out run/more"
+    )
+    assert "did not converge" in omnicalc(*command, "--resume", code=3)
+    omnicalc(*next_command.split()[1:], "--fmax", "1e3")
+    first, second = (read(f"{folder}/structures.xyz") for folder in ("run", "run/more"))
+    assert first.info["charge"] == second.info["charge"] == 2 and second.info["spin"] == 3
+    assert second.info["status"] == "converged"
+
+
+def test_what_failed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("omnicalc.relaxation.walker._WILD", 1e-9)
+    said = omnicalc("relax", "water.xyz", "--model", "./tiny", "--out", "run", code=3)
+    assert "(2 failed)" in said and "2 structures (0, 1 in summary.csv) failed" in said
+    said = omnicalc("sp", "more.xyz", "--model", "./tiny", "--out", "energies", code=3)
+    assert "1 structure (0 in summary.csv) failed" in said
 
 
 def test_single_points_of_many_are_those_of_one_each(inside):
