@@ -163,11 +163,11 @@ class Potential(nn.Module):
             return f"models that know all of them: {', '.join(names)}; use one with --model"
         return "no model here knows all of them (`omnicalc models` lists what there is)"
 
-    def _check_trained_for(self, key: str, given: Tensor, allowed: tuple[int, ...] | None) -> None:
-        wrong = [] if allowed is None else [x for x in given.tolist() if x not in allowed]
+    def _check_trained_for(self, key: str, values: Tensor, allowed: tuple[int, ...] | None) -> None:
+        wrong = [] if allowed is None else [x for x in values.tolist() if x not in allowed]
         if wrong:
             raise InputError(
-                f"total {key} {wrong[0]} given, but {self.name_resolved} was trained for "
+                f"total {key} {wrong[0]}, but {self.name_resolved} was trained for "
                 f"{_listed(allowed)} only; "
                 f"set atoms.info['{key}'] (or --{key}) accordingly, or choose another model with `omnicalc models`"
             )

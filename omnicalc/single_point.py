@@ -89,6 +89,8 @@ def _batch(systems: Sequence[Systems], calc: OmniCalc, stress: bool) -> Iterator
 
 
 def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
+    from omnicalc.systems import origins
+
     charge, spin = calc.charge_and_spin(atoms)
     potential = calc.potential
     stress = found.get("stress")
@@ -104,6 +106,7 @@ def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
         "pbc": atoms.pbc.tolist(),
         "charge": charge,
         "spin": spin,
+        "spin_from": origins(atoms, calc.default_charge, calc.default_spin)[1],
         "energy_eV": found["energy"],
         "energies_eV": found["energies"].tolist(),
         "forces_eV_per_A": found["forces"].tolist(),
@@ -113,6 +116,8 @@ def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
 
 def as_text(point: dict) -> str:
     """The result for people: a few lines, and the forces of small structures."""
+    from omnicalc.systems import in_words
+
     forces = np.array(point["forces_eV_per_A"])
     length = np.linalg.norm(forces, axis=1)
     count, worst = len(length), int(length.argmax())
@@ -122,7 +127,7 @@ def as_text(point: dict) -> str:
     lines = [
         f"model      {point['model']}, head {point['head']}{theory}, {point['dtype']} on {point['device']}",
         f"structure  {point['formula']}, {count} atoms, periodic along {periodic}, "
-        f"charge {charge}, spin {point['spin']}",
+        f"charge {charge}, {in_words(point['spin'], point['spin_from'])}",
         f"energy     {point['energy_eV']:.6f} eV ({point['energy_eV'] / count:.6f} eV/atom)",
         f"forces     rms {np.sqrt((forces**2).mean()):.4f} eV/Å per component, "
         f"largest {length[worst]:.4f} eV/Å on atom {worst} ({point['symbols'][worst]})",

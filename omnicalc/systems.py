@@ -178,6 +178,23 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
     return total, multiplicity
 
 
+def origins(atoms: Atoms, charge: int | None = None, spin: int | None = None) -> tuple[str, str]:
+    """Where :func:`charge_and_spin` has each from: "structure" (``atoms.info``) or "option" (``charge``, ``spin``),
+    else "initial charges" or "zero" for the charge and "lowest" for the spin, which nobody has said.
+    """
+    unsaid = "zero" if _initial_charge_sum(atoms) is None else "initial charges"
+    found = []
+    for key, given, otherwise in (("charge", charge, unsaid), ("spin", spin, "lowest")):
+        own = atoms.info.get(key) is not None
+        found.append("structure" if own else "option" if given is not None else otherwise)
+    return found[0], found[1]
+
+
+def in_words(spin: int, origin: str) -> str:
+    """The multiplicity for people: one above 1 that nobody has said is marked as such."""
+    return f"spin {spin}{' (the lowest possible, none was given)' * (origin == 'lowest' and spin > 1)}"
+
+
 def _check_multiplicity(multiplicity: int, electrons: int, charge: int, lowest: int) -> None:
     if multiplicity < 1:
         raise InputError(f"spin {multiplicity} given; it is the multiplicity 2S+1, here {lowest} or more")

@@ -40,7 +40,7 @@ def test_first_head_that_knows_all_elements():
         model.choose_head(Systems.from_atoms(Atoms("Mg")))
     with pytest.raises(InputError, match="unknown head 'dry'.*wet, salty"):
         model.choose_head(Systems.from_atoms(WATER), "dry")
-    with pytest.raises(InputError, match="total charge 1 given.*trained for 0 only"):
+    with pytest.raises(InputError, match="total charge 1.*trained for 0 only"):
         model.choose_head(Systems.from_atoms(WATER, charge=1))
 
 
@@ -48,8 +48,12 @@ def test_spins_outside_the_card_are_refused():
     model = potential()
     model.spins = (1,)
     model.choose_head(Systems.from_atoms(WATER))
-    with pytest.raises(InputError, match="total spin 3 given.*trained for 1 only"):
+    with pytest.raises(InputError, match="total spin 3.*trained for 1 only"):
         model.choose_head(Systems.from_atoms(WATER, spin=3))
+    model.spins = (4,)  # of the right parity: what is refused then is a spin that nobody gave
+    with pytest.raises(InputError, match="total spin 2, but") as refused:
+        model.choose_head(Systems.from_atoms(Atoms("OH", [[0, 0, 0], [0.97, 0, 0]])))
+    assert "given" not in str(refused.value)
 
 
 def test_references_are_added_in_float64():

@@ -153,7 +153,7 @@ def test_charge_and_spin_outside_the_tables(tmp_path):
     atoms = Atoms("Au3", [[0, 0, 0], [2.7, 0, 0], [0, 2.7, 0]], calculator=OmniCalc("allscaip:md", device="cpu"))
     for key, value, other in (("charge", 101, {"spin": 1}), ("spin", 102, {"charge": 0})):
         atoms.info = {key: value, **other}
-        with pytest.raises(InputError, match=f"total {key} {value} given, but AllScAIP's table goes"):
+        with pytest.raises(InputError, match=f"total {key} {value}, but AllScAIP's table goes"):
             atoms.get_potential_energy()
 
 

@@ -7,7 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from omnicalc.errors import InputError
-from omnicalc.systems import Systems, cat, charge_and_spin
+from omnicalc.systems import Systems, cat, charge_and_spin, in_words, origins
 
 
 def refused(text: str, *args, **kwargs):
@@ -142,6 +142,17 @@ class TestChargeAndSpin:
         atoms.info.update(charge=np.int64(2), spin=3.0)
         assert charge_and_spin(atoms) == (2, 3)
         assert charge_and_spin(atoms, charge=2, spin=3) == (2, 3)
+
+    def test_where_they_come_from_is_told(self):
+        """A doublet that nobody asked for is not said to be given."""
+        radical, ion = molecule("CH3"), Atoms("Na")
+        ion.set_initial_charges([1.0])
+        assert origins(radical) == ("zero", "lowest") and origins(ion) == ("initial charges", "lowest")
+        assert origins(radical, charge=0, spin=4) == ("option", "option")
+        radical.info["spin"] = 2
+        assert origins(radical, spin=2) == ("zero", "structure")
+        assert in_words(2, "lowest") == "spin 2 (the lowest possible, none was given)"
+        assert in_words(2, "structure") == "spin 2" and in_words(1, "lowest") == "spin 1"
 
     def test_sources_that_disagree(self):
         atoms = molecule("H2O")

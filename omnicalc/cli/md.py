@@ -454,6 +454,7 @@ def _header(
     """What is about to run, before anything is written."""
     from omnicalc.md.engines import dynamics_of
     from omnicalc.md.initial import given_velocities
+    from omnicalc.systems import in_words
 
     structure, model = job.structure, job.model
     dynamics = dynamics_of(job, settings)
@@ -473,7 +474,8 @@ def _header(
         f"{model['threads']} threads",
         "kernel": model["kernel"],
         "structure": f"{structure['file']}: {structure['atoms']} atoms, {structure['formula']}, "
-        f"periodic along {periodic}, charge {structure['charge']:+d}, spin {structure['spin']}",
+        f"periodic along {periodic}, charge {structure['charge']:+d}, "
+        f"{in_words(structure['spin'], structure['spin_from'])}",
         "velocities": velocities,
         "ensemble": f"{settings.ensemble}: {_bath(settings)}; {dynamics.degrees_of_freedom} degrees of freedom",
         "engine": "OpenMM, Reference platform in double precision" if settings.engine == "openmm" else "",

@@ -56,13 +56,14 @@ def build_job(
     import torch
 
     from omnicalc.neighbors import DEFAULT_SKIN
-    from omnicalc.systems import Systems
+    from omnicalc.systems import Systems, origins
 
     skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
     kernel = potential.kernel.describe(potential, systems.numbers)
     bound = potential.bind(systems, head=head, skin=skin)
     total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
+    charge_from, spin_from = origins(atoms, charge, spin)
     structure = {
         "file": str(file),
         "sha256": structure_hash(atoms, total_charge, multiplicity),
@@ -71,7 +72,9 @@ def build_job(
         "cell": atoms.cell.array.tolist(),
         "pbc": atoms.pbc.tolist(),
         "charge": total_charge,
+        "charge_from": charge_from,
         "spin": multiplicity,
+        "spin_from": spin_from,
         "read_options": {**read_options, "charge": charge, "spin": spin},
     }
     model = {

@@ -225,7 +225,7 @@ STRUCTURES = [
     ("zero_axis.traj", "zero_axis.traj: periodic along c but its cell vector is zero"),
     ("magnesium.xyz", "does not know element Mg: head 'water-theory' knows H, O; head 'salt-theory' knows H, O, Na"),
     ("methane.xyz", "does not know element C"),
-    ("charged.xyz", "total charge 1 given"),
+    ("charged.xyz", "total charge 1"),
 ]
 MODELS = [
     ("ubio-s33", "unknown model 'ubio-s33'; did you mean ubio-s3"),
@@ -269,7 +269,7 @@ MD_OPTIONS = [
     ("--seed -1", "the seed is -1"),
     ("--ensemble nvp", "unknown ensemble 'nvp'; known: nvt, nve, npt"),
     ("--head nope", "unknown head 'nope'; "),
-    ("--charge 1", "total charge 1 given"),
+    ("--charge 1", "total charge 1"),
     ("--charge 1.5", "'1.5' is not a valid integer"),
     ("--spin 2", "spin 2 does not fit"),
     ("--spin 0", "spin 0 given"),

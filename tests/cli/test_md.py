@@ -232,6 +232,17 @@ def test_a_network_from_a_folder_runs_and_resumes(tmp_path, monkeypatch, real_we
     assert "weights (sha256) was" in refused("md", "water.xyz", "--resume", "--steps", "12", "--out", "short")
 
 
+@pytest.mark.parametrize(("words", "origin"), [([], "lowest"), (["--spin", "2"], "option")])
+def test_a_spin_that_nobody_gave_is_told_as_such(tmp_path, monkeypatch, real_weights, words, origin):
+    monkeypatch.chdir(tmp_path)
+    write_weights(tmp_path / "tiny")
+    write("radical.xyz", molecule("OH"))
+    said = omnicalc("md", "radical.xyz", "--model", "./tiny", "--no-pbc", "--steps", "1", *words)
+    assert ("spin 2 (the lowest possible, none was given)" in said) == (origin == "lowest") and "spin 2" in said
+    structure = json.loads((tmp_path / "radical_md" / "run.json").read_text())["structure"]
+    assert (structure["spin"], structure["spin_from"], structure["charge_from"]) == (2, origin, "zero")
+
+
 def test_an_element_that_no_head_knows_leaves_no_trace(tmp_path, monkeypatch, real_weights, argon_file):
     write_weights(tmp_path / "tiny")
     assert "does not know element Ar" in refused("md", argon_file, "--model", "./tiny", *QUICK)

@@ -77,6 +77,15 @@ def test_head_charge_spin():
     assert "unknown head 'other'" in refused("sp", "water.xyz", "--model", "./tiny", "--head", "other")
 
 
+def test_a_spin_that_nobody_gave_is_told_as_such():
+    write("radical.xyz", molecule("OH"))
+    command, note = ("sp", "radical.xyz", "--model", "./tiny"), "spin 2 (the lowest possible, none was given)"
+    assert note in omnicalc(*command)
+    said = omnicalc(*command, "--spin", 2)
+    assert "spin 2" in said and note not in said
+    assert json.loads(omnicalc(*command, "--json"))["spin_from"] == "lowest"
+
+
 @pytest.mark.parametrize("kind", ["missing", "rubbish", "empty", "nan", "overlap", "zero cell", "element"])
 def test_bad_structures(tmp_path, kind):
     atoms = molecule("H2O", cell=[5, 5, 5], pbc=True)

@@ -189,7 +189,7 @@ class TestRefused:
 
     def test_charge_and_multiplicity(self, MLPotential, tiny):
         make, top = MLPotential("ubio-s3").createSystem, topology(molecule("H2O"))
-        assert "total charge 1 given" in self.refused(make, top, charge=1)
+        assert "total charge 1" in self.refused(make, top, charge=1)
         assert "need an odd multiplicity" in self.refused(make, top, multiplicity=2)
         assert "charge is 0.5; a whole number" in self.refused(make, top, charge=0.5)
         assert "multiplicity is 'two'" in self.refused(make, top, multiplicity="two")
@@ -202,7 +202,7 @@ class TestRefused:
         assert "contradicts the formal charges" in self.refused(make, top, charge=0)
         of = context(make(top), molecule("H2O"))
         assert_equal(of, molecule("H2O"), model=tiny, charge=1)
-        assert "total charge 1 given" in self.refused(MLPotential("ubio-s3").createSystem, top)
+        assert "total charge 1" in self.refused(MLPotential("ubio-s3").createSystem, top)
 
     def test_names_of_options(self, MLPotential):
         made, top = MLPotential("ubio-s3"), topology(molecule("H2O"))

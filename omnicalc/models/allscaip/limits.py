@@ -18,7 +18,7 @@ def check_tables(charge: Tensor, spin: Tensor, numbers: Tensor, config: AllScAIP
         wrong = given[(given < allowed[0]) | (given > allowed[-1])]
         if len(wrong):
             raise InputError(
-                f"total {key} {int(wrong[0])} given, but AllScAIP's table goes from {allowed[0]} to {allowed[-1]}; "
+                f"total {key} {int(wrong[0])}, but AllScAIP's table goes from {allowed[0]} to {allowed[-1]}; "
                 f"set atoms.info['{key}'] (or --{key}) accordingly"
             )
     highest = int(numbers.max())

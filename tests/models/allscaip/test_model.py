@@ -148,7 +148,7 @@ class TestLimits:
         systems = water()
         for key, value in (("charge", 101), ("charge", -101), ("spin", 101)):
             wrong = replace(systems, **{key: torch.tensor([value])})
-            with pytest.raises(InputError, match=f"total {key} {value} given, but AllScAIP's table goes from"):
+            with pytest.raises(InputError, match=f"total {key} {value}, but AllScAIP's table goes from"):
                 potential().choose_head(wrong)
         with pytest.raises(InputError, match="atomic number 8 given, but these weights' table ends at 7"):
             potential(max_elements=8).choose_head(systems)

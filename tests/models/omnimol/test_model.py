@@ -156,9 +156,9 @@ class TestCalculator:
         assert calc.get_potential_energy(molecule("H2O")) != OmniCalc(folders / "cons", charge=1).get_potential_energy(
             molecule("H2O")
         )
-        with pytest.raises(InputError, match="total charge 2 given"):
+        with pytest.raises(InputError, match="total charge 2"):
             OmniCalc(folders / "cons", charge=2).get_potential_energy(molecule("H2O"))
-        with pytest.raises(InputError, match="total spin 3 given"):
+        with pytest.raises(InputError, match="total spin 3"):
             OmniCalc(folders / "cons", spin=3).get_potential_energy(molecule("H2O"))
 
     def test_exported_lazily(self):
