@@ -542,7 +542,8 @@ def _barostat(settings: Settings, dynamics) -> str:
         pace = f"time {settings.barostat_time_fs:g} fs, {pace}"
     text = f"{_BAROSTATS[settings.barostat]}, {settings.coupling}, {bar}, {pace}"
     if dynamics.molecules is not None:
-        text += f", {dynamics.molecules.count} molecules"
+        count = dynamics.molecules.count
+        text += f", {count} molecule{'s' * (count != 1)}"
         if dynamics.molecules.networks:
             text += f" (atoms of {dynamics.molecules.networks} endless networks count one by one)"
     return text

@@ -195,8 +195,14 @@ class Dynamics:
         remedy = "give lengths that the structure can have (--constrain), or a structure that has them"
         try:
             held = constraints.onto(positions, positions, cell)
-        except RunError as error:
-            raise InputError(f"{error} together with the other constraints; {remedy}") from None
+        except RunError:
+            now = constraints.directions(positions, cell).norm(dim=1)
+            k = int((now - constraints.length).abs().argmax())
+            raise InputError(
+                f"the constraints cannot be met together: atoms {int(constraints.i[k])} and "
+                f"{int(constraints.j[k])} are {float(now[k]):.4g} Å apart and are to be at "
+                f"{float(constraints.length[k]):.4g} Å; {remedy}"
+            ) from None
         moved = (held - positions).norm(dim=1)
         atom = int(moved.argmax())
         if not float(moved[atom]) <= _FARTHEST:
