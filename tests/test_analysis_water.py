@@ -28,12 +28,14 @@ def study():
         import kinetic_bias
         import report
         import runs
+        import sampled
         import validate
 
-        yield {"kinetic_bias": kinetic_bias, "report": report, "runs": runs, "validate": validate}
+        names = (kinetic_bias, report, runs, sampled, validate)
+        yield {module.__name__: module for module in names}
     finally:
         sys.path.remove(str(STUDY))
-        for name in ("figures", "kinetic_bias", "report", "runs", "validate"):
+        for name in ("figures", "kinetic_bias", "report", "runs", "sampled", "validate"):
             sys.modules.pop(name, None)
 
 
@@ -114,7 +116,7 @@ def test_timestep(call, place, monkeypatch):
 
 def test_rdf(call, place):
     told = call("rdf", "nvt", "frames.extxyz", "--skip-ps", 0, "--blocks", 5)
-    assert "classical nuclei; the frames were sampled with quantum ones" in told
+    assert "classical nuclei; the frames were sampled with classical ones" in told
     assert "|dr| <= 0.03 Å" in told and "experiment" in told and "not among the training data" in told
     out = place / "nvt" / "rdf_vs_frames"
     assert {"rdf.png", "rdf.json", "validate_rdf.json"} <= {p.name for p in out.iterdir()}
@@ -124,9 +126,53 @@ def test_rdf(call, place):
     assert r[0] - r[1] == pytest.approx(r[2])
 
 
+def test_frames(call, place):
+    from ase.calculators.singlepoint import SinglePointCalculator
+    from ase.io import read
+
+    labelled = read(place / "frames.extxyz", ":")
+    for k, atoms in enumerate(labelled):
+        forces = np.random.default_rng(k).normal(size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+    write(place / "labelled.extxyz", labelled)
+    told = call("frames", "labelled.extxyz", "--model", "./weights", "--out", "f")
+    assert "12 frames" in told and "classical nuclei" in told
+    result = json.loads((place / "f" / "validate_frames.json").read_text())
+    assert set(result["sampled_K"]) == {"O", "H", "all"} and result["all"] == result["sampled_K"]["all"]
+
+
+@pytest.mark.parametrize("quantum", [False, True])
+def test_quantum_nuclei_are_told_from_classical_ones(study, quantum):
+    """A classical well gives its temperature for both elements; a quantum one ħω/2 coth(ħω/2kT), more for hydrogen."""
+    import torch
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    kelvin, stiffness, n, rng = 300.0, 40.0, 30, np.random.default_rng(5)
+    symbols = ["O"] * n + ["H"] * (2 * n)
+    well = Harmonic(torch.zeros(3 * n, 3, dtype=torch.float64), stiffness)
+    masses = Atoms(symbols).get_masses()
+    hbar = units._hbar * units.J * units.s  # eV, ase's time
+    energy = hbar * np.sqrt(stiffness / masses) / 2
+    expected = energy / np.tanh(energy / (units.kB * kelvin)) / units.kB if quantum else np.full(3 * n, kelvin)
+    width = np.sqrt(units.kB * expected / stiffness)
+    frames = []
+    for _ in range(60):
+        atoms = Atoms(symbols, positions=width[:, None] * rng.normal(size=(3 * n, 3)))
+        forces = well(torch.from_numpy(atoms.positions)).forces.numpy()
+        atoms.calc = SinglePointCalculator(atoms, energy=0.0, forces=forces)
+        frames.append(atoms)
+    found = study["sampled"].sampled_temperatures(frames, well)
+    for element, value in (("O", expected[0]), ("H", expected[-1])):
+        assert abs(found[element].value - value) < 4 * found[element].stderr
+    apart = found["H"].value - found["O"].value
+    error = np.hypot(found["H"].stderr, found["O"].stderr)
+    assert (apart > 20 * error) if quantum else (abs(apart) < 4 * error)
+
+
 @pytest.mark.parametrize(
     "words, told",
     [
+        (("frames", "frames.extxyz", "--out", "g"), "lacks energy and forces"),
         (("nve", "nvt"), "give one made with --ensemble nve"),
         (("temperature", "nve"), "give one made with --ensemble nvt"),
         (("nve", "nothing"), "holds no run"),

@@ -4,6 +4,7 @@
     python analysis/water/validate.py temperature RUN
     python analysis/water/validate.py timestep STRUCTURE --out DIR
     python analysis/water/validate.py rdf RUN FRAMES
+    python analysis/water/validate.py frames FRAMES
 
 RUN is a folder of ``omnicalc md``. Each verb prints its numbers with errors and methods, and writes them as
 JSON beside a figure. README.md has the runs to make, and what the numbers mean.
@@ -22,6 +23,7 @@ import numpy as np
 from kinetic_bias import OH_STRETCH, bias_from_forces, bias_from_stretch, fit_square, resolution
 from report import Check, blocks_line, claim, estimate, finish, table
 from runs import Run, make_run
+from sampled import ALL, sampled_temperatures
 
 from omnicalc.analysis.energy import drift, mean_with_error
 from omnicalc.analysis.rdf import Value
@@ -39,7 +41,7 @@ _HELP = {
     "blocks": "Blocks for errors, 5 or more.",
     "out": "Where to write. [default: in the folder of the run]",
     "friction": "1/fs; strong, as the bias does not depend on it and the temperature forgets faster.",
-    "nuclei": "How FRAMES were sampled; the PBE0+TS frames are path-integral snapshots, so quantum.",
+    "nuclei": "How FRAMES were sampled; `frames` tells it from their forces.",
 }
 _path = click.Path(path_type=Path)
 _skip = click.option("--skip-ps", type=float, default=1.0, show_default=True, help=_HELP["skip"])
@@ -226,7 +228,7 @@ def timestep(
 @click.option(
     "--nuclei",
     type=click.Choice(["quantum", "classical", "unknown"]),
-    default="quantum",
+    default="classical",
     show_default=True,
     help=_HELP["nuclei"],
 )
@@ -300,6 +302,40 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
     }
     finish(results, run.summary() | content, None, lines)
     click.echo("\n".join(f"  {file}" for file in ours.files))
+
+
+@group.command(name="frames")
+@click.argument("frames", type=_path)
+@click.option("--model", default="ubio-s3", show_default=True, help="Weights that know the theory of FRAMES.")
+@click.option("--head", help="Its head. [default: the first that knows the elements]")
+@click.option("--most", type=click.IntRange(min=10), default=100, show_default=True, help="Frames to use, evenly.")
+@click.option("--out", type=_path, required=True)
+def frames_(frames: Path, model: str, head: str | None, most: int, out: Path) -> None:
+    """Temperature that labelled FRAMES were sampled at, by element: equal where nuclei are classical."""
+    from omnicalc.data.readers import open_frames
+    from omnicalc.evaluation import labelled_frames
+    from omnicalc.registry import load_potential
+    from omnicalc.systems import Systems
+
+    results = claim("frames", out, frames, figure=False)
+    labelled = labelled_frames(open_frames(frames), None, str(frames))
+    chosen = labelled[:: math.ceil(len(labelled) / most)]
+    if len(chosen) < 10:
+        raise InputError(f"{len(chosen)} frames in '{frames}'; at least 10 are needed for an error")
+    first = chosen[0]
+    for k, atoms in enumerate(chosen):
+        if list(atoms.numbers) != list(first.numbers) or not np.allclose(atoms.cell, first.cell):
+            raise InputError(f"frame {k} of those used from '{frames}' has other atoms or another cell than the first")
+    bound = load_potential(model, dtype="float64").bind(Systems.from_atoms(first), head=head)
+    found = sampled_temperatures(chosen, bound)
+    lines = [
+        f"{frames}: {len(chosen)} frames of {first.get_chemical_formula()}, second derivatives by {model}",
+        *table([("sampled by", "temperature (K)"), *((name, _kelvin(value)) for name, value in found.items())]),
+        "classical nuclei give every element the same temperature; quantum ones give light elements a higher one",
+        "method: <F²> / <d²U/dx²>, F the labels; jackknife over frames",
+    ]
+    content = {"sampled_K": {name: vars(value) for name, value in found.items()}, "frames": len(chosen)}
+    finish(results, content | {"frames_file": fingerprint(frames), "all": vars(found[ALL])}, None, lines)
 
 
 def _origin(model: dict, frames: Path) -> str:
