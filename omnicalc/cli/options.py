@@ -33,5 +33,9 @@ def typed_options(without: Container[str] = ()) -> str:
         typed = context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE
         if not isinstance(option, click.Option) or not typed or option.name in without:
             continue
-        words += [option.opts[0]] if option.is_flag else [option.opts[0], str(context.params[option.name])]
+        value = context.params[option.name]
+        if option.is_flag:
+            words.append(option.opts[0] if value else option.secondary_opts[0])
+        else:
+            words += [option.opts[0], str(value)]
     return shlex.join(words)
