@@ -41,7 +41,7 @@ def test_summary_and_figure(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("name, gives", [("scd-pretrain", "embeddings"), ("scd-organics", "energies")])
+@pytest.mark.parametrize("name, gives", [("scd-pretrained", "embeddings"), ("scd-organics", "energies")])
 def test_shipped_recipes(name, gives):
     recipe = read_recipe(RECIPES / f"{name}.toml")
     model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)})

@@ -355,14 +355,14 @@ def _references(sources: list[Source], recipe: Recipe) -> dict[str, dict[int, fl
                 _check_given(s, table, head)
             found[head] = {z: table[z] for z in sorted(table)}
             continue
+        if not any(s.settings.energies or s.settings.forces for s in mine):  # nothing but structures
+            found[head] = {z: prior.get(z, 0.0) for z in sorted(present)}
+            continue
         entries = [e for s in mine for e in s.train if e.has_energy and np.isfinite(e.energy)]
         # a head that learns from forces alone still gets the zero of its own labels, where there are any
         entries = entries or [e for s in mine for e in s.train if np.isfinite(e.energy)]
         if not entries:
             missing = sorted(present - set(prior))
-            if not any(s.settings.energies or s.settings.forces for s in mine):  # nothing but structures
-                found[head] = {z: prior.get(z, 0.0) for z in sorted(present)}
-                continue
             if missing:
                 raise InputError(
                     f"head '{head}' has no energies to fit reference energies to, and reference_prior lacks atomic "

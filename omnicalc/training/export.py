@@ -79,7 +79,9 @@ def _in_words(source: Source) -> str:
     s = source.settings
     origin = f"{s.repository} {s.path}" if s.repository else s.label
     text = f"{origin} ({s.licence}), split: {s.split_note or s.split_by}"
-    return text if s.energies else text + "; forces only"
+    if s.energies:
+        return text
+    return f"{text}; {'forces' if s.forces else 'structures'} only"
 
 
 def _training(trainer) -> dict:

@@ -42,7 +42,7 @@ def test_it_learns_and_what_it_writes_loads(tmp_path, forces):
     assert frame.calc.potential.conservative == (forces == "gradient")
 
 
-@pytest.mark.parametrize("name", ["omnimol-organics", "omnimol-organics-direct"])
+@pytest.mark.parametrize("name", ["omnimol-organics", "omnimol-direct-organics"])
 def test_shipped_recipes(name):
     recipe = read_recipe(RECIPES / f"{name}.toml")
     model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)})

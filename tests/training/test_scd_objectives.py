@@ -12,6 +12,7 @@ from ase.io import write
 
 from omnicalc import embed, load_potential, properties
 from omnicalc.calculator import OmniCalc
+from omnicalc.card import read_card
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
 from omnicalc.training.example import collate
@@ -117,6 +118,13 @@ def test_pretraining_on_geometries_alone(tmp_path, model):
     assert embed(molecule("H2O"), potential).shape == (1, 16)
     with pytest.raises(InputError, match="no energies|pretrained only"):
         OmniCalc(potential).get_potential_energy(molecule("H2O"))
+
+
+def test_labels_that_are_not_learned_leave_no_reference_energies(tmp_path):
+    geometries(tmp_path, labelled=True)
+    work = trainer(tmp_path, model=SCD + 'gives = "embeddings"\n', steps=1)
+    head = read_card(trained(work) / "card.toml").heads[0]
+    assert set(head.reference.values()) == {0.0} and head.data.endswith("structures only")
 
 
 def test_pretraining_resumes_to_the_bit(tmp_path):
