@@ -8,7 +8,6 @@ import pytest
 
 from omnicalc import model_text, registry
 from omnicalc.card import DECODER_CARD, WEIGHTS
-from omnicalc.decoding import weights as decoders
 from omnicalc.decoding.card import write_decoder_card
 from omnicalc.errors import WeightsError
 from omnicalc.registry import resolve
@@ -71,11 +70,10 @@ def test_verify(bundled):
     assert "tiny (tiny:a@1.0): ok" in omnicalc("models", "--verify", "tiny")
 
 
-def test_decoders(bundled, monkeypatch):
+def test_decoders(bundled):
     """Shown and checked like the rest, by name and by folder."""
     card = replace(write_decoder(bundled / "still-one-1.0"), name="still", tag="one")
     write_decoder_card(bundled / "still-one-1.0" / DECODER_CARD, card)
-    monkeypatch.setattr(decoders, "BUNDLED", bundled)
     said = omnicalc("models", "still")
     assert said.startswith("still:one@1.0\n") and "a decoder of later frames: no energies" in said
     assert omnicalc("models", bundled / "still-one-1.0") == said
