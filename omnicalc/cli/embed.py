@@ -11,7 +11,7 @@ ARRAYS, MAP = "embeddings.npz", "latent_map.png"
 
 @click.command(name="embed")
 @click.argument("structures", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="SCD weights: name, name:tag or folder.")
+@click.option("--model", default="scd:pretrained", show_default=True, help="SCD weights: name, name:tag or folder.")
 @click.option("--out", type=Folder(), required=True, help="Folder for embeddings.npz and latent_map.png.")
 @click.option("--colour", "keys", multiple=True, metavar="KEY", help="Number in the frames to colour by, or energy.")
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
