@@ -62,10 +62,10 @@ def accuracy(name: str, potential: Potential, data: dict[str, list[Atoms]]) -> N
 
 def speed(potentials: dict[str, Potential], box: Atoms, rounds: int) -> None:
     """Prints ms per step of all weights on the droplets, measured in turns."""
+    exact = {name: load_potential(name, device="cpu", dtype="float64") for name in potentials}
     for molecules in MOLECULES:
         atoms = droplet(box, molecules)
         calls = {name: benchmark.call_of(potential, atoms) for name, potential in potentials.items()}
-        exact = {name: load_potential(name, device="cpu", dtype="float64") for name in potentials}
         references = {name: benchmark.float64_reference(potential, atoms) for name, potential in exact.items()}
         for row in benchmark.time_all(calls, references, atoms, rounds):
             figures = f"{row.milliseconds:7.2f} ms/step  error {row.force_error:.1e} eV/Å"

@@ -10,7 +10,7 @@ Runs of examples/water.xyz (64 waters), Langevin dynamics, hydrogens of 3 amu, s
 - OpenMM's LangevinMiddleIntegrator and MonteCarloBarostat, with the potential from OpenMM-ML.
 
 The first `--discard` ps of each are left out. Errors are those of six block means, which have to be longer than the
-density's memory, about a picosecond when it is warm. The pressure keeps the water as dense as that of the training
+density's memory, two picoseconds at 330 K. The pressure keeps the water as dense as that of the training
 frames: weights that were not trained on stresses swell at 1 bar, and where they know nothing molecules come apart,
 which is looked for.
 

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from ase import Atoms, units
+from ase import Atoms
 
 from omnicalc.analysis.rdf import Value
+from omnicalc.md.observables import DISPLACEMENT, curvature, temperature_of_ratio
 
-DISPLACEMENT = 0.005  # Å, of the differences of forces that give second derivatives
 ALL = "all"
 
 
@@ -32,23 +32,10 @@ def sampled_temperatures(frames: Sequence[Atoms], bound: Callable, seed: int = 0
     groups = {element: symbols == element for element in dict.fromkeys(symbols)} | {ALL: symbols != ""}
     square, second = ({name: [] for name in groups} for _ in range(2))
     for atoms in frames:
-        squares, curvature = atoms.get_forces() ** 2, _second_derivatives(atoms, bound, generator)
+        squares = atoms.get_forces() ** 2
+        seconds = curvature(torch.from_numpy(atoms.positions), bound, DISPLACEMENT, generator).numpy()
         for name, members in groups.items():
             square[name].append(squares[members].sum())
-            second[name].append(curvature[members].sum())
-    return {name: _ratio(np.array(square[name]), np.array(second[name])) for name in groups}
-
-
-def _second_derivatives(atoms: Atoms, bound: Callable, generator: torch.Generator) -> np.ndarray:
-    """(N, 3), eV/Å²: their expectation over the probes z is the diagonal of the Hessian."""
-    x = torch.from_numpy(atoms.positions)
-    z = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
-    difference = bound(x - DISPLACEMENT * z).forces - bound(x + DISPLACEMENT * z).forces
-    return (z * difference).numpy() / (2 * DISPLACEMENT)
-
-
-def _ratio(square: np.ndarray, second: np.ndarray) -> Value:
-    n = len(square)
-    without = np.array([np.delete(square, k).sum() / np.delete(second, k).sum() for k in range(n)])
-    error = np.sqrt((n - 1) * without.var())
-    return Value(float(square.sum() / second.sum() / units.kB), float(error / units.kB))
+            second[name].append(seconds[members].sum())
+    found = {name: (np.array(square[name]), np.array(second[name])) for name in groups}
+    return {name: Value(*temperature_of_ratio(*sums, blocks=len(frames))) for name, sums in found.items()}

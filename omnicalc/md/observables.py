@@ -13,6 +13,8 @@ from torch import Tensor
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.state import State
 
+DISPLACEMENT = 0.005  # Å, of the differences of forces that give second derivatives
+
 
 def kinetic_energy(state: State) -> float:
     """Sum of m v²/2 over all atoms, eV."""
@@ -36,7 +38,7 @@ def configurational_temperature(
     bound_potential: Callable,
     *,
     probes: int = 1,
-    displacement: float = 0.005,
+    displacement: float = DISPLACEMENT,
     blocks: int = 10,
     seed: int = 0,
 ) -> ConfigurationalTemperature:
@@ -84,25 +86,24 @@ def configurational_temperature(
     for frame in positions_frames:
         positions = torch.as_tensor(frame, dtype=torch.float64, device=device)
         square.append(float(bound_potential(positions).forces.square().sum()))
-        laplacian.append(_laplacian(positions, bound_potential, probes, displacement, generator))
-    return _ratio(np.array(square), np.array(laplacian), blocks)
+        found = [float(curvature(positions, bound_potential, displacement, generator).sum()) for _ in range(probes)]
+        laplacian.append(sum(found) / probes)
+    return temperature_of_ratio(np.array(square), np.array(laplacian), blocks)
 
 
-def _laplacian(
-    positions: Tensor, bound_potential: Callable, probes: int, displacement: float, generator: torch.Generator
-) -> float:
-    total = 0.0
-    for _ in range(probes):
-        z = torch.randint(0, 2, positions.shape, generator=generator).to(positions) * 2 - 1
-        difference = (
-            bound_potential(positions - displacement * z).forces
-            - bound_potential(positions + displacement * z).forces
-        )
-        total += float((z * difference).sum()) / (2 * displacement)
-    return total / probes
+def curvature(
+    positions: Tensor, bound_potential: Callable, displacement: float, generator: torch.Generator
+) -> Tensor:
+    """(N, 3), eV/Å²: by one probe of independent ±1; its expectation is the diagonal of the Hessian."""
+    z = torch.randint(0, 2, positions.shape, generator=generator).to(positions) * 2 - 1
+    difference = (
+        bound_potential(positions - displacement * z).forces - bound_potential(positions + displacement * z).forces
+    )
+    return z * difference / (2 * displacement)
 
 
-def _ratio(square: np.ndarray, laplacian: np.ndarray, blocks: int) -> ConfigurationalTemperature:
+def temperature_of_ratio(square: np.ndarray, laplacian: np.ndarray, blocks: int) -> ConfigurationalTemperature:
+    """From |F|² (eV²/Å²) and ∇²U (eV/Å²) of every frame; errors as of :func:`configurational_temperature`."""
     if len(square) < 2:
         raise InputError(
             f"{len(square)} frames given; a configurational temperature with an error needs at least 2, "
