@@ -164,7 +164,7 @@ class Ramp(click.ParamType):
     multiple=True,
     help="What a guard does, NAME=ACTION or NAME=ACTION:LIMIT. Names: "
     + ", ".join(f"{name} ({guard.action})" for name, guard in GUARDS.items())
-    + f". Actions: {', '.join(ACTIONS)}.",
+    + f". Actions: {', '.join(ACTIONS)}. For reactions: bond=off.",
 )
 @click.option(
     "--interval", type=int, help=f"Steps between frames and log lines. [default: {Settings.interval}]"

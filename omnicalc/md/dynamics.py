@@ -124,6 +124,10 @@ class Dynamics:
         """The structures that a state holds, each as guards and frames see it; the first is that of the trajectory."""
         return (state,)
 
+    def centroid(self, state: State) -> Tensor:
+        """Positions (N, 3), Å, of the structure: where a nucleus is more than a point, its centre."""
+        return state.positions
+
     def measured(self, state: State) -> tuple[float, float, float]:
         """Potential and kinetic energy, eV, and temperature, K, for the log."""
         kinetic = kinetic_energy(state)

@@ -14,6 +14,7 @@ import torch
 from ase.data import chemical_symbols, covalent_radii
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.md.bond_watch import BondWatch, Opened
 from omnicalc.md.files import replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
 from omnicalc.pair_search import search_pairs
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from omnicalc.md.state import State
 
 _REMEDY = "start another run (--out) with a smaller --timestep, or from a relaxed structure"
+_BOND_STEPS = 4  # bonds are looked at every so many steps: one opens in tens of them, and a look costs 15 µs or more
+_QUANTUM_BOND = 2.0  # usual limit where atoms have zero-point energy as kinetic energy, see guard_settings
 _NEAR = 4.0  # Å, how far the neighbour named beside an atom may be
 
 
@@ -41,6 +44,7 @@ class Guards:
         self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
         self.force = self._limit("force")
         self.card_uncertainty: float | None = None  # eV/Å, the usual limit of these weights, where their card has one
+        self.bonds = None if self.rules["bond"].action == "off" else BondWatch(atoms, self._bond_limit())
         self._over: set[str] = set()
 
     def check_step(self, state: State, before: State | None = None) -> None:
@@ -59,6 +63,15 @@ class Guards:
         self._judge("jump", abs(jump) > self.jump_eV, state, lambda: self._jump(state, before, jump))
         if state.cell is not before.cell:
             self._check_box(state)
+
+    def check_bonds(self, state: State, centroid: Callable[[], Tensor]) -> None:
+        """Bonds of the start, every few steps and with every frame; ``centroid`` gives positions (N, 3), Å: the centres
+        of rings where nuclei are rings of beads, of which single ones may well leave.
+        """
+        if self.bonds is None or (state.step % _BOND_STEPS and state.step % self.settings.interval):
+            return
+        opened = self.bonds.opened(centroid(), state.cell)
+        self._judge("bond", opened is not None, state, lambda: self._opened(opened))
 
     def check_frame(self, state: State, temperature_K: float, drift_eV: float | None = None) -> None:
         """What is looked at with every frame: temperature, distances, drift, disk."""
@@ -148,6 +161,18 @@ class Guards:
 
     def _limit(self, name: str) -> float:
         return self.rules[name].limit or GUARDS[name].limit
+
+    def _bond_limit(self) -> float:
+        quantum = self.settings.has_bath and self.settings.thermostat == "qtb"
+        return self.rules["bond"].limit or (_QUANTUM_BOND if quantum else GUARDS["bond"].limit)
+
+    def _opened(self, bond: Opened) -> str:
+        others = f" ({bond.others} more such bond{'s' * (bond.others > 1)})" if bond.others else ""
+        return (
+            f"{self._named(bond.i)} and {self._named(bond.j)}, bonded at the start, are {bond.length:.3f} Å apart, "
+            f"more than {bond.allowed:.3f} Å{others}: a molecule has come apart, as it does where a model was not "
+            "trained for such structures or the --timestep is too large; where reactions are wanted, --guard bond=off"
+        )
 
     def _not_finite(self, state: State) -> str:
         bad = (~state.forces.isfinite()).any(dim=1)

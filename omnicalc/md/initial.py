@@ -55,7 +55,9 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     for view in dynamics.views(state):
         guards.check_step(view)
         guards.check_frame(view, kelvin)
-    guards.check_uncertainty(dynamics.views(state)[0], dynamics.uncertainty)
+    first = dynamics.views(state)[0]
+    guards.check_uncertainty(first, dynamics.uncertainty)
+    guards.check_bonds(first, lambda: dynamics.centroid(state))
     if not kinetic > 0 and settings.has_bath and settings.thermostat == "bussi":
         raise InputError("no atom that may move has a velocity, and bussi scales velocities; use --thermostat langevin")
     return state

@@ -78,9 +78,7 @@ class Loop:
         settings = self.settings
         while self.state.step < settings.steps and wish.signal is None:
             state = self.dynamics.step(self.state)
-            for view, before in zip(self.dynamics.views(state), self.dynamics.views(self.state), strict=True):
-                self.guards.check_step(view, before)
-            self.guards.check_uncertainty(self.dynamics.views(state)[0], self.dynamics.uncertainty)
+            self._check(state)
             if state.step % settings.interval == 0:
                 self._record(state)
             # only now: a state whose frame or line could not be written is not the last good one
@@ -88,6 +86,13 @@ class Loop:
             if state.step % settings.restart_interval == 0:
                 self._save()
             progress.update(state.step, self.temperature_K, self.total_eV)
+
+    def _check(self, state: State) -> None:
+        views = self.dynamics.views(state)
+        for view, before in zip(views, self.dynamics.views(self.state), strict=True):
+            self.guards.check_step(view, before)
+        self.guards.check_uncertainty(views[0], self.dynamics.uncertainty)
+        self.guards.check_bonds(views[0], lambda: self.dynamics.centroid(state))
 
     def _open(self, stack: ExitStack) -> None:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
