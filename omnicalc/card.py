@@ -20,6 +20,11 @@ CARD = "card.toml"
 DECODER_CARD = "decoder.toml"  # in its place beside the weights of a decoder (omnicalc.decoding.card)
 WEIGHTS = "model.safetensors"
 DTYPES = ("float32", "float64")
+PERIODIC = {  # what a head has seen of periodic structures; an empty text: the card does not say
+    "trained": "trained on",
+    "untrained": "not trained on: computed, with a warning",
+    "refused": "refused: trained on single molecules in vacuum",
+}
 NAME_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._]*(-[A-Za-z0-9._]+)*")
 
 
@@ -33,6 +38,7 @@ class CardHead:
     reference_source: str  # "least squares ..." or "PySCF free atoms ..."
     data: str  # what it was trained on, in words
     reference: Mapping[str, float]  # symbol -> eV, one for every element
+    periodic: str = ""  # a key of PERIODIC, or empty, as in cards that do not have it
 
     @property
     def reference_by_number(self) -> dict[int, float]:
@@ -102,8 +108,13 @@ def write_card(path: Path | str, card: Card) -> None:
 def as_table(card: Card) -> dict[str, Any]:
     """The card as plain dicts and lists, as in the file."""
     table = {f.name: getattr(card, f.name) for f in fields(Card)}
-    table["heads"] = [{f.name: getattr(head, f.name) for f in fields(CardHead)} for head in card.heads]
+    table["heads"] = [_head_table(head) for head in card.heads]
     return table
+
+
+def _head_table(head: CardHead) -> dict[str, Any]:
+    table = {f.name: getattr(head, f.name) for f in fields(CardHead)}
+    return {key: value for key, value in table.items() if key not in _OPTIONAL or value}
 
 
 def _card(table: dict, where: str) -> Card:
@@ -166,13 +177,16 @@ _NEEDED = {
 
 def _typed(table: dict, types: dict[str, tuple[str, Callable]], where: str) -> dict:
     """The table with each value read by its type; missing, unknown and mistyped keys raise WeightsError."""
-    missing, unknown = [k for k in types if k not in table], [k for k in table if k not in types]
+    missing = [k for k in types if k not in table and k not in _OPTIONAL]
+    unknown = [k for k in table if k not in types]
     if missing or unknown:
         found = {"missing": missing, "unknown": unknown}
         what = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in found.items() if keys)
         raise WeightsError(f"{where}: keys {what}")
     out = {}
     for key, (needed, read) in types.items():
+        if key not in table:
+            continue
         try:
             out[key] = read(table[key])
         except (TypeError, ValueError):
@@ -203,10 +217,17 @@ def _spins(value: object):
     return value if value == "ignored" else _list_of(_exactly(int))(value)
 
 
+def _periodic(value: object) -> str:
+    if value not in PERIODIC:
+        raise ValueError
+    return value
+
+
 def _energies(table: object) -> dict[str, float]:
     return {key: _number(value) for key, value in _exactly(dict)(table).items()}
 
 
+_OPTIONAL = ("periodic",)
 _TEXT = ("text", _exactly(str))
 _TABLE = ("a table", _exactly(dict))
 _TEXTS = ("a list of texts", _list_of(_exactly(str)))
@@ -236,4 +257,5 @@ _HEAD_TYPES = {
     "reference_source": _TEXT,
     "data": _TEXT,
     "reference": ("a table of energies in eV", _energies),
+    "periodic": (f"one of {', '.join(PERIODIC)}", _periodic),
 }

@@ -17,6 +17,10 @@ class RunError(OmniCalcError):
     """A run had to stop; the message says where its last good state lies."""
 
 
+class OmniCalcWarning(UserWarning):
+    """Something that goes on but that the user should know; the command line shows it as one line."""
+
+
 class KernelError(OmniCalcError):
     """A fast kernel cannot run this model here; plain torch can. The message is the reason."""
 

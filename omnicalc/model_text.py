@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnicalc.card import Card, CardHead
+from omnicalc.card import PERIODIC, Card, CardHead
 from omnicalc.decoding import weights as decoders
 from omnicalc.decoding.card import DecoderCard
 from omnicalc.registry import list_models, published, resolve, unreadable, verified_bytes
@@ -119,6 +119,8 @@ def _head(head: CardHead, accuracy: Mapping, preferred: bool) -> list[str]:
         f"                    {head.reference_source}",
         f"  data              {head.data}",
     ]
+    if head.periodic:
+        lines.append(f"  periodic          {PERIODIC[head.periodic]}")
     measured = accuracy.get(head.name)
     if isinstance(measured, Mapping):
         lines += [f"  {key:<17} {value}" for key, value in measured.items() if not isinstance(value, Mapping)]

@@ -4,6 +4,7 @@ E = sum_i [e_i + ref_head(Z_i)],  F_i = -dE/dr_i,  stress = (1/V) dE/d(strain) a
 differentiated is told in :mod:`omnicalc.gradients`. Sums and reference energies are float64 whatever the model's dtype.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import geometry, stress_of
 from omnicalc.kernel_choice import KernelChoice, NativeBinding
 from omnicalc.models import build_model
@@ -30,6 +31,7 @@ class Head:
     name: str
     reference: Mapping[int, float]  # atomic number -> eV
     level_of_theory: str = ""
+    periodic: str = ""  # what it has seen of periodic structures: a key of omnicalc.card.PERIODIC; empty: not known
 
     @property
     def elements(self) -> frozenset[int]:
@@ -78,13 +80,15 @@ class Potential(nn.Module):
         self.sha256: str | None = None
         self.card: Card | None = None
         self.kernel = KernelChoice()
+        self.any_box = False  # whether periodic structures are taken whatever the heads were trained on
+        self._warned: set[str] = set()  # heads
 
     @classmethod
     def from_card(cls, card: "Card", tensors: dict[str, Tensor]) -> "Potential":
         """The potential that a card describes, with ``tensors`` loaded strictly."""
         model = build_model(card.family, card.config)
         model.load_state_dict(tensors, strict=True)
-        heads = [Head(h.name, h.reference_by_number, h.level_of_theory) for h in card.heads]
+        heads = [Head(h.name, h.reference_by_number, h.level_of_theory, h.periodic) for h in card.heads]
         spins = None if card.spins == "ignored" else card.spins
         potential = cls(model, heads, charges=card.charges, spins=spins)
         potential.card = card
@@ -113,7 +117,10 @@ class Potential(nn.Module):
 
         Raises:
             InputError: unknown head name; an element that the head (or every head) does not know; a total charge or
-                spin that the weights were not trained for; structures that the model itself refuses (``model.check``).
+                spin that the weights were not trained for; structures that the model itself refuses (``model.check``);
+                periodic ones at a head that knows single molecules only.
+
+        Warns once, by :class:`OmniCalcWarning`, of periodic structures at a head that was trained on none.
         """
         from ase.data import chemical_symbols
 
@@ -138,7 +145,40 @@ class Potential(nn.Module):
         self._check_trained_for("charge", systems.charge, self.charges)
         self._check_shells(systems)
         self._check_trained_for("spin", systems.spin, self.spins)
+        if bool(systems.pbc.any()) and not self.any_box:
+            self._check_box(chosen, present)
         return chosen.name
+
+    def _check_box(self, head: Head, present: set[int]) -> None:
+        """What the training data say of periodic structures."""
+        if head.periodic == "refused":
+            raise InputError(
+                f"head '{head.name}' of {self.name_resolved} was trained on single molecules in vacuum: it knows "
+                "nothing of what surrounds one in a periodic box; take the periodicity off (--no-pbc, or atoms.pbc = "
+                f"False) if an isolated molecule is meant. {self._who_knows_boxes(present)}"
+            )
+        if head.periodic == "untrained" and head.name not in self._warned:
+            self._warned.add(head.name)
+            warnings.warn(
+                f"head '{head.name}' of {self.name_resolved} was trained on molecules and clusters in vacuum, on no "
+                "periodic structure: density, pressure and all that a bulk has are not to be relied on. "
+                f"{self._who_knows_boxes(present)}",
+                OmniCalcWarning,
+                stacklevel=3,
+            )
+
+    def _who_knows_boxes(self, present: set[int]) -> str:
+        from omnicalc.registry import list_models
+
+        names: dict[str, str] = {}  # name and tag -> head to name, where another one would be taken
+        for m in list_models():
+            head = next((h for h in m.heads if h in m.periodic and present <= m.numbers_of(h)), None)
+            if head is not None:
+                names.setdefault(f"{m.name}:{m.tag}", "" if head == m.head_for(present) else f" --head {head}")
+        if not names:
+            return "No model here was trained on periodic structures of these elements"
+        listed = ", ".join(name + head for name, head in names.items())
+        return f"Trained on periodic structures of these elements: {listed}"
 
     def _check_shells(self, systems: Systems) -> None:
         """Refuse a number of electrons that fits none of the spins that the weights were trained for."""

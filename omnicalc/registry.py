@@ -46,6 +46,7 @@ class ModelEntry:
     status: str  # "bundled", "installed" or "not fetched"
     default: bool  # whether ``name`` alone means this one
     heads: dict[str, tuple[str, ...]]  # name -> symbols of the elements it knows, in order of preference
+    periodic: frozenset[str] = frozenset()  # names of heads that were trained on periodic structures
 
     @property
     def full_name(self) -> str:
@@ -66,16 +67,17 @@ class ModelEntry:
     @property
     def numbers(self) -> frozenset[int]:
         """Atomic numbers that any head knows."""
+        return frozenset().union(*(self.numbers_of(head) for head in self.heads))
+
+    def numbers_of(self, head: str) -> frozenset[int]:
+        """Atomic numbers that one head knows."""
         from ase.data import atomic_numbers
 
-        return frozenset(atomic_numbers[s] for elements in self.heads.values() for s in elements)
+        return frozenset(atomic_numbers[s] for s in self.heads[head])
 
     def head_for(self, numbers: set[int]) -> str | None:
         """The first head that knows all these atomic numbers, if there is one."""
-        from ase.data import atomic_numbers
-
-        known = ((name, {atomic_numbers[s] for s in elements}) for name, elements in self.heads.items())
-        return next((name for name, mine in known if numbers <= mine), None)
+        return next((name for name in self.heads if numbers <= self.numbers_of(name)), None)
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ def list_models() -> list[ModelEntry]:
             status=status,
             default=_is_default(card, known) and newest[card.name, card.tag] is card,
             heads={head.name: tuple(head.elements) for head in card.heads},
+            periodic=frozenset(head.name for head in card.heads if head.periodic == "trained"),
         )
         for _, card, status in present
     ]

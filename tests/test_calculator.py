@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter, UnitCellFilter
+from ase.io import read
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 
@@ -22,9 +25,11 @@ from omnicalc import (
     SCDCalculator,
     load_potential,
 )
-from omnicalc.errors import InputError, WeightsError
+from omnicalc.card import CARD, read_card
+from omnicalc.errors import InputError, OmniCalcWarning, WeightsError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
+from omnicalc.registry import BUNDLED
 from omnicalc.systems import Systems
 from tests.tiny_weights import write_weights
 
@@ -393,3 +398,24 @@ class TestAmongASE:
         atoms = water()
         atoms.calc = OmniCalc(potential)
         assert atoms.copy().calc is None
+
+
+def test_bundled_weights_know_whether_they_have_seen_a_box():
+    """Single molecules refuse one, clusters warn, liquids say nothing."""
+    box = read(Path(__file__).parents[1] / "examples" / "water.xyz")
+    for name in ("scd", "ubio-s3:organics"):
+        with pytest.raises(InputError, match="single molecules in vacuum"):
+            OmniCalc(name).get_property("energy", box)
+    with pytest.warns(OmniCalcWarning, match="on no periodic structure"):
+        OmniCalc("ubio-s2").get_property("energy", box)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OmniCalc("ubio-s3").get_property("energy", box)
+        for name in ("scd", "ubio-s2"):
+            OmniCalc(name).get_property("energy", molecule("CH3CH2OH"))
+
+
+def test_every_bundled_potential_says_so():
+    cards = [read_card(path) for path in BUNDLED.glob(f"*/{CARD}")]
+    silent = [card.full_name for card in cards if not all(head.periodic for head in card.heads)]
+    assert silent == ["scd:pretrained@0.1"]  # no energies

@@ -56,6 +56,14 @@ def test_spins_may_be_a_list(tmp_path):
     assert read_card(tmp_path / CARD).spins == (1, 2)
 
 
+def test_what_a_head_has_seen_of_periodic_structures_may_be_left_out(tmp_path):
+    write_card(tmp_path / CARD, GOOD)
+    assert "periodic" not in (tmp_path / CARD).read_text() and read_card(tmp_path / CARD).heads[0].periodic == ""
+    card = replace(GOOD, heads=(replace(HEAD, periodic="refused"),))
+    write_card(tmp_path / CARD, card)
+    assert read_card(tmp_path / CARD) == card
+
+
 def test_lists_do_for_tuples(tmp_path):
     write_card(tmp_path / CARD, replace(GOOD, charges=[-1, 0], citation=list(GOOD.citation)))
     assert read_card(tmp_path / CARD) == GOOD
@@ -68,6 +76,8 @@ def test_lists_do_for_tuples(tmp_path):
         ('licence = "CC-BY-SA-4.0"\n', 'license = "MIT"\n', "missing: licence; unknown: license"),
         ('data = "water"\n', "", r"heads\[0\]: keys missing: data"),
         ('data = "water"\n', 'data = "water"\nnote = 1\n', r"heads\[0\]: keys unknown: note"),
+        ('data = "water"\n', 'data = "water"\nperiodic = false\n', "= False: one of trained, untrained, refused"),
+        ('data = "water"\n', 'data = "water"\nperiodic = "yes"\n', "periodic = 'yes': one of trained"),
         ("cutoff = 4.5", 'cutoff = "4.5"', "cutoff = '4.5': a number in Å"),
         ("cutoff = 4.5", "cutoff = -4.5", "above 0 Å"),
         ("cutoff = 4.5", "cutoff = nan", "a number in Å"),

@@ -1,11 +1,13 @@
-"""Heads, references, stress of open systems, direct forces and bound potentials."""
+"""Heads, periodic boxes, references, stress of open systems, direct forces and bound potentials."""
+
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import forces_from_edges
 from omnicalc.models import build_model
 from omnicalc.neighbors import neighbors
@@ -54,6 +56,45 @@ def test_spins_outside_the_card_are_refused():
     with pytest.raises(InputError, match="total spin 2, but") as refused:
         model.choose_head(Systems.from_atoms(Atoms("OH", [[0, 0, 0], [0.97, 0, 0]])))
     assert "given" not in str(refused.value)
+
+
+def boxed() -> Systems:
+    atoms = WATER.copy()
+    atoms.set_cell([9.0, 9.0, 9.0])
+    atoms.pbc = [True, False, False]
+    return Systems.from_atoms(atoms)
+
+
+def seen(periodic: str) -> Potential:
+    model = potential()
+    model.heads["wet"] = Head("wet", model.heads["wet"].reference, periodic=periodic)
+    return model
+
+
+def test_boxes_are_refused_by_heads_that_know_single_molecules_only():
+    model = seen("refused")
+    assert model.choose_head(Systems.from_atoms(WATER)) == "wet"
+    for ask in (model.choose_head, model.bind):
+        with pytest.raises(InputError, match=r"'wet' .*single molecules.*--no-pbc.*these elements: .*ubio-s3:small,"):
+            ask(boxed())
+    assert model.choose_head(boxed(), "salty") == "salty"
+    model.any_box = True
+    assert model.choose_head(boxed()) == "wet"
+
+
+def test_boxes_are_warned_of_once_by_heads_that_were_trained_on_none():
+    model = seen("untrained")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.choose_head(Systems.from_atoms(WATER))
+        model.choose_head(boxed(), "salty")
+        for other in (seen("trained"), seen("")):
+            other.choose_head(boxed())
+    with pytest.warns(OmniCalcWarning, match="'wet' of unnamed was trained on .* no periodic structure.*ubio-s3:small"):
+        model.choose_head(boxed())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.choose_head(boxed())
 
 
 def test_references_are_added_in_float64():

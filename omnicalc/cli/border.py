@@ -11,11 +11,12 @@ import errno
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 
 import click
 
-from omnicalc.errors import OmniCalcError
+from omnicalc.errors import OmniCalcError, OmniCalcWarning
 
 REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
 
@@ -23,7 +24,9 @@ REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
 def at_border(run: Callable[[], object]) -> int:
     """The exit code of ``run``, a click command called with ``standalone_mode=False``; prints what went wrong."""
     try:
-        code = run()
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_by(warnings.showwarning)
+            code = run()
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
@@ -53,6 +56,18 @@ def message_of(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'input or output'}: {error.strerror}"
     return None
+
+
+def _shown_by(usual: Callable) -> Callable:
+    """What shows warnings: ours as one line, others as ``usual``."""
+
+    def show(message, category, *where, **more) -> None:
+        if issubclass(category, OmniCalcWarning):
+            click.echo(f"warning: {message}", err=True)
+        else:
+            usual(message, category, *where, **more)
+
+    return show
 
 
 def _said(text: str, code: int) -> int:

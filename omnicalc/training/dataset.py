@@ -41,6 +41,7 @@ class Entry:
     has_energy: bool
     has_forces: bool
     has_stress: bool
+    periodic: bool
 
     @property
     def n_atoms(self) -> int:
@@ -269,6 +270,7 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
         has_energy=settings.energies,
         has_forces=settings.forces,
         has_stress=labels.get("stress") is not None and bool(atoms.pbc.all()),
+        periodic=bool(atoms.pbc.any()),
     )
 
 
@@ -292,6 +294,10 @@ def _check_source(source: Source, recipe: Recipe) -> None:
             raise InputError(
                 f"{source.where(entry)} has charge {entry.charge:+d}, the recipe's charges are {list(recipe.charges)}; "
                 "add it there"
+            )
+        if entry.periodic and recipe.periodic == "refused":
+            raise InputError(
+                f"{source.where(entry)} is periodic, and the recipe says periodic = \"refused\"; leave that key out"
             )
         if recipe.spins and entry.spin not in recipe.spins:
             raise InputError(

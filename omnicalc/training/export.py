@@ -66,7 +66,18 @@ def _head(trainer, name: str) -> CardHead:
         reference_source=note,
         data=data,
         reference={chemical_symbols[z]: reference[z] for z in known},
+        periodic=_periodic(trainer, name, sources),
     )
+
+
+def _periodic(trainer, name: str, sources: list[Source]) -> str:
+    """What a head has seen of periodic structures. Where these data have none, what the head that it began as knew
+    still holds.
+    """
+    if any(e.periodic for s in sources for e in s.train):
+        return "trained"
+    before = _old_head(trainer, name) or _old_head(trainer, trainer.recipe.copy_heads.get(name, ""))
+    return trainer.recipe.periodic or ("untrained" if before is None else before.periodic)
 
 
 def _old_head(trainer, name: str) -> CardHead | None:

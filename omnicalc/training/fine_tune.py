@@ -11,6 +11,7 @@ import numpy as np
 from omnicalc.card import WEIGHTS, Card, CardHead
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
+from omnicalc.potential import Potential
 from omnicalc.registry import load_potential, resolve
 from omnicalc.systems import Systems
 from omnicalc.training.dataset import split_of_molecule
@@ -152,7 +153,7 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
         raise InputError(
             f"head '{name}' has no reference energy for some elements of '{wish.data}'; give a new name with --head"
         )
-    found = evaluate(load_potential(wish.start, device="cpu"), labelled_frames(chosen, None, str(wish.data)), name)
+    found = evaluate(_start(wish), labelled_frames(chosen, None, str(wish.data)), name)
     _check_forces(wish, found)
     off = float(np.mean([c.energy_error / len(c.atoms) for c in found.frames]))
     if abs(off) > _SAME_LEVEL:
@@ -161,6 +162,12 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
             f"({head.level_of_theory}): they are of another level of theory, or of another zero. Give a new name "
             "with --head, and the reference energies of that new head are fitted to them"
         )
+
+
+def _start(wish: FineTune) -> Potential:
+    potential = load_potential(wish.start, device="cpu")
+    potential.any_box = True  # frames of a kind that the start does not know are what it is to learn
+    return potential
 
 
 def _check_forces(wish: FineTune, found) -> None:
@@ -200,7 +207,7 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, f
 
     chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(_FITTED, len(frames))).astype(int)]
     labelled = labelled_frames(chosen, None, str(wish.data))
-    found = evaluate(load_potential(wish.start, device="cpu"), labelled, copied.name)
+    found = evaluate(_start(wish), labelled, copied.name)
     _check_forces(wish, found)
     old = copied.reference_by_number
     counts = [dict(Counter(c.atoms.numbers.tolist())) for c in found.frames]

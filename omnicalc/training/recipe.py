@@ -111,6 +111,7 @@ class Recipe:
     objective: dict = field(default_factory=lambda: {"name": "energy-forces"})
     charges: tuple[int, ...] = (0,)
     spins: tuple[int, ...] = ()  # empty: the model does not look at them
+    periodic: str = ""  # "refused": single molecules only, so cards refuse boxes; empty: by what the data have
     start: str = ""  # weights to begin with: a folder, or a name of the registry
     copy_heads: dict[str, str] = field(default_factory=dict)  # new head -> head of the start to begin with
     kept_heads: tuple[str, ...] = ()  # heads of the start that no [[data]] trains, last in the order of preference

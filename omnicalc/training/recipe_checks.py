@@ -117,5 +117,6 @@ _RANGES = {
     ("Recipe", "reference_prior"): (known_elements, "a table from element symbols such as H to energies in eV"),
     ("Recipe", "trains"): (lambda x: x in ("all", "heads", "lora"), "'all', 'heads' or 'lora'"),
     ("Recipe", "lora_rank"): _AT_LEAST_1,
+    ("Recipe", "periodic"): (lambda x: x in ("", "refused"), "'refused', or no such key,"),
     ("Recipe", "charges"): (bool, "a list of at least one whole number"),
 }

@@ -1,12 +1,13 @@
 """The border of the command line: which code and which line come out of what happens inside."""
 
 import errno
+import warnings
 
 import click
 import pytest
 
 from omnicalc.cli.border import at_border
-from omnicalc.errors import RunError
+from omnicalc.errors import OmniCalcWarning, RunError
 
 
 class OutOfMemoryError(RuntimeError):
@@ -43,6 +44,20 @@ def test_one_line_and_a_code(capsys, error, code, said):
 def test_a_defect_keeps_its_traceback(defect):
     with pytest.raises(type(defect)):
         at_border(raiser(defect))
+
+
+def test_our_warnings_are_one_line_and_others_are_as_they_were(capsys):
+    usual = warnings.showwarning
+
+    def run():
+        warnings.warn("the box is new to it", OmniCalcWarning, stacklevel=1)
+
+    assert at_border(run) == 0
+    assert capsys.readouterr().err == "warning: the box is new to it\n"
+    with pytest.warns(UserWarning, match="of a library"):
+        at_border(lambda: warnings.warn("of a library", UserWarning, stacklevel=1))
+    assert capsys.readouterr().err == ""
+    assert warnings.showwarning is usual
 
 
 def test_codes_of_what_ends_well():

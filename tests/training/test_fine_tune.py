@@ -1,5 +1,6 @@
 """Fine-tuning in one line: new heads, replay, frozen trunks, LoRA, and labels of another level of theory."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from ase.io import read, write
 from safetensors.torch import load_file
 
 from omnicalc import load_potential
-from omnicalc.card import read_card
+from omnicalc.card import read_card, write_card
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.evaluation import evaluate
@@ -182,3 +183,21 @@ def test_bundled_frames_to_replay_are_of_the_heads_they_name():
             assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
         found += 1
     assert found
+
+
+def test_weights_of_single_molecules_may_learn_from_boxes(files, tmp_path):
+    """They refuse them, but for the frames that they are to learn from."""
+    start = shutil.copytree(files / "old" / "best", tmp_path / "single")
+    card = read_card(start / "card.toml")
+    write_card(start / "card.toml", replace(card, heads=(replace(card.heads[0], periodic="refused"),)))
+    frames = read(files / "same.extxyz", ":")
+    for atoms in frames:
+        atoms.set_cell([30.0, 30.0, 30.0])
+        atoms.pbc = True
+    write(tmp_path / "boxed.extxyz", frames)
+    potential = load_potential(start, device="cpu")
+    with pytest.raises(InputError, match="frame 0: head 'toy-theory' .*single molecules"):
+        evaluate(potential, frames)
+    for head in ("toy-theory", "new"):
+        recipe = fine_tune_recipe(FineTune(str(start), tmp_path / "boxed.extxyz", head=head))
+        assert recipe.data[0].head == head

@@ -9,6 +9,7 @@ import torch
 from ase.io import read, write
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.training.recipe import read_recipe
 from omnicalc.training.state import load_state
 from omnicalc.training.trainer import Trainer
 from omnicalc.training.validation import averaged_weights, validate
@@ -212,6 +213,34 @@ def test_export_writes_a_loadable_folder(folder):
     accuracy = card.accuracy["toy-theory"]
     assert accuracy["force_mae_meV_per_A"] == pytest.approx(1e3 * errors_of(work)["force_mae"], abs=1e-3)
     assert accuracy["domains"]["frames"]["structures"] == 4
+
+
+def test_the_card_says_whether_the_data_were_periodic(folder):
+    """By the frames; what the start knew still holds; a recipe of single molecules refuses boxes, and periodic data."""
+    from dataclasses import replace
+
+    from omnicalc.training.export import export
+
+    def exported(recipe, out: str) -> str:
+        work = Trainer(recipe, folder, folder / out, report=lambda line: None)
+        return export(work, folder / out).heads[0].periodic
+
+    vacuum = recipe_in(folder)
+    assert exported(vacuum, "vacuum") == "untrained"
+    assert exported(replace(vacuum, periodic="refused"), "single") == "refused"
+    assert exported(replace(vacuum, start=str(folder / "single")), "tuned") == "refused"
+    frames = read(folder / "frames.extxyz", ":")
+    for atoms in frames:
+        atoms.set_cell([20.0, 20.0, 20.0])
+        atoms.pbc = True
+    write(folder / "frames.extxyz", frames)
+    assert exported(recipe_in(folder), "box") == "trained"
+    assert exported(replace(recipe_in(folder), start=str(folder / "single")), "boxed") == "trained"
+    with pytest.raises(InputError, match='is periodic, and the recipe says periodic = "refused"'):
+        Trainer(replace(recipe_in(folder), periodic="refused"), folder, folder / "x")
+    (folder / "recipe.toml").write_text('periodic = "maybe"\n' + (folder / "recipe.toml").read_text())
+    with pytest.raises(InputError, match="periodic = 'maybe' .*'refused'"):
+        read_recipe(folder / "recipe.toml")
 
 
 def test_direct_forces_first_then_gradients(folder):
