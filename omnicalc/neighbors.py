@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.pair_search import canonical_order, search_pairs, translation
+from omnicalc.pair_search import canonical_order, search_molecules, search_pairs, translation
 
 if TYPE_CHECKING:
     from omnicalc.systems import Systems
 
 DEFAULT_SKIN = 1.0  # Å; see NeighborList
+_MOLECULE = 64  # atoms up to which looking at all pairs is faster than a search
 MAX_SKIN = 10.0  # Å; the list grows with the third power of cutoff + skin and fills the memory
 
 
@@ -136,13 +137,17 @@ def flat_pairs(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]
     positions, cell, pbc, system = (
         t.detach().cpu().numpy() for t in (systems.positions, systems.cell, systems.pbc, systems.system)
     )
-    found, first = [], 0
-    for s, count in enumerate(np.bincount(system, minlength=len(cell)).tolist()):
-        i, j, shift = search_pairs(positions[first : first + count], cell[s], pbc[s], cutoff)
-        found.append((i + first, j + first, shift))
-        first += count
-    device = systems.positions.device
-    i, j, shift = (torch.from_numpy(np.concatenate(column)).to(device) for column in zip(*found, strict=True))
+    counts = np.bincount(system, minlength=len(cell))
+    if not pbc.any() and counts.max(initial=0) <= _MOLECULE:
+        columns = search_molecules(positions, counts, cutoff)
+    else:
+        found, first = [], 0
+        for s, count in enumerate(counts.tolist()):
+            i, j, shift = search_pairs(positions[first : first + count], cell[s], pbc[s], cutoff)
+            found.append((i + first, j + first, shift))
+            first += count
+        columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+    i, j, shift = (torch.from_numpy(column).to(systems.positions.device) for column in columns)
     return i, j, shift
 
 

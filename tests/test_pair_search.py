@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from omnicalc.errors import InputError
-from omnicalc.pair_search import search_pairs
+from omnicalc.pair_search import search_molecules, search_pairs
 
 ALL = np.ones(3, dtype=bool)
 
@@ -36,6 +36,24 @@ def test_every_pair_has_its_reverse():
     positions = np.random.default_rng(2).uniform(0, 4, (6, 3))
     i, j, n = search_pairs(positions, np.diag([4.0, 5.0, 0.0]), np.array([True, True, False]), 4.0)
     assert sorted(keys(i, j, n)) == sorted(keys(j, i, -n))
+
+
+def test_molecules_are_searched_to_the_same_bits():
+    rng, counts = np.random.default_rng(3), np.array([1, 7, 0, 2, 30, 1])
+    positions = rng.uniform(0, 6, (counts.sum(), 3))
+    positions[1:3] = [[0.0, 0.0, 0.0], [3.0, 0.0, 0.0]]  # at exactly the cutoff: out
+    found, first, nowhere = [], 0, np.zeros(3, dtype=bool)
+    for count in counts:
+        i, j, n = search_pairs(positions[first : first + count], np.zeros((3, 3)), nowhere, 3.0)
+        found.append((i + first, j + first, n))
+        first += count
+    for one, other in zip(map(np.concatenate, zip(*found, strict=True)), search_molecules(positions, counts, 3.0),
+                          strict=True):  # fmt: skip
+        assert one.dtype == other.dtype and one.shape == other.shape and (one == other).all()
+    i, j, _ = search_molecules(positions, counts, 3.0)
+    assert len(i) > 100 and (1, 2) not in set(zip(i.tolist(), j.tolist(), strict=True))
+    with pytest.raises(InputError, match="position of atom 4"):
+        search_molecules(np.where(np.arange(41)[:, None] == 4, np.nan, positions), counts, 3.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
