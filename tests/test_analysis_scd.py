@@ -1,10 +1,15 @@
-"""The pretraining study: splits by molecule, means over seeds, recipes that can be built."""
+"""The pretraining study: splits by molecule, means over seeds, recipes that can be built, one chain of it."""
+
+import json
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 
-from analysis.scd.study import BEGINNINGS, draw, splits, summary
+from analysis.scd.molecules import dynamics
+from analysis.scd.study import BEGINNINGS, draw, main, splits, summary
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.training.objectives import build_objective
@@ -47,3 +52,56 @@ def test_shipped_recipes(name, gives):
     model = build_model(recipe.family, {**recipe.model, "heads": list(recipe.heads)})
     assert model.config.gives == gives and model.conservative
     build_objective(recipe.objective).check(model)
+
+
+def invented(n_molecules: int) -> list[Atoms]:
+    """Two frames each of small molecules with labels that mean nothing."""
+    rng, frames = np.random.default_rng(0), []
+    for k in range(2 * n_molecules):
+        positions = np.arange(4)[:, None] * [1.1, 0.2, 0.0] + rng.normal(scale=0.05, size=(4, 3))
+        atoms = Atoms("CHON", positions)
+        atoms.info = {"molecule": f"m{k // 2}", "gap": rng.normal(5), "dipole_moment": rng.normal(2), "charge": 0}
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(-4), forces=rng.normal(size=(4, 3)))
+        frames.append(atoms)
+    return frames
+
+
+def test_chains_run_alone_and_are_put_together(tmp_path):
+    file, out = tmp_path / "labelled.extxyz", tmp_path / "out"
+    write(file, invented(20), format="extxyz")
+
+    def study(*words):
+        short = ["--quick", "--property", "gap", "--pretraining-steps", "2", "--steps", "2"]
+        main.main([str(file), "--out", str(out), *short, *words], standalone_mode=False)
+
+    with pytest.raises(InputError, match="scd-seed7; the chains are scratch-seed0"):
+        study("--only", "scd-seed7")
+    study("--only", "scd-seed0")
+    note = out / "seed0" / "forces-scd.json"
+    assert not (out / "summary.csv").exists() and json.loads(note.read_text())["error"] > 0
+    log = (out / "seed0" / "gap-scd" / "log.csv").read_text().splitlines()
+    assert "property_mae" in log[0] and log[1].startswith("0,")  # before training, for it began at pretrained weights
+    note.write_text(json.dumps({**json.loads(note.read_text()), "error": 123.0}))
+    study()
+    assert "0,scd,forces,123.0" in (out / "runs.csv").read_text()  # what was there was not done again
+    assert len((out / "summary.csv").read_text().splitlines()) == 1 + 2 * len(BEGINNINGS)
+    assert (out / "summary.png").stat().st_size > 5000
+
+
+def test_dynamics_of_an_oscillator_are_warm():
+    """x has variance kT/k. The wrong variant, a spring twice as stiff, has half of it."""
+    k = 200.0  # kcal/mol/Å^2: a period of 29 fs for hydrogen's mass
+    atoms = Atoms("H3000", np.zeros((3000, 3)))
+    x = dynamics(atoms, lambda x: -k * x, seed=0, steps=200)
+    assert np.var(x) == pytest.approx(units.kB * 300 / (k * units.kcal / units.mol), rel=0.06)
+
+
+def test_molecules_of_bodies_and_groups(tmp_path):
+    pytest.importorskip("rdkit")
+    from analysis.scd.molecules import frames_of
+
+    relaxed, warm = frames_of("c1cc(C)oc1", seed=1)
+    assert relaxed.get_chemical_formula() == "C5H6O" and relaxed.info["molecule"] == "c1cc(C)oc1"
+    apart = relaxed.get_all_distances() - warm.get_all_distances()
+    assert 0.02 < np.abs(apart).max() < 0.8  # moved, and still together
+    assert np.allclose(frames_of("c1cc(C)oc1", seed=1)[1].positions, warm.positions)

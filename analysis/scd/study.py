@@ -5,21 +5,25 @@
 scratch; plain denoising; self-conditioned denoising (SCD); energies and forces (with the labels that the others do
 without). Each beginning, with each seed, is fine-tuned to every property and to energies and forces on the same few
 molecules with the same number of steps, and judged on test molecules that no training saw. Can be stopped and started
-again; finished parts are kept. ``--quick`` runs everything once in minutes, for a look at the code, not at numbers.
+again; finished parts are kept. Chains of one beginning and seed can run as processes of their own, as with
+``--only scd-seed0``; the call without it then makes the summary. ``--quick`` runs everything once in minutes, for a
+look at the code, not at numbers.
 """
 
 import csv
 import io
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
-from ase.io import read, write
+from ase.io import write
 
 from omnicalc.data.protocols import with_property
+from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
 
@@ -34,9 +38,9 @@ class Size:
     channels: int = 64
     layers: int = 3
     basis: int = 32
-    pretraining_steps: int = 6000
-    steps: int = 2500
-    structures: int = 16  # per step
+    pretraining_steps: int = 2500
+    steps: int = 800
+    structures: int = 64  # per step
     seeds: int = 3
 
 
@@ -70,6 +74,7 @@ validate_every = {steps}
 checkpoint_every = 100
 [batch]
 structures = {size.structures}
+by_width = false
 [[stages]]
 steps = {steps}
 warmup = {warmup}
@@ -117,7 +122,7 @@ def _write(file: Path, train: list[Atoms], valid: list[Atoms]) -> None:
     write_atomically(file, lambda temporary: write(temporary, [*train, *valid], format="extxyz"))
 
 
-def run(folder: Path, data: Path, **settings) -> Path:
+def run(folder: Path, data: Path, device: str, **settings) -> Path:
     """One training, or what is left of it; its weights."""
     from omnicalc.training.recipe import read_recipe
     from omnicalc.training.run import train
@@ -130,7 +135,7 @@ def run(folder: Path, data: Path, **settings) -> Path:
     recipe.write_text(RECIPE.format(**settings))
     resume = (folder / "state.pt").is_file()
     code = train(
-        read_recipe(recipe), data, folder, resume=resume, steps=None, device="cpu",
+        read_recipe(recipe), data, folder, resume=resume, steps=None, device=device,
         report=lambda line: click.echo(f"{folder.name}: {line}"), progress=lambda *_: None,
     )  # fmt: skip
     if code:
@@ -138,7 +143,7 @@ def run(folder: Path, data: Path, **settings) -> Path:
     return weights
 
 
-def pretrained(kind: str, folder: Path, data: Path, seed: int, size: Size) -> Path | None:
+def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size: Size) -> Path | None:
     """Weights to begin with; None from scratch."""
     if kind == "scratch":
         return None
@@ -147,14 +152,17 @@ def pretrained(kind: str, folder: Path, data: Path, seed: int, size: Size) -> Pa
     if kind == "denoising":
         objective += "\nself_conditioned = false"
     return run(
-        folder / f"pretrain-{kind}", data, tag=kind, start="", gives="energies" if labels else "embeddings", pool="sum",
-        objective=objective, seed=seed, steps=size.pretraining_steps, warmup=min(300, size.pretraining_steps // 3),
+        folder / f"pretrain-{kind}", data, device, tag=kind, start="", gives="energies" if labels else "embeddings",
+        pool="sum", objective=objective, seed=seed, steps=size.pretraining_steps,
+        warmup=max(1, min(300, size.pretraining_steps // 3)),
         rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none", file="pool.extxyz",
         energies=str(labels).lower(), forces=str(labels).lower(), size=size,
     )  # fmt: skip
 
 
-def fine_tuned(kind: str, target: str, start: Path | None, folder: Path, data: Path, seed: int, size: Size, few):
+def fine_tuned(
+    kind: str, target: str, start: Path | None, folder: Path, data: Path, device: str, seed: int, size: Size, few
+) -> Path:  # fmt: skip
     """Weights fine-tuned to one target from one beginning, with the labels of ``few``.
 
     Gaps and dipoles do not grow with the molecule: they are learned as deviations from their mean, in units of their
@@ -168,26 +176,56 @@ def fine_tuned(kind: str, target: str, start: Path | None, folder: Path, data: P
         references = f'[references."{target}"]\n{symbols}'
     objective = 'name = "energy-forces"\nloss = "mae"' if forces else f'name = "property"\nscale = {spread}'
     return run(
-        folder / f"{target}-{kind}", data, tag=f"{kind}-{target}", start="" if start is None else f'start = "{start}"',
+        folder / f"{target}-{kind}", data, device, tag=f"{kind}-{target}",
+        start="" if start is None else f'start = "{start}"',
         gives="energies" if forces else "properties", pool="sum" if forces else "mean", objective=objective, seed=seed,
-        steps=size.steps, warmup=min(100, size.steps // 3), rate=5e-4, head="xtb" if forces else target,
+        steps=size.steps, warmup=max(1, min(100, size.steps // 3)), rate=5e-4, head="xtb" if forces else target,
         file=f"{target}.extxyz", energies="true", forces=str(forces).lower(), size=size, mean=mean, std=spread,
         references=references,
     )  # fmt: skip
 
 
-def test_error(weights: Path, target: str, frames: list[Atoms]) -> float:
+def test_error(weights: Path, target: str, frames: list[Atoms], device: str) -> float:
     """Mean absolute error on test molecules: of the property in its unit, or of force components in eV/Å."""
-    from omnicalc import OmniCalc, properties
+    from omnicalc import load_potential, properties
+    from omnicalc.evaluation import evaluate
 
+    potential = load_potential(weights, device=device)
     if target != FORCES:
         wanted = np.array([a.info[target] for a in frames])
-        return float(np.abs(properties(frames, weights, head=target) - wanted).mean())
-    calculator, errors = OmniCalc(weights), []
-    for atoms in frames:
-        moved = Atoms(atoms.numbers, atoms.positions)
-        errors.append(np.abs(calculator.get_forces(moved) - atoms.get_forces()).ravel())
-    return float(np.concatenate(errors).mean())
+        return float(np.abs(properties(frames, potential, head=target) - wanted).mean())
+    return 1e-3 * evaluate(potential, frames).errors().force_mae
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all chains share."""
+
+    out: Path
+    size: Size
+    keys: tuple[str, ...]
+    parts: dict[str, list[Atoms]]
+    test: list[Atoms]
+    device: str
+
+    def chain(self, kind: str, seed: int) -> list[dict]:
+        """The errors of one beginning with one seed: trained as far as they are not there yet."""
+        folder, rows = self.out / f"seed{seed}", []
+        for target in (*self.keys, FORCES):
+            note = folder / f"{target}-{kind}.json"
+            if not note.is_file():
+                data, size = self.out / "data", self.size
+                start = pretrained(kind, folder, data, self.device, seed, size)
+                weights = fine_tuned(
+                    kind, target, start, folder, data, self.device, seed, size, self.parts["few"]
+                )  # fmt: skip
+                error = test_error(weights.resolve(), target, self.test, self.device)
+                text = json.dumps({"seed": seed, "beginning": kind, "target": target, "error": error})
+                write_atomically(note, lambda temporary, text=text: temporary.write_text(text))
+            rows.append(json.loads(note.read_text()))
+            error = rows[-1]["error"]
+            click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(self.test)} test structures")
+        return rows
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -240,33 +278,37 @@ def _as_csv(rows: list[dict]) -> str:
 @click.option("--property", "keys", multiple=True, default=("gap", "dipole_moment"), show_default=True)
 @click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on.")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
+@click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
+@click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
+@click.option("--structures", type=click.IntRange(min=1), help="Per step. [default: 64]")
+@click.option("--only", multiple=True, help="Run these chains alone, such as scd-seed0, and make no summary.")
+@click.option("--device", default="cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Everything once, tiny and short.")
 @click.option("--threads", type=click.IntRange(min=1))
-def main(labelled, out, keys, few, seeds, quick, threads):
+def main(labelled, out, keys, few, only, device, quick, threads, **sizes):
     """Pretraining against none, on LABELLED molecules (made by analysis.scd.label_properties)."""
     import torch
 
     if threads:
         torch.set_num_threads(threads)
-    size = QUICK if quick else Size()
-    parts = splits(read(labelled, ":"), 24 if quick else few)
-    data = out / "data"
-    write_parts(data, parts, keys)
-    test = parts["test"][:20] if quick else parts["test"]
+    size = replace(QUICK if quick else Size(), **{k: v for k, v in sizes.items() if v is not None})
+    chains = {f"{kind}-seed{seed}": (kind, seed) for seed in range(size.seeds) for kind in BEGINNINGS}
+    unknown = sorted(set(only) - set(chains))
+    if unknown:
+        raise InputError(f"--only {unknown[0]}; the chains are {', '.join(chains)}")
+    parts = splits(list(open_frames(labelled)), 24 if quick else few)
+    write_parts(out / "data", parts, keys)
+    study = Study(out, size, keys, parts, parts["test"][:20] if quick else parts["test"], device)
     rows = []
-    for seed in range(seeds or size.seeds):
-        folder = out / f"seed{seed}"
-        for kind in BEGINNINGS:
-            start = pretrained(kind, folder, data, seed, size)
-            for target in (*keys, FORCES):
-                weights = fine_tuned(kind, target, start, folder, data, seed, size, parts["few"])
-                error = test_error(weights.resolve(), target, test)
-                rows.append({"seed": seed, "beginning": kind, "target": target, "error": error})
-                click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(test)} test structures")
-        write_atomically(out / "runs.csv", lambda temporary: temporary.write_text(_as_csv(rows)))
-        table = summary(rows)
-        write_atomically(out / "summary.csv", lambda temporary, t=table: temporary.write_text(_as_csv(t)))
-        draw(out / "summary.png", table)
+    for name, (kind, seed) in chains.items():
+        if not only or name in only:
+            rows += study.chain(kind, seed)
+    if only:
+        return
+    table = summary(rows)
+    write_atomically(out / "runs.csv", lambda temporary: temporary.write_text(_as_csv(rows)))
+    write_atomically(out / "summary.csv", lambda temporary: temporary.write_text(_as_csv(table)))
+    draw(out / "summary.png", table)
     for row in table:
         error = f"{row['mae']:.4f} ± {row['stderr']:.4f}"
         click.echo(f"{row['target']:>8} {row['beginning']:<14} {error}  gain over scratch {row['gain_percent']:.1f} %")

@@ -80,4 +80,5 @@ def decays(name: str, parameter: Tensor) -> bool:
 
 
 def norm_of(gradients: list[Tensor]) -> float:
-    return math.sqrt(sum(float(g.double().square().sum()) for g in gradients))
+    squares = torch.stack([g.double().square().sum() for g in gradients])  # off a GPU in one transfer, not one by one
+    return math.sqrt(sum(squares.tolist()))

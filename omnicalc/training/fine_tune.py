@@ -270,14 +270,21 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
 def before_and_after(rows: Sequence[dict]) -> str:
     """A table of the validation errors at the first and the last line of a run's log, of every source."""
     first, last = min(int(r["step"]) for r in rows), max(int(r["step"]) for r in rows)
-    lines = [f"{'validation':<28} {'forces MAE, meV/Å':>24} {'energy MAE, meV/atom':>26}"]
+    shown = {key: how for key, how in _SHOWN.items() if key in rows[0]}
+    lines = [f"{'validation':<28}" + "".join(f" {title:>26}" for title, _, _ in shown.values())]
     for r in rows:
         if int(r["step"]) != last or r["group"] != "all":
             continue
         old = next(o for o in rows if int(o["step"]) == first and (o["source"], o["group"]) == (r["source"], "all"))
-        pairs = [f"{1e3 * float(old[k]):.{d}f} -> {1e3 * float(r[k]):.{d}f}" for k, d in _SHOWN]
-        lines.append(f"{r['source'][:28]:<28} {pairs[0]:>24} {pairs[1]:>26}")
+        pairs = [f"{f * float(old[k]):.{d}f} -> {f * float(r[k]):.{d}f}" for k, (_, f, d) in shown.items()]
+        lines.append(f"{r['source'][:28]:<28}" + "".join(f" {pair:>26}" for pair in pairs))
     return "\n".join(lines)
 
 
-_SHOWN = (("force_mae", 1), ("energy_mae", 2))
+_SHOWN = {  # title, factor and digits of the errors that objectives have
+    "force_mae": ("forces MAE, meV/Å", 1e3, 1),
+    "energy_mae": ("energy MAE, meV/atom", 1e3, 2),
+    "property_mae": ("property MAE", 1.0, 4),
+    "denoising_rmse": ("noise RMSE, normalised", 1.0, 4),
+    "noise_rmse": ("noise RMSE, normalised", 1.0, 4),
+}

@@ -70,8 +70,11 @@ def pack(
     Widest first, each into the pack it fills best: rows of neighbours are padded to the widest atom of a pack, so that
     a molecule costs what a crystal costs in its company. Holes that wide structures leave are filled by the next
     narrower ones. The first ``waited`` members have waited already and go before all others, so that none waits twice.
+    With ``by_width`` off they come as they were drawn: steps of one large pack then see all kinds of structures.
     """
-    order = sorted(range(len(members)), key=lambda k: (k >= waited, -sizes[k].width, -sizes[k].atoms, k))
+    order = range(len(members))
+    if budget.by_width:
+        order = sorted(order, key=lambda k: (k >= waited, -sizes[k].width, -sizes[k].atoms, k))
     closed: list[Pack] = []
     open_: list[Pack] = []
     for k in order:

@@ -70,6 +70,7 @@ class Batching:
     edges: int | None = None  # directed pairs within the cutoff
     structures: int | None = None
     packs: int = 1
+    by_width: bool = True  # structures of like width together, which saves padding; false: as drawn, all sizes mixed
 
 
 @dataclass(frozen=True)

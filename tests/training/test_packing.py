@@ -92,3 +92,17 @@ def test_nothing_is_lost_when_the_mixture_changes():
     given += [m for p in plan.next(200, [0, 1, 0]) for m in p.members]
     times = Counter(k for source, k in given if source == 0)
     assert max(times.values()) - min(times[k] for k in range(50)) <= 1
+
+
+def test_packs_of_all_sizes_mixed():
+    rng = np.random.default_rng(4)
+    sizes = molecules(600, rng)
+    mixed, waiting = pack(list(range(600)), sizes, Batching(structures=60, by_width=False))
+    by_width, _ = pack(list(range(600)), sizes, Batching(structures=60))
+    assert sorted([k for p in mixed for k in p.members] + waiting) == list(range(600))
+
+    def spread(packs):
+        """Of the mean size of a pack's structures, over the packs: a tenth of that of sizes where they are mixed."""
+        return np.std([p.atoms / len(p.members) for p in packs])
+
+    assert spread(mixed) < 5 < spread(by_width)
