@@ -81,7 +81,7 @@ def conservation(name: str, potential: Potential, atoms: Atoms, head: str, ps: f
     with tempfile.TemporaryDirectory() as folder:
         run(job, settings, RunFolder(Path(folder) / "nve"))
         found = energy_drift(Path(folder) / "nve", skip_ps=0.1 * ps)
-    drift, temperature = found.quantities[0], found.quantities[4]
+    drift, temperature = found["drift of the conserved energy"], found["temperature"]
     click.echo(
         f"{name:28} {atoms.get_chemical_formula()}, {ps:g} ps NVE  drift {drift.value:+.4f} +- {drift.stderr:.4f} "
         f"meV/atom/ps at {temperature.value:.0f} K"

@@ -23,7 +23,7 @@ import numpy as np
 from kinetic_bias import OH_STRETCH, bias_from_forces, bias_from_stretch, fit_square, resolution
 from report import Check, blocks_line, claim, estimate, finish, table
 from runs import Run, make_run
-from sampled import ALL, sampled_temperatures
+from sampled import sampled_temperatures
 
 from omnicalc.analysis.energy import drift, mean_with_error
 from omnicalc.analysis.rdf import Value
@@ -335,7 +335,7 @@ def frames_(frames: Path, model: str, head: str | None, most: int, out: Path) ->
         "method: <F²> / <d²U/dx²>, F the labels; jackknife over frames",
     ]
     content = {"sampled_K": {name: vars(value) for name, value in found.items()}, "frames": len(chosen)}
-    finish(results, content | {"frames_file": fingerprint(frames), "all": vars(found[ALL])}, None, lines)
+    finish(results, content | {"frames_file": fingerprint(frames)}, None, lines)
 
 
 def _origin(model: dict, frames: Path) -> str:
