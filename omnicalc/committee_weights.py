@@ -17,7 +17,7 @@ from omnicalc.evaluation import labelled_frames
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.registry import load_potential, resolve, verified_bytes
 from omnicalc.systems import Systems
-from omnicalc.training.replay import REPLAY
+from omnicalc.training.replay import REPLAY, SHARED, replay_of
 
 _MOST_VALID = 200
 _UNLIKE = 3.0  # times the largest spread in a thousand of the validation atoms: the limit that the card tells a run
@@ -58,7 +58,9 @@ def add_committee(
     weights = save({**{k: t.contiguous() for k, t in tensors.items()}, "committee": table})
     numbers = calibration.to_dict()
     limit = round(float(_UNLIKE * np.quantile(calibration.spread, 0.999)), 3)
-    training = {**card.training, "uncertainty_limit": max(limit, card.training.get("uncertainty_limit", 0.0))}
+    replay = replay_of(folder, card)
+    training = {key: value for key, value in card.training.items() if key != SHARED}  # the frames go along
+    training = {**training, "uncertainty_limit": max(limit, card.training.get("uncertainty_limit", 0.0))}
     measured = {f"spread_{k}": v for k, v in numbers.items()}
     accuracy = {**card.accuracy, head: {**card.accuracy.get(head, {}), **measured}}
     card = replace(
@@ -71,8 +73,8 @@ def add_committee(
     with made_folder(out):
         write_atomically(out / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
         write_card(out / CARD, card)
-        if (folder / REPLAY).is_file():
-            shutil.copyfile(folder / REPLAY, out / REPLAY)
+        if replay is not None:
+            shutil.copyfile(replay, out / REPLAY)
         draw_calibration(calibration, out / "calibration.png", f"{head}: ")
     return Added(head, len(parts["train"]), calibration)
 

@@ -1,6 +1,7 @@
 """A committee of last layers: what its spread is made of, where it is stored, and that nothing else changes."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from omnicalc import OmniCalc, load_potential
+from omnicalc.card import CARD, read_card, write_card
 from omnicalc.committee import Calibration, fit_committee
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
@@ -33,8 +35,10 @@ def frames(count=12):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("committee")
-    write_weights(folder / "old")
-    (folder / "old" / REPLAY).write_bytes(b"frames to replay")
+    card = write_weights(folder / "old")
+    write_card(folder / "old" / CARD, replace(card, training={"replay": "sister"}))
+    (folder / "sister").mkdir()
+    (folder / "sister" / REPLAY).write_bytes(b"frames to replay")
     write(folder / "data.extxyz", frames())
     words = ("committee", folder / "old", folder / "data.extxyz", "--head", "water-theory", "--members", 4)
     assert "4 members, 6 training frames" in omnicalc(*words, "--out", folder / "new")
@@ -55,6 +59,7 @@ def test_predictions_are_those_of_the_old_weights(files):
 
 def test_frames_to_replay_go_along_and_splits_are_needed(files, tmp_path):
     assert (files / "new" / REPLAY).read_bytes() == b"frames to replay"
+    assert "replay" not in read_card(files / "new" / CARD).training  # it has them itself
     made = frames()
     for atoms in made:
         del atoms.info["split"]

@@ -18,7 +18,7 @@ from omnicalc.training.dataset import split_of_molecule
 from omnicalc.training.label_checks import check_labels
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.references import fit_references
-from omnicalc.training.replay import REPLAY
+from omnicalc.training.replay import replay_of
 
 _SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they are of another level of theory
 _CHECKED = 20  # frames that the start is compared with
@@ -237,8 +237,10 @@ def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHe
 
 def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
     """Sources of old frames, one for each head in the file."""
-    path = folder / REPLAY if given is None else Path(given)
-    if given == "none" or (given is None and not path.is_file()):
+    if given == "none":
+        return []
+    path = replay_of(folder, card) if given is None else Path(given)
+    if path is None:
         return []
     if not path.is_file():
         raise InputError(f"--replay '{given}': no such file; give one with the frame keys head and split, or 'none'")

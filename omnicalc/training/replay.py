@@ -1,14 +1,40 @@
-"""``replay.extxyz.gz`` beside the weights: a few of their training frames, so that fine-tuning need not forget."""
+"""``replay.extxyz.gz`` beside the weights: a few of their training frames, so that fine-tuning need not forget.
+
+Bundled weights that learned from the same data share one file: where a card says ``replay = "FOLDER"`` under
+``[training]``, it lies in that folder beside their own.
+"""
 
 import gzip
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from omnicalc.card import CARD, Card
+from omnicalc.errors import WeightsError
 from omnicalc.files import write_atomically
 from omnicalc.training.dataset import Entry, Source
 
 REPLAY = "replay.extxyz.gz"
+SHARED = "replay"  # key of [training] in a card
+
+
+def replay_of(folder: Path, card: Card) -> Path | None:
+    """The frames to replay of the weights in ``folder``; None where they have none.
+
+    Raises :class:`WeightsError` where the card names a folder that is not there, as when one was copied alone.
+    """
+    own, other = folder / REPLAY, card.training.get(SHARED)
+    if own.is_file():
+        return own
+    if other is None:
+        return None
+    shared = folder.resolve().parent / str(other) / REPLAY
+    if not shared.is_file():
+        raise WeightsError(
+            f"{folder / CARD} says that the frames to replay are in {shared}, which is not there; copy that file to "
+            f"{own}, or leave them out with --replay none"
+        )
+    return shared
 
 
 def write_replay(sources: Sequence[Source], path: Path) -> None:

@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from omnicalc import load_potential
 from omnicalc.card import read_card, write_card
 from omnicalc.data.readers import open_frames
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, WeightsError
 from omnicalc.evaluation import evaluate
-from omnicalc.registry import BUNDLED
+from omnicalc.registry import BUNDLED, folder_name, list_models, resolve
 from omnicalc.training import fine_tune
 from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
-from omnicalc.training.replay import REPLAY
+from omnicalc.training.replay import REPLAY, replay_of
 from tests.command import omnicalc
 from tests.training.toy import recipe_in, trainer, water, write_frames
 
@@ -174,15 +174,40 @@ def test_the_rate_goes_with_the_size_of_the_network(files, monkeypatch):
 def test_bundled_frames_to_replay_are_of_the_heads_they_name():
     """Those beside the weights that ship: read, labelled, of both splits, and with elements that the head knows."""
     found = 0
-    for path in BUNDLED.glob(f"*/{REPLAY}"):
-        heads = {h.name: h.numbers for h in read_card(path.parent / "card.toml").heads}
+    for _, card in map(resolve, (m.full_name for m in list_models() if m.status == "bundled")):
+        path = replay_of(BUNDLED / folder_name(card), card)
+        if path is None:
+            continue
+        heads = {h.name: h.numbers for h in card.heads}
         frames = open_frames(path)
         chosen = [frames[k] for k in (*range(0, len(frames), 20), len(frames) - 1)]
         assert {a.info["split"] for a in chosen} == {"train", "valid"}
         for atoms in chosen:
             assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
         found += 1
-    assert found
+    assert found == 6
+
+
+def test_bundled_frames_are_stored_once():
+    contents = [path.read_bytes() for path in BUNDLED.glob(f"*/{REPLAY}")]
+    assert len(contents) == len(set(contents)) == 3
+
+
+def test_frames_shared_by_weights_side_by_side(files, tmp_path):
+    """One folder has the file, the other names it; alone, it says what is missing."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        shutil.copytree(files / "old" / "best", folder)
+    (other / REPLAY).unlink()
+    card = read_card(other / "card.toml")
+    wish = FineTune(str(other), files / "mine.extxyz")
+    assert len(fine_tune_recipe(wish).data) == 1  # none to replay
+    write_card(other / "card.toml", replace(card, training={**card.training, "replay": "own"}))
+    assert fine_tune_recipe(wish).data[1].shards == str(own / REPLAY)
+    own.rename(tmp_path / "away")
+    with pytest.raises(WeightsError, match="own/replay.extxyz.gz, which is not there.*--replay none"):
+        fine_tune_recipe(wish)
+    assert len(fine_tune_recipe(replace(wish, replay="none")).data) == 1
 
 
 def test_weights_of_single_molecules_may_learn_from_boxes(files, tmp_path):
