@@ -10,7 +10,7 @@ fs in it), so that m·v² is in eV without a factor. Femtoseconds and bar appear
 - ``engines`` chooses who takes the steps: ``dynamics``, ``ring_polymer`` (path integrals) or OpenMM.
 - ``constraints`` holds the bonds of ``constraint_list``.
 - ``replicas`` are runs in lock-step, their force calls one batch by ``gang``; ``plan`` says what a run will need.
-- ``guards`` watch; ``guard_settings`` says over what.
+- ``guards`` watch, ``bond_watch`` over bonds; ``guard_settings`` says over what.
 - ``run`` and ``loop`` take the state through a folder: ``trajectory``, ``frames``, ``restart``, ``record``.
 
 log.csv has step, time, potential, kinetic and total energy and temperature; then ``conserved_eV`` where there is such

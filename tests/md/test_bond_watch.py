@@ -78,6 +78,14 @@ def test_bonds_through_the_walls_of_a_cell_that_moves():
     assert opened(watch, larger, atoms.positions) is not None  # a cell that left its atoms behind
 
 
+def test_heavy_atoms_through_a_wall():
+    """Nothing but the image of the bond says that these are neighbours: no hydrogen that might have moved."""
+    atoms = Atoms("C2", [[0.3, 4.0, 4.0], [8.0 - 1.2, 4.0, 4.0]], cell=[8.0] * 3, pbc=True)
+    assert opened(BondWatch(atoms, 1.5), atoms) is None
+    apart = atoms.positions + [[1.0, 0, 0], [0, 0, 0]]
+    assert opened(BondWatch(atoms, 1.5), atoms, apart).length == pytest.approx(2.5)
+
+
 def test_ions_and_neighbours_are_not_bonded():
     atoms = waters() + Atoms("NaCl", [[4.5, 1.0, 4.0], [4.5, 4.0, 4.0]])
     watch = BondWatch(atoms, 1.5)
@@ -222,6 +230,20 @@ def test_rings_are_judged_by_their_centres(tmp_path):
         guards.check_bonds(state, lambda: state.positions)
     with pytest.raises(RunError, match="bonded at the start"):
         run(losing(), replace(SETTINGS, beads=4), RunFolder(tmp_path / "run"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_centres_are_what_a_run_hands_over(tmp_path, monkeypatch):
+    mda = pytest.importorskip("MDAnalysis")
+    handed = []
+    monkeypatch.setattr(BondWatch, "opened", lambda self, positions, cell: handed.append(positions.numpy().copy()))
+    folder = RunFolder(tmp_path / "run")
+    run(losing(calls=10**6), replace(SETTINGS, beads=4, steps=8, interval=4), folder)
+    for file, same in ((folder.centroids, True), (folder.trajectory, False)):
+        frames = mda.Universe(str(folder.topology), str(file)).trajectory
+        frames = [frame.positions.copy() for frame in frames]
+        assert len(frames) == len(handed) == 3
+        assert np.allclose(frames[2], handed[2], atol=1e-5) is same
 
 
 def test_when_it_looks_and_what_it_allows(tmp_path):
