@@ -64,7 +64,6 @@ def cases(sizes: tuple[int | None, ...], seeds: int) -> Iterator[Case]:
 
 def case_recipe(base: Recipe, case: Case, size: Size) -> Recipe:
     """The recipe of one run: the first stage of ``base``, as long as ``size`` says, on so many of its frames."""
-    every = max(1, size.steps // 10)
     stage = replace(
         base.stages[0], steps=size.steps, decay_steps=None, warmup=max(1, size.steps // 15), late_fraction=0.3,
     )  # fmt: skip
@@ -72,8 +71,10 @@ def case_recipe(base: Recipe, case: Case, size: Size) -> Recipe:
     if case.variant == "no-angles" and size.quick:
         model = {k: v for k, v in model.items() if k != "angular"}
     model |= VARIANTS[case.variant]
-    optimiser = replace(base.optimiser, seed=base.optimiser.seed + case.seed, validate_every=every,
-                        checkpoint_every=every, validate_frames=40)  # fmt: skip
+    optimiser = replace(
+        base.optimiser, seed=base.optimiser.seed + case.seed, validate_frames=20,
+        validate_every=max(1, size.steps // 4), checkpoint_every=max(1, size.steps // 10),
+    )  # fmt: skip
     recipe = replace(base, name="allscaip", tag=case.name, model=model, stages=(stage,), optimiser=optimiser,
                      batch=replace(base.batch, structures=size.structures))  # fmt: skip
     if case.frames is None:
