@@ -176,11 +176,14 @@ class Launches:
         alpha, pull = torch.empty_like(gate), torch.empty_like(gate)
         tangent = direction is not None
         alpha_t, pull_t = (torch.empty_like(gate), torch.empty_like(gate)) if tangent else (None, None)
+        kept, kept_t = alpha, alpha_t  # not used but by softmax
+        if self.form.kind == "softmax":
+            kept, kept_t = (gate.new_empty(2, *gate.shape) if wanted else None for wanted in (True, tangent))
         direction = direction if tangent else [None] * 7
         edges, out = (self.edges.source, self.edges.count), (d_q, d_gate, d_factor, d_step, d_unit)
         self.launch(
             "backward_target", *self.inputs, *edges, top, total, grad, *direction, *out, alpha, alpha_t, pull, pull_t,
-            self.n, self.k, TANGENT=tangent,
+            kept, kept_t, self.n, self.k, TANGENT=tangent,
         )  # fmt: skip
         self.launch(
             "backward_source", q, unit, grad, alpha, pull, direction[0], direction[6], alpha_t, pull_t,
@@ -208,7 +211,9 @@ class Launches:
         if self.n == 0:
             return
         with torch.cuda.device_of(self.inputs[0]):
-            kernel[grid](*arguments, **wanted, num_warps=tile.warps)
+            # Threads that hold the same score must round it alike, for the maximum is found by comparing: with products
+            # fused into sums across threads, a + b c would be one number on one of them and c b + a another.
+            kernel[grid](*arguments, **wanted, num_warps=tile.warps, enable_fp_fusion=False)
 
 
 def sizes(heads: int, d: int, rows: int, form: Form, dtype: torch.dtype) -> dict:

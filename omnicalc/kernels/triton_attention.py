@@ -275,7 +275,7 @@ def _contract(values, x, y, z, o):
 def backward_target(
     q, k, v, gate, factor, step, unit, source, count, top, total, grad,
     q_t, k_t, v_t, gate_t, factor_t, step_t, unit_t,
-    d_q, d_gate, d_factor, d_step, d_unit, alpha, alpha_t, pull, pull_t, N, K,
+    d_q, d_gate, d_factor, d_step, d_unit, alpha, alpha_t, pull, pull_t, kept, kept_t, N, K,
     SCALE: tl.constexpr, H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, KIND: tl.constexpr, FIRST: tl.constexpr,
     ZERO: tl.constexpr, ACC: tl.constexpr, BK: tl.constexpr, BH: tl.constexpr, BD: tl.constexpr, BP: tl.constexpr,
     TANGENT: tl.constexpr,
@@ -283,13 +283,14 @@ def backward_target(
     """All gradients that belong to one target and BH heads; with TANGENT, their derivatives along the direction _t.
 
     Leaves alpha and pull (N, K, H) for the source pass, and d_step (tiles, N, K), d_unit (tiles, N, K, 3) per tile of
-    heads. Softmax needs A before it can finish: until then dot lies in ``pull`` and da in ``d_factor``, their
-    tangents in ``pull_t`` and ``d_gate``.
+    heads. Softmax needs A before it can finish: until then dot and da lie in ``kept`` (2, N, K, H), their tangents in
+    ``kept_t``. They are never overwritten, since a compiler may load a small tile again where it needs it.
     """
     i = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
     h = tl.program_id(1) * BH + tl.arange(0, BH)
     n = tl.load(count + tl.program_id(0))
     part = tl.program_id(1).to(tl.int64) * N * K
+    second = tl.cast(N, tl.int64) * K * H
     qi = _queries(q, i, i >= 0, h, H, D, BD, ACC) * SCALE
     qi_t = qi
     if TANGENT:
@@ -352,12 +353,12 @@ def backward_target(
         if KIND == SOFTMAX:
             mean += tl.sum(a * da, 0, True)
             best, ties, slope = _highest(best, ties, slope, tl.where(ok[:, None], g * dot, -float("inf")), da)
-            _put_per_head(pull, e, ok, h, dot, H)
-            _put_per_head(d_factor, e, ok, h, da, H)
+            _put_per_head(kept, e, ok, h, dot, H)
+            _put_per_head(kept + second, e, ok, h, da, H)
             if TANGENT:
                 mean_t += tl.sum(a_t * da + a * da_t, 0, True)
-                _put_per_head(pull_t, e, ok, h, dot_t, H)
-                _put_per_head(d_gate, e, ok, h, da_t, H)
+                _put_per_head(kept_t, e, ok, h, dot_t, H)
+                _put_per_head(kept_t + second, e, ok, h, da_t, H)
         else:
             c, c_t = _finish(
                 e, ok, h, dot, dot_t, da, da_t, g, g_t, f, f_t, u, u_t, b, b1, b2, mean, mean_t, shift, mean, mean_t,
@@ -375,7 +376,7 @@ def backward_target(
             kj = _queries(k, j, ok, h, H, D, BD, ACC)
             g, f = _per_head(gate, e, ok, h, H, ACC), _per_head(factor, e, ok, h, H, ACC)
             u = tl.load(step + e, ok, 0.0).to(ACC)[:, None]
-            dot, da = _per_head(pull, e, ok, h, H, ACC), _per_head(d_factor, e, ok, h, H, ACC)
+            dot, da = _per_head(kept, e, ok, h, H, ACC), _per_head(kept + second, e, ok, h, H, ACC)
             b, b1, b2 = _weight(g * dot, ok, peak, inverse, KIND)
             at = tl.where(ok[:, None] & (g * dot == best), share, 0.0)
             kj_t, g_t, f_t, u_t, dot_t, da_t = kj, g, f, u, dot, da
@@ -383,8 +384,7 @@ def backward_target(
                 kj_t, g_t = _queries(k_t, j, ok, h, H, D, BD, ACC), _per_head(gate_t, e, ok, h, H, ACC)
                 f_t = _per_head(factor_t, e, ok, h, H, ACC)
                 u_t = tl.load(step_t + e, ok, 0.0).to(ACC)[:, None]
-                dot_t, da_t = _per_head(pull_t, e, ok, h, H, ACC), _per_head(d_gate, e, ok, h, H, ACC)
-            tl.debug_barrier()  # a small tile lies in several threads at once: all have read before one overwrites
+                dot_t, da_t = _per_head(kept_t, e, ok, h, H, ACC), _per_head(kept_t + second, e, ok, h, H, ACC)
             c, c_t = _finish(
                 e, ok, h, dot, dot_t, da, da_t, g, g_t, f, f_t, u, u_t, b, b1, b2, mean, mean_t, shift,
                 at * mean, at * (mean_t - mean * sum_t),

@@ -44,7 +44,8 @@ def compiled(name: str, capability: int, constants: dict, warps: int, tangent: b
             if signature[key].startswith("*"):
                 aligned[position,] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, values, aligned)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
+    options = {"num_warps": warps, "enable_fp_fusion": False}  # as launched
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def resources(ptx: str) -> dict[str, int]:
