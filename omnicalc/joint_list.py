@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
-from omnicalc.neighbors import FlatPairs, NeighborList, Neighbors
+from omnicalc.neighbors import FlatPairs, NeighborList, Neighbors, SkinRows
 from omnicalc.systems import Systems, split
 
 
@@ -24,6 +25,8 @@ class JointList:
         self.lists = list(lists)
         self._parts: list[FlatPairs] = []
         self._joined: FlatPairs | None = None
+        self._rows: list[SkinRows] = []
+        self._joined_rows: SkinRows | None = None
 
     @property
     def reference(self) -> torch.Tensor | None:
@@ -58,10 +61,28 @@ class JointList:
             self._parts, self._joined = parts, _join(parts)
         return self._joined
 
+    def rows_with_skin(self, systems: Systems) -> SkinRows:
+        """As :meth:`NeighborList.rows_with_skin`; joined anew only when a structure was searched again."""
+        rows = [each.rows_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)]
+        if len(rows) != len(self._rows) or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
+            self._rows, self._joined_rows = rows, _join_rows(rows, _starts(systems))
+        return self._joined_rows
+
 
 def _starts(systems: Systems) -> list[int]:
     """First atom of each structure."""
     return [0, *itertools.accumulate(systems.counts.tolist()[:-1])]
+
+
+def _join_rows(parts: Sequence[SkinRows], firsts: Sequence[int]) -> SkinRows:
+    longest = max(part.source.shape[1] for part in parts)
+    sources, reverses, offsets = [], [], []
+    for part, first in zip(parts, firsts, strict=True):
+        more = (0, longest - part.source.shape[1])
+        sources.append(F.pad(torch.where(part.source < 0, part.source, part.source + first), more, value=-1))
+        reverses.append(F.pad(part.reverse, more))
+        offsets.append(F.pad(part.offset, (0, 0, *more)))
+    return SkinRows(torch.cat(sources), torch.cat(reverses), torch.cat(offsets))
 
 
 def _join(parts: list[FlatPairs]) -> FlatPairs:

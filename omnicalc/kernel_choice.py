@@ -1,7 +1,7 @@
-"""Which code computes a potential: the native CPU kernel where it can, else plain torch.
+"""Which code computes a potential: a kernel made for it (C++ on a CPU, Triton on a GPU) where there is one, else torch.
 
-A model offers a native kernel by a method ``native(numbers)`` that returns one for these atomic numbers, or raises
-:class:`omnicalc.errors.KernelError` with the reason.
+A model offers them by the methods ``native(numbers)`` and ``on_device(numbers)``, each of which returns one for these
+atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from omnicalc.potential import Potential, Prediction
     from omnicalc.systems import Systems
 
-KERNELS = ("auto", "native", "torch")
+HALF = "native-bf16"  # on a GPU, with keys, values and their gradients stored as bfloat16
+KERNELS = ("auto", "native", HALF, "torch")
 
 
 def check_kernel(name: str) -> str:
@@ -41,16 +42,16 @@ class KernelChoice:
     def native(self, potential: Potential, numbers: Tensor):
         """The native kernel for these atomic numbers, or None for plain torch.
 
-        Warns, once, when it would run here but was never built. Raises :class:`InputError` when "native" was asked for
-        and cannot be had.
+        Warns, once, when it would run here but was never built. Raises :class:`InputError` when one was asked for by
+        name and cannot be had.
         """
         if self.wanted == "torch":
             return None
         try:
             return self._made(potential, numbers)
         except KernelError as reason:
-            if self.wanted == "native":
-                raise InputError(f"kernel 'native' cannot run {potential.name_resolved}: {reason}") from None
+            if self.wanted in ("native", HALF):
+                raise InputError(f"kernel '{self.wanted}' cannot run {potential.name_resolved}: {reason}") from None
             if reason.not_built and not self._warned:
                 self._warned = True
                 warnings.warn(str(reason), stacklevel=4)
@@ -66,19 +67,35 @@ class KernelChoice:
             self._warned = True
             return f"torch ({reason})"
 
+    def binding(self, potential: Potential, systems: Systems, head: Tensor, record: bool = False):
+        """The kernel on one batch of atoms with head indices ``head`` (S,), or None for plain torch.
+
+        ``record``: for many steps of the same atoms; on a GPU a step is then recorded once and replayed.
+        """
+        kernel = self.native(potential, systems.numbers)
+        if kernel is None:
+            return None
+        if potential.device.type == "cpu":
+            return NativeBinding(potential, kernel, systems, head)
+        return DeviceBinding(potential, kernel, systems, head, record)
+
     def _made(self, potential: Potential, numbers: Tensor):
-        if potential.device.type != "cpu" or potential.dtype != torch.float32:
-            raise KernelError("the native kernel is for float32 on the CPU")
+        if potential.device.type not in ("cpu", "cuda") or potential.dtype != torch.float32:
+            raise KernelError("kernels are for float32 on a CPU or a CUDA device")
         if any(p.requires_grad for p in potential.model.parameters()):
             raise KernelError("weights in training need plain torch")
-        if not hasattr(potential.model, "native"):
-            raise KernelError("this family has no native kernel")
+        offer = "native" if potential.device.type == "cpu" else "on_device"
+        if self.wanted == HALF and offer == "native":
+            raise KernelError("bfloat16 is for a GPU")
+        if not hasattr(potential.model, offer):
+            raise KernelError(f"this family has no kernel for the {potential.device.type}")
         if self._refused is not None:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
         if self._native is None or not self._native.knows(present):
             try:
-                self._native = potential.model.native(present)
+                options = {"storage": torch.bfloat16} if self.wanted == HALF else {}
+                self._native = getattr(potential.model, offer)(present, **options)
             except KernelError as reason:
                 self._refused = reason
                 raise
@@ -101,6 +118,37 @@ class NativeBinding:
         pairs = neighbor_list.pairs_with_skin(systems)
         energies, found, virial = self._run(systems.positions.detach(), pairs, forces=forces or stress, virial=stress)
         energies += self._reference
+        energy = energies.new_zeros(systems.n_systems).index_add_(0, self._systems, energies)
+        tension = stress_of(per_structure(virial, systems), systems) if stress else None
+        return Prediction(energy, energies, found if forces else None, tension)
+
+
+class DeviceBinding:
+    """Kernels of a GPU with one fixed batch of atoms."""
+
+    def __init__(self, potential: Potential, kernel, systems: Systems, head: Tensor, record: bool):
+        self._step = kernel.prepare(systems, head)
+        self._record = record
+        self._recorded = None
+        self._reference = potential.reference_energies(systems, head)
+        self._systems = systems.system
+
+    def __call__(self, systems: Systems, neighbor_list: NeighborList, *, forces: bool, stress: bool) -> Prediction:
+        """As :meth:`NativeBinding.__call__`."""
+        from omnicalc.gradients import per_structure, stress_of
+        from omnicalc.potential import Prediction
+
+        rows, positions = neighbor_list.rows_with_skin(systems), systems.positions.detach()
+        if self._record:
+            if self._recorded is None or not self._recorded.takes(rows):
+                from omnicalc.kernels.recorded import Recorded
+
+                self._recorded = None  # its memory first
+                self._recorded = Recorded(self._step, positions, rows)
+            energies, found, virial = self._recorded(positions, rows)
+        else:
+            energies, found, virial = self._step(positions, rows, forces=forces or stress)
+        energies = energies + self._reference
         energy = energies.new_zeros(systems.n_systems).index_add_(0, self._systems, energies)
         tension = stress_of(per_structure(virial, systems), systems) if stress else None
         return Prediction(energy, energies, found if forces else None, tension)

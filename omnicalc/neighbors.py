@@ -23,6 +23,8 @@ from torch import Tensor
 
 from omnicalc.errors import InputError
 from omnicalc.pair_search import canonical_order, search_molecules, search_pairs, translation
+from omnicalc.pair_search_device import bins_of, search_on_device
+from omnicalc.pair_search_device import canonical_order as canonical_order_on_device
 
 if TYPE_CHECKING:
     from omnicalc.systems import Systems
@@ -134,6 +136,10 @@ def _positive(name: str, value: float, or_zero: bool = False) -> float:
 
 def flat_pairs(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
     """Flat pairs of a batch, on its device: i (E,), j (E,), shift (E, 3) float64, in canonical order."""
+    if systems.n_systems == 1 and systems.positions.is_cuda and bool(systems.positions.isfinite().all()):
+        cell, bins = systems.cell[0].detach(), bins_of(systems.cell[0].detach(), systems.pbc[0], cutoff)
+        if bins is not None:
+            return search_on_device(systems.positions.detach(), cell, bins, cutoff)
     positions, cell, pbc, system = (
         t.detach().cpu().numpy() for t in (systems.positions, systems.cell, systems.pbc, systems.system)
     )
@@ -171,6 +177,15 @@ class FlatPairs:
     source: np.ndarray  # (E,) int32
     reverse: np.ndarray  # (E,) int32: where the same two atoms stand with target and source exchanged
     offset: np.ndarray  # (E, 3) float64, n @ cell, Å
+
+
+@dataclass(frozen=True, eq=False)
+class SkinRows:
+    """The same pairs as dense rows of S slots, tensors on the device of the structure: for the kernels of a GPU."""
+
+    source: Tensor  # (N, S) int32, -1 in padding
+    reverse: Tensor  # (N, S) int32: slot, in the source's row, of the pair with target and source exchanged
+    offset: Tensor  # (N, S, 3) float64, n @ cell, Å
 
 
 class NeighborList:
@@ -219,6 +234,11 @@ class NeighborList:
         self._refresh(systems)
         return self._built.flat_pairs
 
+    def rows_with_skin(self, systems: Systems) -> SkinRows:
+        """As :meth:`pairs_with_skin`, as dense rows; the same object until the list is searched again."""
+        self._refresh(systems)
+        return self._built.skin_rows
+
     def _refresh(self, systems: Systems) -> None:
         if self._built is None or not self._built.serves(systems, self.skin):
             self.rebuild_at(systems)
@@ -232,6 +252,7 @@ class _Built:
     """
 
     systems: Systems  # a copy, so that in-place changes by the caller are noticed
+    given: dict[str, tuple[Tensor, int | None]]  # the caller's own tensors, and how often each had been written to
     target: Tensor  # (3, E) int64: i, once per coordinate, because gather is the fastest selection there is
     source: Tensor  # (3, E) int64: j
     offset: Tensor  # (3, E) float64, n @ cell
@@ -253,6 +274,7 @@ class _Built:
         none = shift.new_zeros(copy.n_atoms, 3)
         return cls(
             systems=copy,
+            given={name: (t, None if t.is_inference() else t._version) for name, t in tensors.items()},
             target=i.repeat(3, 1),
             source=j.repeat(3, 1),
             offset=moved.T.contiguous(),
@@ -263,6 +285,11 @@ class _Built:
             padding=(len(i) + atoms)[:, None],
             slots=torch.arange(int(count.max()) if copy.n_atoms else 0, device=i.device),
         )
+
+    def _is_given(self, name: str, systems: Systems) -> bool:
+        """Whether a tensor is the very one that the list was made with: comparing numbers makes a GPU's host wait."""
+        tensor, version = self.given[name]
+        return getattr(systems, name) is tensor and version is not None and tensor._version == version
 
     @cached_property
     def flat_pairs(self) -> FlatPairs:
@@ -275,14 +302,29 @@ class _Built:
         offset = np.ascontiguousarray(self.translation[:n_pairs].numpy())
         return FlatPairs(self.row.numpy(), j.astype(np.int32), reverse, offset)
 
+    @cached_property
+    def skin_rows(self) -> SkinRows:
+        i, j = self.target[0], self.source[0]
+        slot = torch.arange(len(i), device=i.device) - self.row[i]
+        n_atoms, n_slots = len(self.row) - 1, len(self.slots)
+        back = canonical_order_on_device(j, i, -self.shift[: len(i)], n_atoms)  # as in flat_pairs
+        reverse = torch.empty_like(slot)
+        reverse[back] = slot
+        source, slots = (torch.full((n_atoms, n_slots), -1, dtype=torch.int32, device=i.device) for _ in range(2))
+        source[i, slot], slots[i, slot] = j.int(), reverse.int()
+        offset = self.translation.new_zeros(n_atoms, n_slots, 3)
+        offset[i, slot] = self.translation[: len(i)]
+        return SkinRows(source, slots, offset)
+
     def serves(self, systems: Systems, skin: float) -> bool:
         """Whether every pair now within the cutoff is among those found."""
         mine = self.systems
         if mine.device != systems.device or mine.positions.shape != systems.positions.shape:
             return False
         same = ("cell", "pbc", "numbers", "system")
-        if not all(torch.equal(getattr(mine, name), getattr(systems, name)) for name in same):
-            return False
+        for name in same:
+            if not self._is_given(name, systems) and not torch.equal(getattr(mine, name), getattr(systems, name)):
+                return False
         if not systems.n_atoms:
             return True
         moved = float((systems.positions.detach() - mine.positions).square().sum(1).max())

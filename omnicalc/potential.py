@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import geometry, stress_of
-from omnicalc.kernel_choice import KernelChoice, NativeBinding
+from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models import build_model
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
 from omnicalc.systems import Systems
@@ -293,10 +293,9 @@ class Potential(nn.Module):
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
     ) -> Prediction:
         """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
-        native = None if self.spread else self.kernel.native(self, systems.numbers)
-        if native is None:
+        binding = None if self.spread else self.kernel.binding(self, systems, self._head_index(head, systems))
+        if binding is None:
             return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
-        binding = NativeBinding(self, native, systems, self._head_index(head, systems))
         return binding(systems, neighbor_list, forces=forces, stress=stress)
 
     def _head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
@@ -320,9 +319,9 @@ class BoundPotential:
         self.systems = systems.to(potential.device)
         self.head = head
         self.neighbor_list = neighbor_list
-        native = None if potential.spread else potential.kernel.native(potential, systems.numbers)
         index = potential._head_index(head, self.systems)
-        self._native = None if native is None else NativeBinding(potential, native, self.systems, index)
+        kernel = potential.kernel
+        self._native = None if potential.spread else kernel.binding(potential, self.systems, index, record=True)
 
     def __call__(self, positions: Tensor, *, stress: bool = False) -> Prediction:
         """Energy, forces and, on request, stress at ``positions`` (N, 3) float64, Å."""

@@ -58,3 +58,30 @@ def test_no_kernel_spills(found, capability, config):
 def test_a_tile_too_large_is_seen_to_spill(found):
     (kernel,) = found[TOO_LARGE]
     assert kernel["stored"] > 0 and kernel["loaded"] > 0
+
+
+STEP = {  # of a whole step
+    "small": "90:32:8:4:2:softplus:False:fp32",
+    "24m, sm_80": "80:256:128:8:2:softmax:False:fp32",
+    "24m": "90:256:128:8:2:softmax:False:fp32",
+    "24m, keys and values in half precision": "90:256:128:8:2:softmax:False:bf16",
+}
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory) -> list[dict]:
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    command = [sys.executable, "-m", "tests.kernels.compile_ahead_device", *STEP.values()]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=SCRIPT.parents[2])
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("config", STEP.values(), ids=STEP)
+def test_no_kernel_of_a_step_spills(step, config):
+    kernels = [k for k in step if k["config"] == config]
+    assert len({k["kernel"] for k in kernels}) == 16
+    for kernel in kernels:
+        assert kernel["stored"] == kernel["loaded"] == 0, kernel
+        assert 8 < kernel["registers"] <= 255, kernel

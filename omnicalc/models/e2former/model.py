@@ -295,6 +295,15 @@ class E2Former(nn.Module):
 
         return NativeModel(self, list(self.config.elements or numbers))
 
+    def on_device(self, numbers: list[int], storage: torch.dtype | None = None):
+        """As :meth:`native`, on the GPU where the weights are, and for these atomic numbers alone.
+
+        ``storage``: of keys, values and their gradients between passes; None: the model's dtype.
+        """
+        from omnicalc.models.e2former.device import DeviceModel
+
+        return DeviceModel(self, numbers, storage)
+
     def forward(self, graph: Graph) -> ModelOutput:
         x = self.features(graph)
         head = graph.head[graph.system]

@@ -16,7 +16,7 @@ from torch import Tensor
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import envelope
 
-DEGREE = 5
+DEGREE = 5  # usually; on a GPU, where more points cost less than reading more of them, three
 INTERVALS = 256  # slopes to about 1e-5 of the steepest for smooth networks, a Bessel basis of 10, a cutoff of 4.5 Å
 MOST_INTERVALS = 2048
 SLOPE_ERROR = 4e-5  # relative to the steepest; networks that learned from squeezed molecules need finer grids for it
@@ -37,26 +37,35 @@ class RadialTables:
     cutoff: float  # Å
     value_error: float  # largest error between the distances of the fit, relative to the largest value of the output
     slope_error: float  # the same of slopes
+    degree: int = DEGREE
 
     @property
     def intervals(self) -> int:
-        return self.points.shape[1] - DEGREE
+        return self.points.shape[1] - self.degree
 
 
 def tables_within(
-    functions: list[Function], cutoff: float, nearest: np.ndarray | float = _NEAREST, slope_error: float = SLOPE_ERROR
+    functions: list[Function],
+    cutoff: float,
+    nearest: np.ndarray | float = _NEAREST,
+    slope_error: float = SLOPE_ERROR,
+    degree: int = DEGREE,
+    intervals: int = INTERVALS,
 ) -> RadialTables:
-    """Splines on the coarsest grid that keeps the error of slopes, or on the finest there is."""
-    intervals = INTERVALS
+    """Splines on the coarsest grid, from ``intervals`` on, that keeps the error of slopes, or on the finest one."""
     while True:
-        tables = build_tables(functions, cutoff, intervals, nearest)
+        tables = build_tables(functions, cutoff, intervals, nearest, degree)
         if tables.slope_error <= slope_error or intervals >= MOST_INTERVALS:
             return tables
         intervals *= 2
 
 
 def build_tables(
-    functions: list[Function], cutoff: float, intervals: int = INTERVALS, nearest: np.ndarray | float = _NEAREST
+    functions: list[Function],
+    cutoff: float,
+    intervals: int = INTERVALS,
+    nearest: np.ndarray | float = _NEAREST,
+    degree: int = DEGREE,
 ) -> RadialTables:
     """Splines of one function per element pair, with their errors beyond ``nearest``, (pairs,) or one, in Å."""
     from scipy.interpolate import make_lsq_spline
@@ -65,14 +74,14 @@ def build_tables(
         return torch.stack([f(torch.from_numpy(r)) for f in functions], 1).numpy()
 
     r = np.linspace(0, cutoff, _PER_INTERVAL * intervals + 1)
-    knots = np.arange(-DEGREE, intervals + DEGREE + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
-    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=DEGREE, method="norm-eq")
+    knots = np.arange(-degree, intervals + degree + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
+    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=degree, method="norm-eq")
     between = 0.5 * (r[1:] + r[:-1])
     between = between[between > np.min(nearest)]
     seen = (between[:, None] > nearest)[..., None]  # (M, pairs or 1, 1)
     slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
     errors = _relative(spline(between), exact(between), seen), _relative(spline(between, 1), slope, seen)
-    return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors)
+    return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors, degree)
 
 
 def _relative(found: np.ndarray, exact: np.ndarray, seen: np.ndarray) -> float:

@@ -1,0 +1,198 @@
+"""Launches of the Triton kernels that energies and forces are made of, on tensors that the caller owns."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omnicalc.kernels.fused_attention import _power
+from omnicalc.kernels.native.attention import KINDS
+
+HEADS = 32  # of one program of the attention: one warp
+WIDE = 2  # heads per thread where bfloat16 is gathered, to load as much at a time
+CHANNELS = 128  # of one program of the first features' gradient, as far as there are parts
+
+
+@dataclass(frozen=True)
+class Near:
+    """Edges within the cutoff, packed to the left of N rows of K = S slots, and the same by source."""
+
+    source: Tensor  # (N, K) int32
+    count: Tensor  # (N,) int32
+    unit: Tensor  # (N, K, 3)
+    distance: Tensor  # (N, K) Å
+    step: Tensor  # (N, K) envelope
+    step_slope: Tensor  # (N, K) 1/Å
+    row: Tensor  # (N, K) int32, row of the spline tables
+    fraction: Tensor  # (N, K)
+    leaving: Tensor  # (N, K) int32, edges i * K + slot by source
+    leaving_count: Tensor  # (N,) int32
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.source.shape
+
+
+def near_edges(
+    positions: Tensor, kind: Tensor, rows, *, cutoff: float, cap: int | None, envelope: str, points: int, kinds: int,
+    dtype: torch.dtype,
+) -> Near:  # fmt: skip
+    """The edges of ``positions`` (N, 3) float64 among those of a list with a skin (:class:`SkinRows`).
+
+    ``kind`` (N,) int32: element of each atom, of ``kinds``; ``points``: rows of a spline table per pair of elements.
+    """
+    from omnicalc.kernels import triton_edges
+
+    n, s = rows.source.shape
+    whole = {"dtype": torch.int32, "device": positions.device}
+    real = {"dtype": dtype, "device": positions.device}
+    place = torch.empty(n, s, **whole)
+    near = Near(
+        source=torch.empty(n, s, **whole),
+        count=torch.empty(n, **whole),
+        unit=torch.empty(n, s, 3, **real),
+        distance=torch.empty(n, s, **real),
+        step=torch.empty(n, s, **real),
+        step_slope=torch.empty(n, s, **real),
+        row=torch.empty(n, s, **whole),
+        fraction=torch.empty(n, s, **real),
+        leaving=torch.empty(n, s, **whole),
+        leaving_count=torch.empty(n, **whole),
+    )
+    block = max(16, _power(s))
+    spacing = cutoff / (points - 3)
+    triton_edges.near_edges[n,](
+        positions, kind, rows.source, rows.offset, near.source, place, near.count, near.unit, near.distance, near.step,
+        near.step_slope, near.row, near.fraction, s, s, kinds, points, CUTOFF=cutoff, SPACING=spacing, CAP=cap or 0,
+        ENVELOPE=5 if envelope == "poly5" else 7, ACC=_triton(dtype), BS=block, num_warps=4,
+    )  # fmt: skip
+    triton_edges.leaving_edges[n,](
+        rows.source, rows.reverse, place, near.leaving, near.leaving_count, s, s, BS=block, num_warps=1
+    )
+    return near
+
+
+def edge_forces(near: Near, d_distance: Tensor, d_unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Forces (N, 3) and virials (N, 3, 3), float64, from gradients by distances (parts, N, K) and unit vectors."""
+    from omnicalc.kernels import triton_edges
+
+    n, k = near.shape
+    forces, virial = (torch.empty(n, *size, dtype=torch.float64, device=d_unit.device) for size in ((3,), (3, 3)))
+    triton_edges.edge_forces[n,](
+        near.unit, near.distance, near.count, near.leaving, near.leaving_count, d_distance, d_unit, forces, virial, n,
+        k, k, PARTS=len(d_distance), BS=max(16, _power(k)), num_warps=2,
+    )  # fmt: skip
+    return forces, virial
+
+
+def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
+    """First features (N, (l_max+1)^2, C) from splines ``table`` (pairs * points, (l_max+1) C)."""
+    from omnicalc.kernels import triton_edges
+
+    n, k = near.shape
+    out = table.new_empty(n, (l_max + 1) ** 2, channels)
+    block = min(128, _power(channels))
+    triton_edges.embed[n, -(-channels // block)](
+        table, near.source, near.count, near.unit, near.row, near.fraction, out, k,
+        C=channels, TWO=l_max == 2, ACC=_triton(table.dtype), BC=block, num_warps=max(1, block // 32),
+    )  # fmt: skip
+    return out
+
+
+def embed_backward(
+    near: Near, table: Tensor, grad: Tensor, d_distance: Tensor, d_unit: Tensor, inverse_width: float
+) -> None:
+    """Adds what the gradient by the first features gives to those by distances (parts, N, K) and unit vectors."""
+    from omnicalc.kernels import triton_edges
+
+    n, k = near.shape
+    rows, channels = grad.shape[1:]
+    block = max(_power(-(-channels // len(d_distance))), min(CHANNELS, _power(channels)))
+    triton_edges.embed_backward[n, -(-channels // block)](
+        table, near.source, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, k,
+        INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=_triton(table.dtype), BC=block,
+        num_warps=max(1, block // 128),
+    )  # fmt: skip
+
+
+def parts(heads: int) -> int:
+    """In how many parts the gradients by an edge's geometry are made."""
+    return -(-heads // min(HEADS, _power(heads)))
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """What one block forms of its values: which moments, and rows out = T moments."""
+
+    first: bool
+    zero: bool
+    matrix: tuple[float, ...]  # T (rows out, W, rows), row by row
+    rows: int  # out
+
+
+class Moments:
+    """Attention of one network on the edges of one step; keys and queries are (N, d, H), values (N, rows, C)."""
+
+    def __init__(self, near: Near, kind: str, heads: int, d: int, inverse_width: float, dtype: torch.dtype):
+        self.near, self.inverse_width, self.heads, self.d = near, inverse_width, heads, d
+        self.kind = KINDS[kind]
+        self.real = {"dtype": dtype, "device": near.unit.device}
+
+    def _options(self, v: Tensor, coupling: Coupling, block: int) -> dict:
+        per_head = v.shape[2] // self.heads
+        return {
+            "H": self.heads, "D": self.d, "P": v.shape[1] * per_head, "CH": per_head, "OUT": coupling.rows,
+            "T": coupling.matrix, "FIRST": coupling.first, "ZERO": coupling.zero, "ACC": _triton(self.real["dtype"]),
+            "BH": block, "num_warps": 1,
+        }  # fmt: skip
+
+    def _launch(self, v: Tensor, coupling: Coupling, wide: int = 1) -> tuple[tuple[int, int], dict]:
+        """Grid and options, with ``wide`` heads per thread."""
+        block = min(wide * HEADS, _power(self.heads))
+        return (len(v), -(-self.heads // block)), self._options(v, coupling, block)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling):
+        """Coupled moments (N, rows out, C), and what the way back needs to know of the softmax, each (N, H)."""
+        from omnicalc.kernels import triton_moments
+
+        near, (n, slots) = self.near, self.near.shape
+        out = torch.empty(n, coupling.rows, v.shape[2], **self.real)
+        top, total, ties = (torch.empty(n, self.heads, **self.real) for _ in range(3))
+        softmax = (top, total, top.new_empty(top.shape, dtype=torch.int32), ties)
+        grid, options = self._launch(v, coupling, WIDE if v.element_size() == 2 else 1)
+        triton_moments.attend[grid](
+            q, k, v, table, near.source, near.count, near.row, near.fraction, near.step, near.unit, out, *softmax,
+            slots, KIND=self.kind, **options,
+        )  # fmt: skip
+        return out, softmax
+
+    def backward(
+        self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling, softmax: tuple[Tensor, ...],
+        grad: Tensor, d_q: Tensor, d_k: Tensor, d_distance: Tensor, d_unit: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Gradient by v; those by q and k are written, and those by the geometry added, to what is given for them."""
+        from omnicalc.kernels import triton_moments
+
+        near, (n, slots) = self.near, self.near.shape
+        d_v = torch.empty(v.shape, **self.real)
+        alpha, pull = (torch.empty(n, slots, self.heads, **self.real) for _ in range(2))
+        dot = da = alpha  # which are not used but by softmax
+        if self.kind == KINDS["softmax"]:
+            dot, da = torch.empty_like(alpha), torch.empty_like(alpha)
+        grid, options = self._launch(v, coupling)
+        triton_moments.attend_backward[grid](
+            q, k, v, table, near.source, near.count, near.row, near.fraction, near.step, near.step_slope, near.unit,
+            *softmax, grad, d_q, d_distance, d_unit, alpha, pull, dot, da, n, slots, KIND=self.kind,
+            INVERSE=self.inverse_width, **options,
+        )  # fmt: skip
+        grid, options = self._launch(v, coupling, WIDE if grad.element_size() == 2 else 1)
+        triton_moments.attend_backward_source[grid](
+            q, near.unit, grad, alpha, pull, near.leaving, near.leaving_count, d_k, d_v, slots, slots, **options
+        )
+        return d_v
+
+
+def _triton(dtype: torch.dtype):
+    import triton.language as tl
+
+    return tl.float64 if dtype == torch.float64 else tl.float32

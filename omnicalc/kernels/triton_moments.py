@@ -1,0 +1,343 @@
+"""Triton kernels of E2Former-V2's attention for energies and forces alone, with the radial splines inside.
+
+The same function as :mod:`omnicalc.kernels.triton_attention`, whose symbols are used here, with one more thing known:
+gate and factor are cubic splines of the distance (:mod:`omnicalc.kernels.triton_edges`). So they are formed where they
+are needed and never exist in memory, and of the gradients by them only their sum with the slopes leaves, dE/dr:
+
+    dE/dr = sum_h (ds dot gate' + p da factor') + du step'
+
+One program does one target, or source, and BH heads, one edge after another, and one thread does one head: values
+(P, H) with P = (l_max+1)^2 C/H (channel c is on head c mod H), keys and queries (D, H) are rows of heads, so that loads
+are coalesced and nothing but the sums over heads ever crosses threads. What a thread holds of such an array is a tuple,
+one entry per row. Sums over heads are left per program, (parts, N, K), and added up where they are used: with one warp
+per program no thread ever waits for another.
+
+The constant coupling to degrees l3, ``T`` (rows out, W, rows), is applied in registers too, to the moments before they
+are written and to their gradient after it is read: 20 rows of C at l_max 2 in place of 27.
+
+``attend_backward`` knows A = sum_k alpha da only after all edges. What depends on it is linear in it, so that
+
+    dq = sum_e (p f da) gate k - A sum_e (p + eps / (total + eps) / ties on the arg max) gate k
+
+takes one gather of keys; the second loop reads what the first one left per edge and head (dot and da).
+
+Bytes gathered per edge, float32: forward 4 (P + D + 8) H, target-major backward 4 (P + D + 8 + 8 + 6) H, source-major
+backward 4 (rows out C/H + D + 2) H: 17, 25 and 26 kB at P = 18, D = 8, H = 128, 20 rows out, C/H = 2.
+"""
+
+import triton
+import triton.language as tl
+
+from omnicalc.kernels.triton_attention import EPS, SOFTMAX, SOFTPLUS
+from omnicalc.kernels.triton_edges import _slopes, _weights, spline, spline_pair
+
+
+@triton.jit
+def _scores(s, KIND: tl.constexpr):
+    """Weight and slope of scores that need no normalisation."""
+    z = tl.exp(-tl.abs(s))
+    sigmoid = tl.where(s >= 0, 1.0, z) / (1.0 + z)
+    slope = z / ((1.0 + z) * (1.0 + z))
+    if KIND == SOFTPLUS:
+        return tl.maximum(s, 0.0) + tl.log(1.0 + z), sigmoid
+    return sigmoid, slope
+
+
+@triton.jit
+def _zeros(N: tl.constexpr, BH: tl.constexpr, ACC: tl.constexpr):
+    out = ()
+    for _p in tl.static_range(N):
+        out = out + (tl.zeros((BH,), ACC),)
+    return out
+
+
+@triton.jit
+def _load(at, ok, N: tl.constexpr, H: tl.constexpr, ACC: tl.constexpr):
+    """N rows of heads that lie one after another."""
+    out = ()
+    for p in tl.static_range(N):
+        out = out + (tl.load(at + p * H, ok, 0.0).to(ACC),)
+    return out
+
+
+@triton.jit
+def _store(at, ok, rows, N: tl.constexpr, H: tl.constexpr):
+    for p in tl.static_range(N):
+        tl.store(at + p * H, rows[p], ok)
+
+
+@triton.jit
+def _scaled(a, x, b, y, N: tl.constexpr):
+    """a x + b y, row by row."""
+    out = ()
+    for p in tl.static_range(N):
+        out = out + (a * x[p] + b * y[p],)
+    return out
+
+
+@triton.jit
+def _times(a, x, N: tl.constexpr):
+    out = ()
+    for p in tl.static_range(N):
+        out = out + (a * x[p],)
+    return out
+
+
+@triton.jit
+def _added(x, a, y, N: tl.constexpr):
+    """x + a y, row by row."""
+    out = ()
+    for p in tl.static_range(N):
+        out = out + (x[p] + a * y[p],)
+    return out
+
+
+@triton.jit
+def _dot(x, y, N: tl.constexpr):
+    out = x[0] * y[0]
+    for p in tl.static_range(1, N):
+        out += x[p] * y[p]
+    return out
+
+
+@triton.jit
+def _coupled(x, y, z, o, zero, T: tl.constexpr, OUT: tl.constexpr, P: tl.constexpr, CH: tl.constexpr,
+             FIRST: tl.constexpr, ZERO: tl.constexpr):  # fmt: skip
+    """Moments of the three components and of the plain sum, P rows each -> OUT CH rows."""
+    ROWS: tl.constexpr = P // CH
+    W: tl.constexpr = 3 * FIRST + ZERO
+    out = ()
+    for r in tl.static_range(OUT):
+        for c in tl.static_range(CH):
+            total = zero
+            for m in tl.static_range(ROWS):
+                if FIRST:
+                    if T[r * W * ROWS + m] != 0:
+                        total += x[m * CH + c] * T[r * W * ROWS + m]
+                    if T[(r * W + 1) * ROWS + m] != 0:
+                        total += y[m * CH + c] * T[(r * W + 1) * ROWS + m]
+                    if T[(r * W + 2) * ROWS + m] != 0:
+                        total += z[m * CH + c] * T[(r * W + 2) * ROWS + m]
+                if ZERO and T[(r * W + 3 * FIRST) * ROWS + m] != 0:
+                    total += o[m * CH + c] * T[(r * W + 3 * FIRST) * ROWS + m]
+            out = out + (total,)
+    return out
+
+
+@triton.jit
+def _uncoupled(g, zero, w: tl.constexpr, T: tl.constexpr, W: tl.constexpr, OUT: tl.constexpr, P: tl.constexpr,
+               CH: tl.constexpr):  # fmt: skip
+    """Gradient by the moments of component w, P rows, from that by what was coupled."""
+    ROWS: tl.constexpr = P // CH
+    out = ()
+    for m in tl.static_range(ROWS):
+        for c in tl.static_range(CH):
+            total = zero
+            for r in tl.static_range(OUT):
+                if T[(r * W + w) * ROWS + m] != 0:
+                    total += g[r * CH + c] * T[(r * W + w) * ROWS + m]
+            out = out + (total,)
+    return out
+
+
+@triton.jit
+def attend(
+    q, k, v, table, source, count, row, fraction, step, unit, out, top_out, total_out, arg_out, ties_out, K,
+    H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
+    KIND: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
+):  # fmt: skip
+    """Coupled moments (OUT, C) of one target; for softmax with a running maximum, of which top and total are kept, the
+    first slot that reaches it, and how many do."""
+    i = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1) * BH + tl.arange(0, BH)
+    ok = h < H
+    PX: tl.constexpr = P * FIRST
+    PO: tl.constexpr = P * ZERO
+    qi = _load(q + i * (D * H) + h, ok, D, H, ACC)
+    top = tl.full((BH,), -float("inf"), ACC)
+    total, ties = tl.zeros((BH,), ACC), tl.zeros((BH,), ACC)
+    arg = tl.zeros((BH,), tl.int32)
+    x, y, z, o = _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PO, BH, ACC)
+    n = tl.load(count + i)
+    j = tl.load(source + i * K, n > 0, 0).to(tl.int64)
+    r = tl.load(row + i * K, n > 0, 0).to(tl.int64)
+    for slot in range(n):
+        e = i * K + slot
+        more = slot + 1 < n
+        j_next = tl.load(source + e + 1, more, 0).to(tl.int64)  # early, for the gathers of the next edge wait for it
+        r_next = tl.load(row + e + 1, more, 0).to(tl.int64)
+        kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
+        vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
+        w0, w1, w2, w3 = _weights(tl.load(fraction + e))
+        base = table + r * (2 * H)
+        s = spline(base, w0, w1, w2, w3, h, ok, 2 * H, ACC) * _dot(qi, kj, D)
+        f = spline(base + H, w0, w1, w2, w3, h, ok, 2 * H, ACC)
+        fix = tl.full((BH,), 1.0, ACC)
+        if KIND == SOFTMAX:
+            arg = tl.where(s > top, slot, arg)
+            ties = tl.where(s > top, 1.0, tl.where(s == top, ties + 1.0, ties)).to(ACC)
+            higher = tl.maximum(top, s)
+            fix = tl.exp(top - higher)
+            b = tl.exp(s - higher) * tl.load(step + e)
+            total = total * fix + b
+            top = higher
+        else:
+            b, _slope = _scores(s, KIND)
+        a = f * b
+        if FIRST:
+            ux, uy, uz = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
+            x = _scaled(fix, x, ux * a, vj, P)
+            y = _scaled(fix, y, uy * a, vj, P)
+            z = _scaled(fix, z, uz * a, vj, P)
+        if ZERO:
+            o = _scaled(fix, o, a, vj, P)
+        j, r = j_next, r_next
+    if KIND == SOFTMAX:
+        inverse = 1.0 / (total + EPS)
+        x, y, z, o = _times(inverse, x, PX), _times(inverse, y, PX), _times(inverse, z, PX), _times(inverse, o, PO)
+        tl.store(top_out + i * H + h, top, ok)
+        tl.store(total_out + i * H + h, total, ok)
+        tl.store(arg_out + i * H + h, arg, ok)
+        tl.store(ties_out + i * H + h, ties, ok)
+    found = _coupled(x, y, z, o, tl.zeros((BH,), ACC), T, OUT, P, CH, FIRST, ZERO)
+    _store(out + i * (OUT * CH * H) + h, ok, found, OUT * CH, H)
+
+
+@triton.jit
+def attend_backward(
+    q, k, v, table, source, count, row, fraction, step, step_slope, unit, top, total, arg, ties, grad,
+    d_q, d_distance, d_unit, alpha, pull, kept_dot, kept_da, N, K,
+    H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
+    KIND: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
+    INVERSE: tl.constexpr,
+):  # fmt: skip
+    """What belongs to one target: dq, and for its edges alpha, pull = ds gate, dE/dr and dE/du (added, per part)."""
+    i = tl.program_id(0).to(tl.int64)
+    d_distance += tl.program_id(1).to(tl.int64) * N * K
+    d_unit += tl.program_id(1).to(tl.int64) * N * K * 3
+    h = tl.program_id(1) * BH + tl.arange(0, BH)
+    ok = h < H
+    qi = _load(q + i * (D * H) + h, ok, D, H, ACC)
+    zero = tl.zeros((BH,), ACC)
+    W: tl.constexpr = 3 * FIRST + ZERO
+    gc = _load(grad + i * (OUT * CH * H) + h, ok, OUT * CH, H, ACC)
+    gx, gy, gz, go = (), (), (), ()
+    if FIRST:
+        gx, gy = _uncoupled(gc, zero, 0, T, W, OUT, P, CH), _uncoupled(gc, zero, 1, T, W, OUT, P, CH)
+        gz = _uncoupled(gc, zero, 2, T, W, OUT, P, CH)
+    if ZERO:
+        go = _uncoupled(gc, zero, 3 * FIRST, T, W, OUT, P, CH)
+    peak, inverse, mean, share, highest = zero, zero, zero, zero, zero + float("inf")
+    first = tl.zeros((BH,), tl.int32)
+    if KIND == SOFTMAX:
+        peak = tl.load(top + i * H + h, ok, 0.0)
+        inverse = 1.0 / (tl.load(total + i * H + h, ok, 1.0) + EPS)
+        first = tl.load(arg + i * H + h, ok, 0)
+        share = inverse * EPS / tl.maximum(tl.load(ties + i * H + h, ok, 1.0), 1.0)
+    dq, dq_mean = _zeros(D, BH, ACC), _zeros(D, BH, ACC)
+    n = tl.load(count + i)
+    j = tl.load(source + i * K, n > 0, 0).to(tl.int64)
+    r = tl.load(row + i * K, n > 0, 0).to(tl.int64)
+    for slot in range(n):
+        e = i * K + slot
+        more = slot + 1 < n
+        j_next = tl.load(source + e + 1, more, 0).to(tl.int64)
+        r_next = tl.load(row + e + 1, more, 0).to(tl.int64)
+        kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
+        vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
+        fraction_e = tl.load(fraction + e)
+        w0, w1, w2, w3 = _weights(fraction_e)
+        base = table + r * (2 * H)
+        dot = _dot(qi, kj, D)
+        da, tx, ty, tz = zero, zero, zero, zero
+        if FIRST:
+            ux, uy, uz = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
+            tx, ty, tz = _dot(vj, gx, P), _dot(vj, gy, P), _dot(vj, gz, P)
+            da = ux * tx + uy * ty + uz * tz
+        if ZERO:
+            da += _dot(vj, go, P)
+        if KIND == SOFTMAX:
+            g = spline(base, w0, w1, w2, w3, h, ok, 2 * H, ACC)
+            f = spline(base + H, w0, w1, w2, w3, h, ok, 2 * H, ACC)
+            s = g * dot
+            p = tl.exp(s - peak) * inverse * tl.load(step + e)
+            a = f * p
+            mean += a * da
+            dq = _added(dq, a * da * g, kj, D)
+            highest = tl.where(slot == first, s, highest)  # as rounded here: other kernels may round another way
+            dq_mean = _added(dq_mean, (p + tl.where(s == highest, share, 0.0)) * g, kj, D)
+            tl.store(kept_dot + e * H + h, dot, ok)
+            tl.store(kept_da + e * H + h, da, ok)
+        else:
+            d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
+            g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
+            f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
+            b, b1 = _scores(g * dot, KIND)
+            a = f * b
+            ds = b1 * f * da
+            dq = _added(dq, ds * g, kj, D)
+            tl.store(pull + e * H + h, ds * g, ok)
+            by_r = tl.sum(ds * dot * g_slope + b * da * f_slope, 0)
+            tl.store(d_distance + e, tl.load(d_distance + e) + by_r)
+        tl.store(alpha + e * H + h, a, ok)
+        if FIRST:
+            tl.store(d_unit + 3 * e, tl.load(d_unit + 3 * e) + tl.sum(a * tx, 0))
+            tl.store(d_unit + 3 * e + 1, tl.load(d_unit + 3 * e + 1) + tl.sum(a * ty, 0))
+            tl.store(d_unit + 3 * e + 2, tl.load(d_unit + 3 * e + 2) + tl.sum(a * tz, 0))
+        j, r = j_next, r_next
+    if KIND == SOFTMAX:
+        tl.debug_barrier()  # what the first loop put aside may be read by another thread of this program
+        dq = _added(dq, -mean, dq_mean, D)
+        highest = zero + float("inf")
+        for slot in range(n):
+            e = i * K + slot
+            fraction_e = tl.load(fraction + e)
+            w0, w1, w2, w3 = _weights(fraction_e)
+            d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
+            base = table + tl.load(row + e).to(tl.int64) * (2 * H)
+            dot, da = tl.load(kept_dot + e * H + h, ok, 0.0), tl.load(kept_da + e * H + h, ok, 0.0)
+            g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
+            f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
+            s = g * dot
+            b = tl.exp(s - peak) * inverse
+            u = tl.load(step + e)
+            rest = f * da - mean
+            highest = tl.where(slot == first, s, highest)
+            ds = b * u * rest - tl.where(s == highest, share * mean, 0.0)
+            tl.store(pull + e * H + h, ds * g, ok)
+            by_r = ds * dot * g_slope + b * u * da * f_slope + b * rest * tl.load(step_slope + e)
+            by_r = tl.sum(tl.where(ok, by_r, 0.0), 0)
+            tl.store(d_distance + e, tl.load(d_distance + e) + by_r)
+    _store(d_q + i * (D * H) + h, ok, dq, D, H)
+
+
+@triton.jit
+def attend_backward_source(
+    q, unit, grad, alpha, pull, leaving, leaving_count, d_k, d_v, S, K,
+    H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
+    FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
+):  # fmt: skip
+    """dk and dv of one source, over the edges that leave it."""
+    j = tl.program_id(0).to(tl.int64)
+    h = tl.program_id(1) * BH + tl.arange(0, BH)
+    ok = h < H
+    W: tl.constexpr = 3 * FIRST + ZERO
+    zero = tl.zeros((BH,), ACC)
+    dk, dv = _zeros(D, BH, ACC), _zeros(P, BH, ACC)
+    n = tl.load(leaving_count + j)
+    e = tl.load(leaving + j * S, n > 0, 0).to(tl.int64)
+    for slot in range(n):
+        e_next = tl.load(leaving + j * S + slot + 1, slot + 1 < n, 0).to(tl.int64)
+        i = e // K
+        gc = _load(grad + i * (OUT * CH * H) + h, ok, OUT * CH, H, ACC)
+        a, c = tl.load(alpha + e * H + h, ok, 0.0), tl.load(pull + e * H + h, ok, 0.0)
+        dk = _added(dk, c, _load(q + i * (D * H) + h, ok, D, H, ACC), D)
+        if FIRST:
+            dv = _added(dv, a * tl.load(unit + 3 * e), _uncoupled(gc, zero, 0, T, W, OUT, P, CH), P)
+            dv = _added(dv, a * tl.load(unit + 3 * e + 1), _uncoupled(gc, zero, 1, T, W, OUT, P, CH), P)
+            dv = _added(dv, a * tl.load(unit + 3 * e + 2), _uncoupled(gc, zero, 2, T, W, OUT, P, CH), P)
+        if ZERO:
+            dv = _added(dv, a, _uncoupled(gc, zero, 3 * FIRST, T, W, OUT, P, CH), P)
+        e = e_next
+    _store(d_k + j * (D * H) + h, ok, dk, D, H)
+    _store(d_v + j * (P * H) + h, ok, dv, P, H)
