@@ -25,6 +25,7 @@ from omnicalc.systems import Systems
 Forces = Callable[[np.ndarray], np.ndarray]  # positions (N, 3), Å -> forces (N, 3), eV/Å
 
 MAX_ATOMS = 1_000_000
+MOST_CHECKED = 20_000  # atoms, up to which forces are compared with those in float64, on a CPU
 TURN = 5  # force calls in a row, the first of which is not timed
 MACE_SIZES = {"mace-32x0e+32x1o": "32x0e + 32x1o", "mace-96x0e": "96x0e"}
 
@@ -36,7 +37,12 @@ class Timing:
     name: str
     atoms: int
     milliseconds: float  # median of the force calls that were timed
-    force_error: float | None  # largest |F - F_float64|, eV/Å, over the calls that were timed; None for peers
+    force_error: float | None  # largest |F - F_float64|, eV/Å, over the calls that were timed; None: not compared
+    memory_GiB: float | None = None  # noqa: N815 - of a GPU, at the most while it ran, what all hold included
+
+    @property
+    def microseconds_per_atom(self) -> float:
+        return 1e3 * self.milliseconds / self.atoms
 
     @property
     def steps_per_s(self) -> float:
@@ -89,20 +95,27 @@ def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Ato
     ``references`` gives exact forces for those calls whose error is wanted; each turn's last step is compared.
     """
     rng = np.random.default_rng(0)
-    spent = {name: [] for name in calls}
+    spent, peak = {name: [] for name in calls}, {}
     error = dict.fromkeys(references, 0.0)
     positions = atoms.positions.copy()
     for k in range(rounds + 1):
         steps = positions + np.cumsum(rng.normal(scale=0.005, size=(TURN, *positions.shape)), axis=0)
         positions = steps[-1]
         for name, call in calls.items():
+            if on_gpu := torch.cuda.is_available() and torch.cuda.is_initialized():
+                torch.cuda.reset_peak_memory_stats()
             times, forces = _turn(call, steps)
+            if on_gpu:
+                peak[name] = max(peak.get(name, 0.0), torch.cuda.max_memory_allocated() / 2**30)
             if k == 0:
                 continue
             spent[name] += times[1:]
             if name in references:
                 error[name] = max(error[name], float(np.abs(forces - references[name](positions)).max()))
-    return [Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name)) for name in calls]
+    return [
+        Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name), peak.get(name))
+        for name in calls
+    ]
 
 
 def _turn(call: Forces, steps: np.ndarray) -> tuple[list[float], np.ndarray]:
