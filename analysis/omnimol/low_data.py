@@ -139,7 +139,7 @@ def draw(file: Path, rows: list[dict]) -> None:
     axes.set(xlabel="labelled structures", ylabel="force MAE, validation (meV/Å)", yscale="log")
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter(ScalarFormatter())
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     figure.savefig(file, dpi=160)
     plt.close(figure)
 
