@@ -38,6 +38,7 @@ class KernelChoice:
         self._native = None
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
         self._warned = False
+        self._last: tuple[Systems, Tensor, DeviceBinding] | None = None
 
     def native(self, potential: Potential, numbers: Tensor):
         """The native kernel for these atomic numbers, or None for plain torch.
@@ -79,6 +80,19 @@ class KernelChoice:
             return NativeBinding(potential, kernel, systems, head)
         return DeviceBinding(potential, kernel, systems, head, record)
 
+    def binding_of_call(self, potential: Potential, systems: Systems, head: Tensor):
+        """As :meth:`binding`, for calls that do not say whether more of the same atoms will follow: on a GPU the last
+        one is kept, and recorded when the same atoms come again.
+        """
+        if potential.device.type == "cpu":
+            return self.binding(potential, systems, head)
+        if self._last is None or not _same_atoms(systems, head, *self._last[:2]):
+            binding = self.binding(potential, systems, head)
+            self._last = None if binding is None else (systems, head, binding)
+            return binding
+        self._last[2].record = True
+        return self._last[2]
+
     def _made(self, potential: Potential, numbers: Tensor):
         if potential.device.type not in ("cpu", "cuda") or potential.dtype != torch.float32:
             raise KernelError("kernels are for float32 on a CPU or a CUDA device")
@@ -93,6 +107,8 @@ class KernelChoice:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
         if self._native is None or not self._native.knows(present):
+            if self._native is not None:  # what is made for elements grows with them, and is not made twice
+                present = sorted({*present, *self._native.numbers})
             try:
                 options = {"storage": torch.bfloat16} if self.wanted == HALF else {}
                 self._native = getattr(potential.model, offer)(present, **options)
@@ -100,6 +116,14 @@ class KernelChoice:
                 self._refused = reason
                 raise
         return self._native
+
+
+def _same_atoms(systems: Systems, head: Tensor, other: Systems, other_head: Tensor) -> bool:
+    """Whether two batches differ in positions and cells alone."""
+    if systems.positions.shape != other.positions.shape or not torch.equal(head, other_head):
+        return False
+    names = ("numbers", "system", "charge", "spin")
+    return all(torch.equal(getattr(systems, name), getattr(other, name)) for name in names)
 
 
 class NativeBinding:
@@ -128,7 +152,7 @@ class DeviceBinding:
 
     def __init__(self, potential: Potential, kernel, systems: Systems, head: Tensor, record: bool):
         self._step = kernel.prepare(systems, head)
-        self._record = record
+        self.record = record
         self._recorded = None
         self._reference = potential.reference_energies(systems, head)
         self._systems = systems.system
@@ -139,7 +163,7 @@ class DeviceBinding:
         from omnicalc.potential import Prediction
 
         rows, positions = neighbor_list.rows_with_skin(systems), systems.positions.detach()
-        if self._record:
+        if self.record:
             if self._recorded is None or not self._recorded.takes(rows):
                 from omnicalc.kernels.recorded import Recorded
 

@@ -293,7 +293,8 @@ class Potential(nn.Module):
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
     ) -> Prediction:
         """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
-        binding = None if self.spread else self.kernel.binding(self, systems, self._head_index(head, systems))
+        index = self._head_index(head, systems)
+        binding = None if self.spread else self.kernel.binding_of_call(self, systems, index)
         if binding is None:
             return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
         return binding(systems, neighbor_list, forces=forces, stress=stress)

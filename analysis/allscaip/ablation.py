@@ -64,9 +64,7 @@ def cases(sizes: tuple[int | None, ...], seeds: int) -> Iterator[Case]:
 
 def case_recipe(base: Recipe, case: Case, size: Size) -> Recipe:
     """The recipe of one run: the first stage of ``base``, as long as ``size`` says, on so many of its frames."""
-    stage = replace(
-        base.stages[0], steps=size.steps, decay_steps=None, warmup=max(1, size.steps // 15), late_fraction=0.3,
-    )  # fmt: skip
+    stage = replace(base.stages[0], steps=size.steps, decay_steps=None, warmup=max(1, size.steps // 15))
     model = {**base.model, "sinc": SINC} | (QUICK if size.quick else {})
     if case.variant == "no-angles" and size.quick:
         model = {k: v for k, v in model.items() if k != "angular"}

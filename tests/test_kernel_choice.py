@@ -1,0 +1,68 @@
+"""Which kernel runs, and how long what it made is kept."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ase import Atoms
+
+from omnicalc.errors import InputError
+from omnicalc.kernel_choice import KernelChoice
+from omnicalc.models import build_model
+from omnicalc.potential import Head, Potential
+from omnicalc.systems import Systems
+
+
+class Kernel:
+    """Knows the elements it was made for, and counts."""
+
+    made = 0
+
+    def __init__(self, numbers):
+        Kernel.made += 1
+        self.numbers = list(numbers)
+
+    def knows(self, numbers):
+        return set(numbers) <= set(self.numbers)
+
+    def prepare(self, systems, head):
+        return SimpleNamespace(systems=systems)
+
+
+def on_gpu() -> SimpleNamespace:
+    """What the choice asks of a potential on a GPU."""
+    model = SimpleNamespace(parameters=lambda: [], on_device=Kernel)
+    return SimpleNamespace(
+        device=torch.device("cuda"), dtype=torch.float32, model=model, name_resolved="made up",
+        reference_energies=lambda systems, head: None,
+    )  # fmt: skip
+
+
+HEAD = torch.zeros(1, dtype=torch.int64)
+
+
+def test_the_same_atoms_again_are_recorded():
+    choice, potential = KernelChoice(), on_gpu()
+    water = Systems.from_atoms(Atoms("OH2", positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0]]))
+    first = choice.binding_of_call(potential, water, HEAD)
+    assert not first.record
+    again = choice.binding_of_call(potential, water.with_positions(water.positions + 1), HEAD)
+    assert again is first and again.record
+    for other, head in ((Systems.from_atoms(Atoms("H2", positions=[[0, 0, 0], [1, 0, 0]])), HEAD), (water, HEAD + 1)):
+        found = choice.binding_of_call(potential, other, head)
+        assert found is not first and not found.record
+
+
+def test_elements_are_added_to_those_it_was_made_for():
+    choice, potential, Kernel.made = KernelChoice(), on_gpu(), 0
+    for numbers, known in (([1, 8], [1, 8]), ([1], [1, 8]), ([6], [1, 6, 8]), ([8, 6], [1, 6, 8])):
+        assert choice.native(potential, torch.tensor(numbers)).numbers == known
+    assert Kernel.made == 2
+
+
+def test_half_precision_is_for_a_gpu():
+    config = {"heads": ["a"], "elements": [1, 8], "channels": 8, "attention_heads": 4, "layers": 1, "values": ["both"]}
+    potential = Potential(build_model("e2former", config).float().requires_grad_(False), [Head("a", {1: 0.0, 8: 0.0})])
+    potential.kernel = KernelChoice("native-bf16")
+    with pytest.raises(InputError, match="native-bf16.*is for a GPU"):
+        potential.kernel.native(potential, torch.tensor([1, 8]))
