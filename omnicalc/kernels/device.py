@@ -61,10 +61,11 @@ def near_edges(
     )
     block = max(16, _power(s))
     spacing = cutoff / (points - 3)
+    squares = None if cap is None else torch.empty(n, s, dtype=torch.float64, device=positions.device)
     triton_edges.near_edges[n,](
         positions, kind, rows.source, rows.offset, near.source, place, near.count, near.unit, near.distance, near.step,
-        near.step_slope, near.row, near.fraction, s, s, kinds, points, CUTOFF=cutoff, SPACING=spacing, CAP=cap or 0,
-        ENVELOPE=5 if envelope == "poly5" else 7, ACC=_triton(dtype), BS=block, num_warps=4,
+        near.step_slope, near.row, near.fraction, squares, s, s, kinds, points, CUTOFF=cutoff, SPACING=spacing,
+        CAP=cap or 0, ENVELOPE=5 if envelope == "poly5" else 7, ACC=_triton(dtype), BS=block, num_warps=4,
     )  # fmt: skip
     triton_edges.leaving_edges[n,](
         rows.source, rows.reverse, place, near.leaving, near.leaving_count, s, s, BS=block, num_warps=1

@@ -21,14 +21,15 @@ R15: tl.constexpr = tl.constexpr(15**0.5)
 
 @triton.jit
 def near_edges(
-    x, kind, skin_source, skin_offset, source, place, count, unit, distance, step, step_slope, row, fraction,
+    x, kind, skin_source, skin_offset, source, place, count, unit, distance, step, step_slope, row, fraction, squares,
     S, K, n_kinds, points,
     CUTOFF: tl.constexpr, SPACING: tl.constexpr, CAP: tl.constexpr, ENVELOPE: tl.constexpr, ACC: tl.constexpr,
     BS: tl.constexpr,
 ):  # fmt: skip
     """Edges of one target that are shorter than the cutoff, at most the CAP nearest of them unless CAP is 0.
 
-    ``place`` (N, S): where each one of the list went, or -1. All geometry is in float64 until it is stored.
+    ``place`` (N, S): where each one of the list went, or -1. ``squares`` (N, S) float64: scratch for CAP. All geometry
+    is in float64 until it is stored.
     """
     i = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, BS)
@@ -42,10 +43,13 @@ def near_edges(
     ok = ok & (square - CUTOFF * CUTOFF < 0.0)  # a constant that is compared with would be rounded to float32
     if CAP > 0:
         square = tl.where(ok, square, float("inf"))
-        nearer = (square[None, :] < square[:, None]) | (
-            (square[None, :] == square[:, None]) & (slot[None, :] < slot[:, None])
-        )
-        ok = ok & (tl.sum(nearer.to(tl.int32), 1) < CAP)
+        tl.store(squares + at, square, slot < S)
+        tl.debug_barrier()  # every thread reads what all have stored
+        nearer = tl.zeros((BS,), tl.int32)
+        for other in range(S):
+            d = tl.load(squares + i * S + other)
+            nearer += ((d < square) | ((d == square) & (other < slot))).to(tl.int32)
+        ok = ok & (nearer < CAP)
     packed = tl.cumsum(ok.to(tl.int32), 0) - 1
     tl.store(place + at, tl.where(ok, packed, -1), slot < S)
     tl.store(count + i, tl.sum(ok.to(tl.int32), 0))

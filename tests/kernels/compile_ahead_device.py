@@ -21,7 +21,7 @@ from tests.kernels.compile_ahead import resources
 WHOLE = ("S", "K", "N", "n_kinds", "points")
 INT32 = ("kind", "skin_source", "source", "place", "count", "row", "leaving", "leaving_count", "reverse", "arg")
 INT32 = (*INT32, "arg_out")
-FLOAT64 = ("skin_offset", "forces", "virial")
+FLOAT64 = ("skin_offset", "forces", "virial", "squares")
 
 
 def compiled(kernel, capability: int, constants: dict, warps: int, stored: dict):
@@ -54,9 +54,9 @@ def kernels(channels, heads, d, l_max, kind, zero, storage):
     yield triton_moments.attend, moments | {"BH": wide}, 1, kept
     yield triton_moments.attend_backward, moments | {"BH": block}, 1, kept | {"grad": f"*{storage}"}
     yield triton_moments.attend_backward_source, moments | {"BH": wide}, 1, {"grad": f"*{storage}"}
-    edges = {"CUTOFF": 4.5, "SPACING": 0.0022, "ENVELOPE": 7, "ACC": tl.float32, "BS": 128}
-    for cap in (0, 32):
-        yield triton_edges.near_edges, edges | {"CAP": cap}, 4, {"x": "*fp64"}
+    edges = {"CUTOFF": 4.5, "SPACING": 0.0022, "ENVELOPE": 7, "ACC": tl.float32}
+    for cap, block in ((0, 128), (32, 128), (32, 512)):
+        yield triton_edges.near_edges, edges | {"CAP": cap, "BS": block}, 4, {"x": "*fp64"}
     yield triton_edges.leaving_edges, {"BS": 128}, 1, {}
     yield triton_edges.edge_forces, {"BS": 128, "PARTS": -(-heads // block)}, 2, {}
     part = min(CHANNELS, channels)

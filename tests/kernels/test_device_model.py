@@ -90,8 +90,7 @@ MISTAKES = {
     "dq forgets the mean": (triton_moments, "device", "dq = _added(dq, -mean, dq_mean, D)", "dq = dq"),
     "no slope of the envelope": (triton_moments, "device", "+ b * rest * tl.load(step_slope + e)", ""),
     "the second spline weight": (triton_edges, "device", "6.0 * x * x + 4.0", "6.0 * x * x + 4.1"),
-    "the cap keeps the farthest": (triton_edges, "cap", "(square[None, :] < square[:, None])",
-                                   "(square[None, :] > square[:, None])"),
+    "the cap keeps the farthest": (triton_edges, "cap", "(d < square)", "(d > square)"),
     "scalars are not centred": (triton_nodes, "device", "d = tl.where((row == 0)[:, None], d - centre, d)", "d = d"),
 }  # fmt: skip
 
