@@ -27,8 +27,13 @@ from omnicalc.cli.options import Folder
 )
 @click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--record/--no-record",
+    default=None,
+    help="NVIDIA GPU: each step's gradients as one recorded CUDA graph. [default: where that can be]",
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
-def command(recipe, data, out, start, resume, steps, device, threads, **tuning):
+def command(recipe, data, out, start, resume, steps, device, record, threads, **tuning):
     """Train a potential from RECIPE: a TOML file, or the name of a shipped recipe such as ubio-s3-small.
 
     Without RECIPE, weights are fine-tuned on a file of labelled frames:
@@ -69,6 +74,7 @@ def command(recipe, data, out, start, resume, steps, device, threads, **tuning):
         code = train(
             settings, data, out,
             resume=resume, steps=steps, device=choose_device(device), report=report, progress=progress,
+            record=record,
         )  # fmt: skip
     if code:
         raise SystemExit(code)

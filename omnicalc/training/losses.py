@@ -47,8 +47,12 @@ def force_term(
     size = size * batch.force_weight
     if per_structure:
         size = size / batch.systems.counts[batch.systems.system]
-        return size.sum() / max(1, totals.force_structures)
-    return size.sum() / max(1, totals.force_structures if kind == "l2mae" else totals.force_atoms)
+    return size.sum() / max(1, force_count(kind, totals, per_structure))
+
+
+def force_count(kind: str, totals: Totals, per_structure: bool = False) -> int:
+    """What the force term is a mean over: structures or atoms."""
+    return totals.force_structures if per_structure or kind == "l2mae" else totals.force_atoms
 
 
 def stress_term(kind: str, found: Prediction, batch: Batch, totals: Totals, delta: float) -> Tensor:

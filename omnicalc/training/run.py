@@ -13,10 +13,10 @@ WEIGHTS_FOLDER = "weights"
 
 def train(
     recipe: Recipe, data: Path, out: Path, *, resume: bool, steps: int | None, device, report: Callable,
-    progress: Callable,
+    progress: Callable, record: bool | None = None,
 ) -> int:  # fmt: skip
     """Train, and export when the schedule is through. Returns the exit code: 0, or as after a signal."""
-    trainer = Trainer(recipe, data, out, device=device, report=report, progress=progress)
+    trainer = Trainer(recipe, data, out, device=device, report=report, progress=progress, record=record)
     trainer.prepare(resume)  # before anything is said: it refuses a damaged state
     report = trainer.report
     report(f"{recipe.name}:{recipe.tag}@{recipe.version}: {_size(trainer)} parameters")
@@ -29,6 +29,8 @@ def train(
         report(f"{source.settings.label} ({source.settings.head}): {structures}")
     signal = trainer.run(steps)
     report(f"packs: {trainer.packing}")
+    if trainer.recorded is not None:
+        report(str(trainer.recorded))
     efficiency = trainer.efficiency()
     if trainer.processes.count > 1:
         report(f"scaling efficiency of {trainer.processes.count} processes: {100 * efficiency:.0f} %")

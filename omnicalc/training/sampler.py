@@ -35,12 +35,25 @@ class Sampler:
         self._packs: list[Pack] | None = None
         self._after: dict | None = None
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
+        self._peeked: tuple | None = None  # what was asked, the packs, and all that is so after them
 
     def restore(self, state: dict) -> None:
-        self.state, self._packs = state, None
+        self.state, self._packs, self._peeked = state, None, None
+
+    def peek(self, count: int, mixture: Sequence[float]) -> list[Pack]:
+        """What the same call of :meth:`next` is going to give, those very objects; ``state`` stays as it is."""
+        before = dict(self.state), self._packs, None if self._after is None else dict(self._after)
+        found = self.next(count, mixture)
+        self._peeked = (count, list(mixture)), found, (self.state, self._packs, self._after)
+        self.state, self._packs, self._after = before
+        return found
 
     def next(self, count: int, mixture: Sequence[float]) -> list[Pack]:
         """The next ``count`` packs, of structures drawn from the sources with probabilities ``mixture``."""
+        peeked, self._peeked = self._peeked, None
+        if peeked is not None and peeked[0] == (count, list(mixture)):
+            self.state, self._packs, self._after = peeked[2]
+            return peeked[1]
         found: list[Pack] = []
         while len(found) < count:
             if self.state["mixture"] is not None and self.state["mixture"] != list(mixture):

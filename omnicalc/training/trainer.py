@@ -18,12 +18,13 @@ from omnicalc.models import build_model
 from omnicalc.signals import StopWish
 from omnicalc.training.adam import Adam, decays, norm_of
 from omnicalc.training.dataset import build_dataset
-from omnicalc.training.example import Totals, collate
+from omnicalc.training.example import Batch, Totals, collate
 from omnicalc.training.lora import add_low_rank, merged_state, unfreeze
 from omnicalc.training.objectives import StepInfo, build_objective
 from omnicalc.training.packing import Pack, PackingReport
 from omnicalc.training.processes import Processes
-from omnicalc.training.recipe import Recipe
+from omnicalc.training.recipe import Recipe, Stage
+from omnicalc.training.recorded_gradients import recorded_gradients
 from omnicalc.training.run_log import CURVE, RunLog, draw_curve
 from omnicalc.training.sampler import Sampler, seed_of
 from omnicalc.training.schedule import energy_weight, learning_rate
@@ -51,8 +52,11 @@ class Trainer:
         device: torch.device | str = "cpu",
         report: Callable[[str], object] = print,
         progress: Callable | None = None,
+        record: bool | None = None,
     ):
-        """``report`` takes lines of text; ``progress`` (what, done, total) is called often."""
+        """``report`` takes lines of text; ``progress`` (what, done, total) is called often. ``record``: whether the
+        gradients of a step are recorded as one CUDA graph; None: where that can be.
+        """
         self.recipe, self.out, self.device = recipe, out, torch.device(device)
         self.processes = Processes(self.device)
         self.report = report if self.processes.first else (lambda line: None)
@@ -60,6 +64,7 @@ class Trainer:
         self.objective = build_objective(recipe.objective)
         self.model, self.start_card, self.start_report = _model(recipe)
         self.objective.check(self.model)
+        self.recorded = recorded_gradients(self, record)
         self.model.to(self.device)
         self.dataset = build_dataset(
             recipe, data, self.model.cutoff, report=self.report,
@@ -151,10 +156,9 @@ class Trainer:
     def _advance(self, wish: StopWish) -> dict[str, float]:
         """One step; its loss and terms."""
         stage, step = self.recipe.stage_at(self.step)
-        packs = self.sampler.next(self.recipe.batch.packs, stage.mixture or self.dataset.weights)
+        packs = self.sampler.next(self.recipe.batch.packs, self.mixture(stage))
         self.packing.count(packs, self.recipe.batch)
-        entries = [self._entry(m) for p in packs for m in p.members]
-        totals = Totals.of(entries)
+        totals = self.totals_of(packs)
         mine = range(self.processes.rank, len(packs), self.processes.count)
         info = StepInfo(stage, energy_weight(stage, step), totals, None, self.step)
         begun = time.perf_counter()
@@ -163,7 +167,8 @@ class Trainer:
         stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
         *gradients, values, stop = self.processes.add([*gradients, values, stop])
         values, stop = values.tolist(), bool(stop.item())
-        norm = norm_of(gradients)
+        norm = None if self.recorded is None else self.recorded.norm
+        norm = norm_of(gradients) if norm is None else norm
         if math.isfinite(norm) and math.isfinite(values[0]):
             scale = self.adam.clipped(norm, self.recipe.optimiser)
             rate = learning_rate(stage, step)
@@ -177,12 +182,17 @@ class Trainer:
 
     def _gradients(self, packs: list[Pack], mine: range, info: StepInfo) -> tuple[list[Tensor], Tensor]:
         """Gradients of this process's share of the step's loss, and (loss, terms...) of it."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        found = None if self.recorded is None else self.recorded(packs[0], info)
+        return self.plain_gradients(packs, mine, info) if found is None else found
+
+    def plain_gradients(self, packs: list[Pack], mine: range, info: StepInfo) -> tuple[list[Tensor], Tensor]:
+        """The same, one kernel launched after another."""
+        parameters = self.trained
         gradients = [torch.zeros_like(p) for p in parameters]
         values = torch.zeros(1 + len(self.objective.terms), device=self.device)
         self.model.train()
         for k in mine:
-            batch = collate([self._example(m) for m in packs[k].members], self.dataset.cutoff).to(self.device)
+            batch = self.batch_of(packs[k]).to(self.device)
             seed = seed_of(self.recipe.optimiser.seed, "noise", self.step, k)
             step = replace(info, generator=torch.Generator().manual_seed(seed))
             with self._precision(), _seeded(seed):
@@ -192,11 +202,28 @@ class Trainer:
                 for total, g in zip(gradients, found, strict=True):
                     if g is not None:
                         total += g
-            values += torch.stack(
-                [loss.detach().float()]
-                + [terms[t].detach().float() if t in terms else values.new_zeros(()) for t in self.objective.terms]
-            )
+            values += self.values_of(loss, terms)
         return gradients, values
+
+    def values_of(self, loss: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """(loss, terms...), in float32."""
+        found = [terms[t].detach().float() if t in terms else loss.new_zeros(()).float() for t in self.objective.terms]
+        return torch.stack([loss.detach().float(), *found])
+
+    @property
+    def trained(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def mixture(self, stage: Stage) -> tuple[float, ...]:
+        """Probability of each data source."""
+        return stage.mixture or self.dataset.weights
+
+    def totals_of(self, packs: list[Pack]) -> Totals:
+        return Totals.of([self._entry(m) for p in packs for m in p.members])
+
+    def batch_of(self, pack: Pack) -> Batch:
+        """On the CPU."""
+        return collate([self._example(m) for m in pack.members], self.dataset.cutoff)
 
     def _precision(self):
         if not self.recipe.optimiser.bf16:

@@ -86,6 +86,22 @@ def test_a_plan_taken_up_again_goes_on_as_it_would_have():
     assert [other.next(2, m)[1].members for m in mixtures] != expected
 
 
+def test_packs_looked_at_ahead_are_those_that_come():
+    """Across windows, passes and changes of the mixture; the state stays the one before them."""
+    plain, ahead = sampler(), sampler()
+    for k in range(240):
+        mixture, count = ((1, 1, 0), (0, 1, 1))[k % 60 > 40], 1 + k % 3
+        state = dict(ahead.state)
+        if k % 7:
+            peeked = ahead.peek(count, mixture if k % 5 else (1, 0, 0))  # sometimes not what is then asked for
+        assert ahead.state == state
+        mine, other = ahead.next(count, mixture), plain.next(count, mixture)
+        assert [p.members for p in mine] == [p.members for p in other]
+        assert ahead.state == plain.state
+        if k % 7 and k % 5:
+            assert all(a is b for a, b in zip(mine, peeked, strict=True))
+
+
 def test_nothing_is_lost_when_the_mixture_changes():
     plan = sampler()
     given = [m for p in plan.next(10, [1, 0, 0]) for m in p.members]
