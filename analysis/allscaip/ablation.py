@@ -147,7 +147,8 @@ def draw(file: Path, table: list[dict]) -> None:
         axis.set_xticks(range(len(sizes)), [f"{size} frames" for size in sizes])
         axis.set_title(source, fontsize=9)
         axis.set_ylabel("force MAE on held-out frames (meV/Å)", fontsize=8)
-    axis.legend(frameon=False, fontsize=8)
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(VARIANTS), frameon=False, fontsize=8)
     figure.savefig(file, dpi=150)
 
 
