@@ -155,6 +155,35 @@ def test_padding_that_counts_is_seen(mixed, monkeypatch, wrong):
     assert "gradients or losses differ by" in lines[-1]
 
 
+PER_BLOCK = 'radial = "per-block"\ngate = "{}"\nweights = "softmax"\nsystem_input = "charge-spin"'
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "can"),
+    [
+        ("cores = [[1, 1, 0.37]]", "", True),
+        (PER_BLOCK.format("qkdot"), '[objective]\nloss = "mse"', True),
+        ('forces = "painn"\nweights = "smooth-softmax"', '[objective]\nloss = "huber"\nper_structure = true', True),
+        ("max_neighbors = 9", "", False),
+        ("long_layers = 1\nlong_upper = 5.0", "", False),
+    ],
+)
+def test_the_recorded_step_never_waits_for_a_number(mixed, model, objective, can):
+    """No graph can hold what depends on a number in a tensor; tensors without numbers (device meta) refuse it too, as
+    they do tensors that lie on the CPU.
+    """
+    work = trainer(mixed, "run", Repeated, lines := [], model=model, batch=f"{BATCH}\n{objective}")
+    assert (room.why_not_on_any_device(work) is None) == can
+    (pack,) = work.sampler.next(1, work.dataset.weights)
+    recorded, (stage, *_) = work.recorded, work.recipe.stages
+    work.model.to("meta")
+    work.device = torch.device("meta")
+    recorded._begin(stage)
+    recorded._put(recorded._padded(pack, work.totals_of([pack])), 2.0)
+    assert recorded._record(stage) == can, lines
+    assert can or "item() cannot be called on meta tensors" in lines[-1]
+
+
 STAGES = """
 energy_weight_late = 9.0
 [[stages]]
