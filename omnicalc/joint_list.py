@@ -7,7 +7,7 @@ native kernel bit for bit, with plain torch but for the rounding of sums over ro
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,10 +23,7 @@ class JointList:
     def __init__(self, lists: Sequence[NeighborList]):
         """``lists``: one of each structure, in their order, all with the same cutoff."""
         self.lists = list(lists)
-        self._parts: list[FlatPairs] = []
-        self._joined: FlatPairs | None = None
-        self._rows: list[SkinRows] = []
-        self._joined_rows: SkinRows | None = None
+        self._pairs, self._rows = _Joined(_join), _Joined(_join_rows)
 
     @property
     def reference(self) -> torch.Tensor | None:
@@ -55,18 +52,23 @@ class JointList:
 
     def pairs_with_skin(self, systems: Systems) -> FlatPairs:
         """As :meth:`NeighborList.pairs_with_skin`; joined anew only when a structure was searched again."""
-        parts = [each.pairs_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)]
-        known = len(parts) == len(self._parts) and all(a is b for a, b in zip(parts, self._parts, strict=True))
-        if not known:
-            self._parts, self._joined = parts, _join(parts)
-        return self._joined
+        return self._pairs([each.pairs_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)])
 
     def rows_with_skin(self, systems: Systems) -> SkinRows:
         """As :meth:`NeighborList.rows_with_skin`; joined anew only when a structure was searched again."""
-        rows = [each.rows_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)]
-        if len(rows) != len(self._rows) or any(a is not b for a, b in zip(rows, self._rows, strict=True)):
-            self._rows, self._joined_rows = rows, _join_rows(rows, _starts(systems))
-        return self._joined_rows
+        return self._rows([each.rows_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)])
+
+
+class _Joined:
+    """What the parts of several structures make together, kept as long as every part is the same object."""
+
+    def __init__(self, join: Callable):
+        self._join, self._parts, self._whole = join, [], None
+
+    def __call__(self, parts: list):
+        if len(parts) != len(self._parts) or any(a is not b for a, b in zip(parts, self._parts, strict=True)):
+            self._parts, self._whole = parts, self._join(parts)
+        return self._whole
 
 
 def _starts(systems: Systems) -> list[int]:
@@ -74,10 +76,11 @@ def _starts(systems: Systems) -> list[int]:
     return [0, *itertools.accumulate(systems.counts.tolist()[:-1])]
 
 
-def _join_rows(parts: Sequence[SkinRows], firsts: Sequence[int]) -> SkinRows:
+def _join_rows(parts: Sequence[SkinRows]) -> SkinRows:
+    firsts = itertools.accumulate((len(part.source) for part in parts), initial=0)
     longest = max(part.source.shape[1] for part in parts)
     sources, reverses, offsets = [], [], []
-    for part, first in zip(parts, firsts, strict=True):
+    for part, first in zip(parts, firsts, strict=False):
         more = (0, longest - part.source.shape[1])
         sources.append(F.pad(torch.where(part.source < 0, part.source, part.source + first), more, value=-1))
         reverses.append(F.pad(part.reverse, more))

@@ -132,19 +132,12 @@ class NativeBinding:
     def __init__(self, potential: Potential, native, systems: Systems, head: Tensor):
         self._run = native.prepare(systems, head)
         self._reference = potential.reference_energies(systems, head)
-        self._systems = systems.system
 
     def __call__(self, systems: Systems, neighbor_list: NeighborList, *, forces: bool, stress: bool) -> Prediction:
         """As :meth:`Potential.forward`, for other positions and cells of the same atoms."""
-        from omnicalc.gradients import per_structure, stress_of
-        from omnicalc.potential import Prediction
-
         pairs = neighbor_list.pairs_with_skin(systems)
         energies, found, virial = self._run(systems.positions.detach(), pairs, forces=forces or stress, virial=stress)
-        energies += self._reference
-        energy = energies.new_zeros(systems.n_systems).index_add_(0, self._systems, energies)
-        tension = stress_of(per_structure(virial, systems), systems) if stress else None
-        return Prediction(energy, energies, found if forces else None, tension)
+        return _prediction(systems, energies + self._reference, found if forces else None, virial if stress else None)
 
 
 class DeviceBinding:
@@ -155,13 +148,9 @@ class DeviceBinding:
         self.record = record
         self._recorded = None
         self._reference = potential.reference_energies(systems, head)
-        self._systems = systems.system
 
     def __call__(self, systems: Systems, neighbor_list: NeighborList, *, forces: bool, stress: bool) -> Prediction:
         """As :meth:`NativeBinding.__call__`."""
-        from omnicalc.gradients import per_structure, stress_of
-        from omnicalc.potential import Prediction
-
         rows, positions = neighbor_list.rows_with_skin(systems), systems.positions.detach()
         if self.record:
             if self._recorded is None or not self._recorded.takes(rows):
@@ -172,7 +161,14 @@ class DeviceBinding:
             energies, found, virial = self._recorded(positions, rows)
         else:
             energies, found, virial = self._step(positions, rows, forces=forces or stress)
-        energies = energies + self._reference
-        energy = energies.new_zeros(systems.n_systems).index_add_(0, self._systems, energies)
-        tension = stress_of(per_structure(virial, systems), systems) if stress else None
-        return Prediction(energy, energies, found if forces else None, tension)
+        return _prediction(systems, energies + self._reference, found if forces else None, virial if stress else None)
+
+
+def _prediction(systems: Systems, energies: Tensor, forces: Tensor | None, virial: Tensor | None) -> Prediction:
+    """What atoms' energies (N,), forces (N, 3) and virials (N, 3, 3) make of a batch; what is None is left out."""
+    from omnicalc.gradients import per_structure, stress_of
+    from omnicalc.potential import Prediction
+
+    energy = energies.new_zeros(systems.n_systems).index_add_(0, systems.system, energies)
+    tension = None if virial is None else stress_of(per_structure(virial, systems), systems)
+    return Prediction(energy, energies, forces, tension)

@@ -94,7 +94,7 @@ def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
     out = table.new_empty(n, (l_max + 1) ** 2, channels)
     block = min(128, _power(channels))
     triton_edges.embed[n, -(-channels // block)](
-        table, near.source, near.count, near.unit, near.row, near.fraction, out, k,
+        table, near.count, near.unit, near.row, near.fraction, out, k,
         C=channels, TWO=l_max == 2, ACC=_triton(table.dtype), BC=block, num_warps=max(1, block // 32),
     )  # fmt: skip
     return out
@@ -110,7 +110,7 @@ def embed_backward(
     rows, channels = grad.shape[1:]
     block = max(_power(-(-channels // len(d_distance))), min(CHANNELS, _power(channels)))
     triton_edges.embed_backward[n, -(-channels // block)](
-        table, near.source, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, k,
+        table, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, k,
         INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=_triton(table.dtype), BC=block,
         num_warps=max(1, block // 128),
     )  # fmt: skip

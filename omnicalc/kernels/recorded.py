@@ -11,11 +11,30 @@ from omnicalc.neighbors import SkinRows
 _ROUND = 16  # slots per atom are made up to a multiple of this, so that lists of nearly the same length fit
 
 
-class Recorded:
-    """``step(positions, rows, forces=True)`` for one number of atoms and slots, on tensors of its own.
+class Captured:
+    """``compute()`` as one CUDA graph; ``found`` is what it gave, written anew by every call."""
 
-    Recording runs the step once before, which compiles kernels and lets libraries set themselves up.
-    """
+    def __init__(self, compute: Callable, device: torch.device, warm: int = 1):
+        """``warm``: runs before the recording, in which kernels are compiled and libraries set themselves up."""
+        with torch.cuda.device(device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(warm):
+                    compute()
+            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()  # the recording has memory of its own
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self.found = compute()
+
+    def __call__(self) -> None:
+        self._graph.replay()
+
+
+class Recorded:
+    """``step(positions, rows, forces=True)`` for one number of atoms and slots, on tensors of its own."""
 
     def __init__(self, step: Callable, positions: Tensor, rows: SkinRows):
         n, slots = rows.source.shape
@@ -28,17 +47,7 @@ class Recorded:
         )
         self._loaded: SkinRows | None = None
         self._load(rows)
-        with torch.cuda.device(positions.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                step(self._positions, self._rows, forces=True)
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()  # the recording has memory of its own
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self._found = step(self._positions, self._rows, forces=True)
+        self._captured = Captured(lambda: step(self._positions, self._rows, forces=True), positions.device)
 
     def takes(self, rows: SkinRows) -> bool:
         """Whether a list fits into the recorded one."""
@@ -49,8 +58,8 @@ class Recorded:
         if rows is not self._loaded:
             self._load(rows)
         self._positions.copy_(positions)
-        self._graph.replay()
-        return tuple(t.clone() for t in self._found)
+        self._captured()
+        return tuple(t.clone() for t in self._captured.found)
 
     def _load(self, rows: SkinRows) -> None:
         used = rows.source.shape[1]

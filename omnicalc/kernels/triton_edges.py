@@ -194,7 +194,7 @@ def _harmonics2(x, y, z):
 
 @triton.jit
 def embed(
-    table, source, count, unit, row, fraction, out, K,
+    table, count, unit, row, fraction, out, K,
     C: tl.constexpr, TWO: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """First features of one atom, (1 + 3 (+ 5), C): sum over edges of harmonics times radial splines."""
@@ -233,7 +233,7 @@ def embed(
 
 @triton.jit
 def embed_backward(
-    table, source, count, unit, row, fraction, grad, d_distance, d_unit, N, K,
+    table, count, unit, row, fraction, grad, d_distance, d_unit, N, K,
     INVERSE: tl.constexpr, C: tl.constexpr, TWO: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Adds what the first features' gradient (N, rows, C) gives by distances and unit vectors, per part of channels."""

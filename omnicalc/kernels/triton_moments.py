@@ -101,6 +101,12 @@ def _dot(x, y, N: tl.constexpr):
 
 
 @triton.jit
+def _edge(source, row, e, there):
+    """Source atom and row of the spline tables; asked for one edge early, for that edge's gathers wait for it."""
+    return tl.load(source + e, there, 0).to(tl.int64), tl.load(row + e, there, 0).to(tl.int64)
+
+
+@triton.jit
 def _coupled(x, y, z, o, zero, T: tl.constexpr, OUT: tl.constexpr, P: tl.constexpr, CH: tl.constexpr,
              FIRST: tl.constexpr, ZERO: tl.constexpr):  # fmt: skip
     """Moments of the three components and of the plain sum, P rows each -> OUT CH rows."""
@@ -159,13 +165,10 @@ def attend(
     arg = tl.zeros((BH,), tl.int32)
     x, y, z, o = _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PO, BH, ACC)
     n = tl.load(count + i)
-    j = tl.load(source + i * K, n > 0, 0).to(tl.int64)
-    r = tl.load(row + i * K, n > 0, 0).to(tl.int64)
+    j, r = _edge(source, row, i * K, n > 0)
     for slot in range(n):
         e = i * K + slot
-        more = slot + 1 < n
-        j_next = tl.load(source + e + 1, more, 0).to(tl.int64)  # early, for the gathers of the next edge wait for it
-        r_next = tl.load(row + e + 1, more, 0).to(tl.int64)
+        j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
         w0, w1, w2, w3 = _weights(tl.load(fraction + e))
@@ -236,13 +239,10 @@ def attend_backward(
         share = inverse * EPS / tl.maximum(tl.load(ties + i * H + h, ok, 1.0), 1.0)
     dq, dq_mean = _zeros(D, BH, ACC), _zeros(D, BH, ACC)
     n = tl.load(count + i)
-    j = tl.load(source + i * K, n > 0, 0).to(tl.int64)
-    r = tl.load(row + i * K, n > 0, 0).to(tl.int64)
+    j, r = _edge(source, row, i * K, n > 0)
     for slot in range(n):
         e = i * K + slot
-        more = slot + 1 < n
-        j_next = tl.load(source + e + 1, more, 0).to(tl.int64)
-        r_next = tl.load(row + e + 1, more, 0).to(tl.int64)
+        j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
         fraction_e = tl.load(fraction + e)

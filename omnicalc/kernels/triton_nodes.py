@@ -117,15 +117,22 @@ def products_backward(ab, bias, grad, N, F: tl.constexpr, DEGREES: tl.constexpr,
 
 
 @triton.jit
+def _normalised(x, i, f, F: tl.constexpr):
+    """Row i of (.., F) with mean 0 and mean square 1, and what it was multiplied by."""
+    value = tl.load(x + i * F + f, f < F, 0.0)
+    value = tl.where(f < F, value - tl.sum(value, 0) / F, 0.0)
+    inverse = 1.0 / tl.sqrt(tl.sum(value * value, 0) / F + 1e-5)
+    return value * inverse, inverse
+
+
+@triton.jit
 def layernorm_silu(x, gamma, beta, out, N, F: tl.constexpr, BF: tl.constexpr):
     """SiLU(LN(x)) of rows (2, N, F), with one pair of gamma and beta (2, F) for each half."""
     i = tl.program_id(0).to(tl.int64)
     f = tl.arange(0, BF)
     ok = f < F
     which = i // N * F
-    value = tl.load(x + i * F + f, ok, 0.0)
-    value = tl.where(ok, value - tl.sum(value, 0) / F, 0.0)
-    value = value / tl.sqrt(tl.sum(value * value, 0) / F + 1e-5)
+    value, _inverse = _normalised(x, i, f, F)
     y = value * tl.load(gamma + which + f, ok, 0.0) + tl.load(beta + which + f, ok, 0.0)
     tl.store(out + i * F + f, y / (1.0 + tl.exp(-y)), ok)
 
@@ -137,10 +144,7 @@ def layernorm_silu_backward(x, gamma, beta, grad, N, F: tl.constexpr, BF: tl.con
     f = tl.arange(0, BF)
     ok = f < F
     which = i // N * F
-    value = tl.load(x + i * F + f, ok, 0.0)
-    value = tl.where(ok, value - tl.sum(value, 0) / F, 0.0)
-    inverse = 1.0 / tl.sqrt(tl.sum(value * value, 0) / F + 1e-5)
-    value = value * inverse
+    value, inverse = _normalised(x, i, f, F)
     slope = tl.load(gamma + which + f, ok, 0.0)
     y = value * slope + tl.load(beta + which + f, ok, 0.0)
     sigmoid = 1.0 / (1.0 + tl.exp(-y))

@@ -7,12 +7,14 @@ remain for batches that do not fit, and for everything when recording fails or g
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
+from omnicalc.kernels.recorded import Captured
 from omnicalc.training.adam import norm_of
 from omnicalc.training.example import Totals
 from omnicalc.training.losses import force_count
@@ -25,7 +27,7 @@ from omnicalc.training.sampler import Sampler
 if TYPE_CHECKING:
     from omnicalc.training.trainer import Trainer
 
-_WARM = 3  # runs before the recording: kernels are compiled, libraries set themselves up
+_RECORD = partial(Captured, warm=3)
 _LOOKED_AT = 256  # packs that the shape of the padding is chosen by
 _CHECKED = 2  # batches on which recorded gradients are compared with plain ones: the recorded one, and another
 _CLOSE = 1e-4  # relative; an earlier form of this differed by 8e-8 on an H200
@@ -69,33 +71,13 @@ def why_not_on_any_device(trainer: "Trainer") -> str | None:
     return None
 
 
-class Captured:
-    """``compute()`` as one CUDA graph; ``found`` is what it gave, written anew by every call."""
-
-    def __init__(self, compute: Callable, device: torch.device):
-        with torch.cuda.device(device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(_WARM):
-                    compute()
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
-                self.found = compute()
-
-    def __call__(self) -> None:
-        self._graph.replay()
-
-
 class RecordedGradients:
     """What :meth:`Trainer.plain_gradients` gives of a step's one pack, by a replay.
 
     ``norm`` is then that of the gradients. Every stage is recorded anew, in the shape of its packs.
     """
 
-    def __init__(self, trainer: "Trainer", capture: Callable = Captured):
+    def __init__(self, trainer: "Trainer", capture: Callable = _RECORD):
         self.trainer, self._capture = trainer, capture
         self.replayed = self.plain = 0  # steps
         self._begin(None)

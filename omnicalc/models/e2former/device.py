@@ -18,7 +18,7 @@ from omnicalc.errors import InputError, KernelError
 from omnicalc.kernels.fused_attention import _power, available
 from omnicalc.models.e2former.device_weights import BlockWeights, NormWeights
 from omnicalc.models.e2former.model import E2Former
-from omnicalc.models.e2former.native import _WEIGHTS
+from omnicalc.models.e2former.native import beyond_kernels
 from omnicalc.models.e2former.radial_tables import RadialTables, nearest_distances, pair_functions, tables_within
 from omnicalc.neighbors import SkinRows
 from omnicalc.systems import Systems
@@ -32,15 +32,7 @@ def unsupported(config) -> str | None:
     """Why the kernels cannot run such a network, or None if they can."""
     if not available():
         return "running without Triton (pip install triton)"
-    if config.forces != "gradient":
-        return "a direct force head"
-    if config.gate != "qk":
-        return f"the gate '{config.gate}', which depends on more than the distance"
-    if config.long_layers:
-        return "long-range blocks"
-    if config.weights not in _WEIGHTS:
-        return f"the attention weights '{config.weights}'"
-    return None
+    return beyond_kernels(config)
 
 
 class DeviceModel:

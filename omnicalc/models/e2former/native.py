@@ -25,18 +25,25 @@ _ENVELOPES = {"poly7": 7, "poly5": 5}
 
 def unsupported(config: E2FormerConfig) -> str | None:
     """Why the kernel cannot run such a network, or None if it can."""
+    if reason := beyond_kernels(config):
+        return reason
+    if config.max_neighbors is not None:
+        return "a cap on the number of neighbours"
+    if config.channels > MAX_CHANNELS:
+        return f"more than {MAX_CHANNELS} channels"
+    return None
+
+
+def beyond_kernels(config: E2FormerConfig) -> str | None:
+    """What of such a network no kernel knows, neither that of a CPU nor those of a GPU; None if nothing."""
     if config.forces != "gradient":
         return "a direct force head"
     if config.gate != "qk":
         return f"the gate '{config.gate}', which depends on more than the distance"
     if config.long_layers:
         return "long-range blocks"
-    if config.max_neighbors is not None:
-        return "a cap on the number of neighbours"
     if config.weights not in _WEIGHTS:
         return f"the attention weights '{config.weights}'"
-    if config.channels > MAX_CHANNELS:
-        return f"more than {MAX_CHANNELS} channels"
     return None
 
 
