@@ -20,9 +20,9 @@ from analysis.allscaip.ablation import (
     finished,
     last_errors,
     main,
-    run,
     summary,
 )
+from analysis.common.trainings import train
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.training.recipe import find_recipe, read_recipe
@@ -69,7 +69,7 @@ def test_a_run_is_kept_and_judged_at_its_end(tmp_path):
     recipe = case_recipe(replace(BASE, data=sources), Case("full", None, 0), size)
     out = tmp_path / "full-all-seed0"
     assert not finished(out, size.steps)
-    run(recipe, tmp_path, out, "cpu")
+    train(recipe, tmp_path, out)
     assert finished(out, size.steps) and not finished(out, 5)
     errors = last_errors(out)
     with (out / "log.csv").open() as file:

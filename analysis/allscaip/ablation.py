@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from analysis.common.trainings import on_frames, train, validations
 from omnicalc.errors import InputError
 from omnicalc.training.recipe import Recipe, find_recipe, read_recipe
 
@@ -75,41 +76,17 @@ def case_recipe(base: Recipe, case: Case, size: Size) -> Recipe:
     )  # fmt: skip
     recipe = replace(base, name="allscaip", tag=case.name, model=model, stages=(stage,), optimiser=optimiser,
                      batch=replace(base.batch, structures=size.structures))  # fmt: skip
-    if case.frames is None:
-        return recipe
-    total = sum(source.weight for source in base.data)
-    shares = [max(1, round(case.frames * source.weight / total)) for source in base.data]
-    return replace(recipe, data=tuple(replace(s, limit=n) for s, n in zip(base.data, shares, strict=True)))
-
-
-def run(recipe: Recipe, data: Path, out: Path, device: str) -> None:
-    """Train, or go on, or nothing where the run is finished."""
-    from omnicalc.training.trainer import Trainer
-
-    trainer = Trainer(
-        recipe, data, out, device=device, report=lambda line: click.echo(f"{out.name}: {line}"),
-    )  # fmt: skip
-    trainer.prepare(resume=(out / "state.pt").is_file())
-    signal = trainer.run()
-    if signal is not None:
-        click.echo(f"stopped; the state of {out} is saved, the same command goes on")
-        raise SystemExit(128 + signal)
+    return on_frames(recipe, case.frames)
 
 
 def finished(folder: Path, steps: int) -> bool:
     """Whether a run has logged the validation of its last step."""
-    log = folder / "log.csv"
-    return log.is_file() and any(int(row["step"]) == steps for row in _validations(log))
-
-
-def _validations(log: Path) -> list[dict]:
-    with log.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if row["group"] == "all"]
+    return any(int(row["step"]) == steps for row in validations(folder))
 
 
 def last_errors(folder: Path) -> dict[str, float]:
     """Source -> force MAE (eV/Å) on all its held-out frames, of the averaged weights at the end."""
-    rows = _validations(folder / "log.csv")
+    rows = validations(folder)
     last = max(int(row["step"]) for row in rows)
     return {row["source"]: float(row["force_mae"]) for row in rows if int(row["step"]) == last}
 
@@ -176,7 +153,7 @@ def main(recipe, data, out, frames, steps, structures, seeds, only, device, quic
         if only and case.name not in only:
             continue
         if not finished(out / case.name, size.steps):
-            run(case_recipe(base, case, size), data, out / case.name, device)
+            train(case_recipe(base, case, size), data, out / case.name, device)
     if only:
         return
     table = summary({case: last_errors(out / case.name) for case in wanted})

@@ -5,8 +5,8 @@ Then every combination of {from scratch, pretrained} and {100, 1,000, all} label
 number of steps, and its best validation errors go into ``low_data.csv`` and ``low_data.png``. Finished runs are kept,
 unfinished ones go on where they stopped: run it again after an interruption.
 
-    python analysis/omnimol/low_data.py --recipe omnimol-organics --data DATA --out OUT
-    python analysis/omnimol/low_data.py --recipe omnimol-organics --data DATA --out OUT --quick
+    python -m analysis.omnimol.low_data --recipe omnimol-organics --data DATA --out OUT
+    python -m analysis.omnimol.low_data --recipe omnimol-organics --data DATA --out OUT --quick
 """
 
 import argparse
@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from analysis.common.trainings import on_frames, train, validations
 from omnicalc.training.recipe import Recipe, Stage, find_recipe, read_recipe
-from omnicalc.training.trainer import Trainer
 
 FORCES = {"gradient": "conservative", "direct": "direct"}
 STARTS = ("scratch", "pretrained")
@@ -47,7 +47,8 @@ def main() -> None:
         body = pretrained(base, forces, given, steps)
         for case in cases(forces, sizes):
             recipe = case_recipe(base, case, steps, body)
-            rows.append({"case": case, **best_errors(run(recipe, given.data, given.out / case.name))})
+            train(recipe, given.data, given.out / case.name)
+            rows.append({"case": case, **best_errors(given.out / case.name)})
             print(f"{case.name}: force MAE {1e3 * rows[-1]['force_mae']:.1f} meV/Å, "
                   f"energy MAE {1e3 * rows[-1]['energy_mae']:.2f} meV/atom", flush=True)  # fmt: skip
     write_table(given.out / "low_data.csv", rows)
@@ -65,17 +66,15 @@ def pretrained(base: Recipe, forces: str, given, steps: int) -> Path:
     objective = {"name": "force-denoising", "noise": 0.05, "rotate": forces == "direct"}
     stage = replace(base.stages[0], steps=steps, warmup=max(1, steps // 10), force_weight=1.0)
     recipe = variant(base, forces, (stage,), f"denoised-{FORCES[forces]}", objective)
-    return run(recipe, given.data, given.out / recipe.name) / "best"
+    folder = given.out / recipe.name
+    train(recipe, given.data, folder)
+    return folder / "best"
 
 
 def case_recipe(base: Recipe, case: Case, steps: int, body: Path) -> Recipe:
     stage: Stage = replace(base.stages[0], steps=steps, warmup=max(1, steps // 10))
     objective = {**base.objective, "rotate": case.forces == "direct"}
-    recipe = variant(base, case.forces, (stage,), case.name, objective)
-    if case.structures is not None:  # shared out among the sources by their weights
-        total = sum(source.weight for source in base.data)
-        shares = [max(1, round(case.structures * source.weight / total)) for source in base.data]
-        recipe = replace(recipe, data=tuple(replace(s, limit=n) for s, n in zip(base.data, shares, strict=True)))
+    recipe = on_frames(variant(base, case.forces, (stage,), case.name, objective), case.structures)
     return replace(recipe, start=str(body.resolve())) if case.start == "pretrained" else recipe
 
 
@@ -86,19 +85,9 @@ def variant(base: Recipe, forces: str, stages: tuple[Stage, ...], name: str, obj
     return replace(base, name=name, model=model, stages=stages, objective=objective, optimiser=optimiser)
 
 
-def run(recipe: Recipe, data: Path, out: Path) -> Path:
-    """Train, or go on, or nothing where the run is finished; its folder."""
-    trainer = Trainer(recipe, data, out, report=lambda line: print(f"  {out.name}: {line}", flush=True))
-    trainer.prepare(resume=(out / "state.pt").is_file())
-    if trainer.run() is not None:
-        raise SystemExit(f"stopped; the state of {out} is saved, run the same command to go on")
-    return out
-
-
 def best_errors(folder: Path) -> dict[str, float]:
     """Errors (eV/Å, eV/atom) of the validation with the least force error, averaged over the sources."""
-    with (folder / "log.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["group"] == "all"]
+    rows = validations(folder)
     steps = sorted({int(row["step"]) for row in rows})
 
     def mean(key: str, step: int) -> float:
