@@ -8,8 +8,9 @@ from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from analysis.scd.label_properties import chosen, labeller
 from analysis.scd.molecules import dynamics
-from analysis.scd.study import BEGINNINGS, draw, main, splits, summary
+from analysis.scd.study import BEGINNINGS, FORCES, draw, few_labels, main, splits, summary, with_target
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.training.objectives import build_objective
@@ -18,14 +19,24 @@ from omnicalc.training.recipe import RECIPES, read_recipe
 
 def test_no_molecule_is_in_two_parts():
     frames = [Atoms("H", info={"molecule": f"m{k % 40}"}) for k in range(200)]
-    parts = splits(frames, labelled=30)
+    parts = splits(frames)
     names = {key: {a.info["molecule"] for a in part} for key, part in parts.items()}
     for one, other in (("pool", "valid"), ("pool", "test"), ("valid", "test")):
         assert not names[one] & names[other]
-    assert names["few"] <= names["pool"] and len(parts["few"]) == 30
     assert len(parts["pool"]) + len(parts["valid"]) + len(parts["test"]) == 200
     with pytest.raises(InputError, match="ten different"):
-        splits(frames[:3], labelled=2)
+        splits(frames[:3])
+
+
+def test_labels_are_those_that_frames_have():
+    """Frames of a second file know other properties, and no forces."""
+    frames = invented(10) + [Atoms("CHON", info={"molecule": "m1", "gap_dft": 5.0})]
+    assert with_target(frames, FORCES) == with_target(frames, "gap") == frames[:20]
+    assert with_target(frames, "gap_dft") == few_labels(frames, "gap_dft", 300) == frames[20:]
+    few = few_labels(frames, "gap", 7)
+    assert len(few) == 7 and few == few_labels(frames[:20], "gap", 7)  # the second file changes no draw of the first
+    with pytest.raises(InputError, match="no frame has 'homo'; the frames know dipole_moment, gap, gap_dft and forces"):
+        few_labels(frames, "homo", 7)
 
 
 def test_summary_and_figure(tmp_path):
@@ -71,7 +82,7 @@ def test_chains_run_alone_and_are_put_together(tmp_path):
     write(file, invented(20), format="extxyz")
 
     def study(*words):
-        short = ["--quick", "--property", "gap", "--pretraining-steps", "2", "--steps", "2"]
+        short = ["--quick", "--target", "gap", "--target", FORCES, "--pretraining-steps", "2", "--steps", "2"]
         main.main([str(file), "--out", str(out), *short, *words], standalone_mode=False)
 
     with pytest.raises(InputError, match="scd-seed7; the chains are scratch-seed0"):
@@ -105,3 +116,28 @@ def test_molecules_of_bodies_and_groups(tmp_path):
     apart = relaxed.get_all_distances() - warm.get_all_distances()
     assert 0.02 < np.abs(apart).max() < 0.8  # moved, and still together
     assert np.allclose(frames_of("c1cc(C)oc1", seed=1)[1].positions, warm.positions)
+
+
+def test_properties_by_density_functional_theory():
+    """Without the density fitting and the coarse grid they are the same to 10 meV and 0.01 D."""
+    pytest.importorskip("pyscf")
+    from pyscf import dft, gto
+
+    atoms = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], info={"molecule": "water"})
+    info = labeller("b3lyp/6-31g")(atoms).info
+    mole = gto.M(atom=list(zip(atoms.symbols, atoms.positions, strict=True)), basis="6-31g", verbose=0)
+    field = dft.RKS(mole, xc="b3lyp").run()
+    homo, lumo = (field.mo_energy[k] * units.Hartree for k in (4, 5))  # ten electrons
+    assert info["homo_dft"] == pytest.approx(homo, abs=0.01) and info["lumo_dft"] == pytest.approx(lumo, abs=0.01)
+    assert info["gap_dft"] == pytest.approx(lumo - homo, abs=0.01)
+    assert info["dipole_moment_dft"] == pytest.approx(np.linalg.norm(field.dip_moment(verbose=0)), abs=0.01)
+    assert info["molecule"] == "water" and "gap" not in info
+
+
+def test_frames_to_label_are_always_the_same():
+    frames = [Atoms(f"H{k % 5 + 1}", info={"k": k}) for k in range(40)]
+    few = chosen(frames, largest=3, sample=5)
+    assert len(few) == 5 and max(map(len, few)) <= 3 and few == chosen(frames, largest=3, sample=5)
+    assert chosen(frames, None, None) == frames
+    with pytest.raises(InputError, match="there are 8 such frames"):
+        chosen(frames, largest=1, sample=9)

@@ -1,10 +1,12 @@
 """Does pretraining on geometries pay? Four beginnings of the same network, fine-tuned alike on few labels.
 
     python -m analysis.scd.study molecules_xtb.extxyz --out scd_study
+    python -m analysis.scd.study molecules_xtb.extxyz molecules_dft.extxyz --target gap_dft --out scd_study
 
 scratch; plain denoising; self-conditioned denoising (SCD); energies and forces (with the labels that the others do
-without). Each beginning, with each seed, is fine-tuned to every property and to energies and forces on the same few
-molecules with the same number of steps, and judged on test molecules that no training saw. Can be stopped and started
+without). Each beginning, with each seed, is fine-tuned to every target, properties and ``forces``, on the same few
+molecules with the same number of steps, and judged on test molecules that no training saw. Frames without forces serve
+the properties that they have. Can be stopped and started
 again; finished parts are kept. Chains of one beginning and seed can run as processes of their own, as with
 ``--only scd-seed0``; the call without it then makes the summary. ``--quick`` runs everything once in minutes, for a
 look at the code, not at numbers.
@@ -91,28 +93,44 @@ forces = {forces}
 """
 
 
-def splits(frames: list[Atoms], labelled: int, seed: int = 0) -> dict[str, list[Atoms]]:
-    """By molecule: 70 % to pretrain on, of them ``labelled`` frames to fine-tune on; 10 % to validate; 20 % to test."""
+def splits(frames: list[Atoms]) -> dict[str, list[Atoms]]:
+    """By molecule: 70 % to pretrain on and to draw labels from, 10 % to validate, 20 % to test."""
     names = sorted({a.info["molecule"] for a in frames})
-    order = np.random.default_rng(seed).permutation(len(names))
+    order = np.random.default_rng(0).permutation(len(names))
     place = {names[k]: rank / len(names) for rank, k in enumerate(order)}
     pool = [a for a in frames if place[a.info["molecule"]] < 0.7]
     valid = [a for a in frames if 0.7 <= place[a.info["molecule"]] < 0.8]
     test = [a for a in frames if place[a.info["molecule"]] >= 0.8]
     if min(map(len, (pool, valid, test))) == 0:
         raise InputError(f"{len(names)} molecules in the frames; at least ten different ones (info 'molecule') needed")
-    few = np.random.default_rng(seed).permutation(len(pool))[:labelled]
-    return {"pool": pool, "few": [pool[k] for k in sorted(few)], "valid": valid, "test": test}
+    return {"pool": pool, "valid": valid, "test": test}
 
 
-def write_parts(folder: Path, parts: dict[str, list[Atoms]], properties: tuple[str, ...]) -> None:
-    """The files that the recipes name: the pool, and the few with each property and with forces."""
+def with_target(frames: list[Atoms], target: str) -> list[Atoms]:
+    """The frames that have this label."""
+    if target == FORCES:
+        return [a for a in frames if a.calc is not None and "forces" in a.calc.results]
+    return [a for a in frames if target in a.info]
+
+
+def few_labels(pool: list[Atoms], target: str, most: int) -> list[Atoms]:
+    """At most so many frames of the pool with this label, drawn at random. Raises InputError where none has it."""
+    there = with_target(pool, target)
+    if not there:
+        known = sorted({k for a in pool for k in a.info} - {"molecule", "smiles", "charge", "kind", "split"})
+        raise InputError(f"no frame has '{target}'; the frames know {', '.join(known)} and {FORCES}")
+    return [there[k] for k in sorted(np.random.default_rng(0).permutation(len(there))[:most])]
+
+
+def write_parts(folder: Path, parts: dict[str, list[Atoms]], targets: tuple[str, ...], labels: int) -> None:
+    """The files that the recipes name: the pool to pretrain on, and a few labels of each target."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, train in (("pool", "pool"), (FORCES, "few")):
-        _write(folder / f"{name}.extxyz", parts[train], parts["valid"])
-    for key in properties:
-        few, valid = ([a.copy() for a in parts[p]] for p in ("few", "valid"))
-        _write(folder / f"{key}.extxyz", list(with_property(few, key)), list(with_property(valid, key)))
+    _write(folder / "pool.extxyz", with_target(parts["pool"], FORCES), with_target(parts["valid"], FORCES))
+    for target in targets:
+        train, valid = few_labels(parts["pool"], target, labels), with_target(parts["valid"], target)
+        if target != FORCES:
+            train, valid = (list(with_property([a.copy() for a in part], target)) for part in (train, valid))
+        _write(folder / f"{target}.extxyz", train, valid)
 
 
 def _write(file: Path, train: list[Atoms], valid: list[Atoms]) -> None:
@@ -163,7 +181,7 @@ def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size
 def fine_tuned(
     kind: str, target: str, start: Path | None, folder: Path, data: Path, device: str, seed: int, size: Size, few
 ) -> Path:  # fmt: skip
-    """Weights fine-tuned to one target from one beginning, with the labels of ``few``.
+    """Weights fine-tuned to one target from one beginning; ``few`` are the frames to train on.
 
     Gaps and dipoles do not grow with the molecule: they are learned as deviations from their mean, in units of their
     spread, without reference values of elements.
@@ -203,7 +221,8 @@ class Study:
 
     out: Path
     size: Size
-    keys: tuple[str, ...]
+    targets: tuple[str, ...]
+    labels: int
     parts: dict[str, list[Atoms]]
     test: list[Atoms]
     device: str
@@ -211,20 +230,19 @@ class Study:
     def chain(self, kind: str, seed: int) -> list[dict]:
         """The errors of one beginning with one seed: trained as far as they are not there yet."""
         folder, rows = self.out / f"seed{seed}", []
-        for target in (*self.keys, FORCES):
-            note = folder / f"{target}-{kind}.json"
+        for target in self.targets:
+            note, test = folder / f"{target}-{kind}.json", with_target(self.test, target)
             if not note.is_file():
                 data, size = self.out / "data", self.size
                 start = pretrained(kind, folder, data, self.device, seed, size)
-                weights = fine_tuned(
-                    kind, target, start, folder, data, self.device, seed, size, self.parts["few"]
-                )  # fmt: skip
-                error = test_error(weights.resolve(), target, self.test, self.device)
+                few = few_labels(self.parts["pool"], target, self.labels)
+                weights = fine_tuned(kind, target, start, folder, data, self.device, seed, size, few)
+                error = test_error(weights.resolve(), target, test, self.device)
                 text = json.dumps({"seed": seed, "beginning": kind, "target": target, "error": error})
                 write_atomically(note, lambda temporary, text=text: temporary.write_text(text))
             rows.append(json.loads(note.read_text()))
             error = rows[-1]["error"]
-            click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(self.test)} test structures")
+            click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(test)} test structures")
         return rows
 
 
@@ -256,7 +274,7 @@ def draw(path: Path, table: list[dict]) -> None:
         axis.bar(range(len(mine)), [r["mae"] for r in mine], yerr=[r["stderr"] for r in mine], capsize=3,
                  color=["0.6", "C0", "C1", "C2"])  # fmt: skip
         axis.set_xticks(range(len(mine)), [r["beginning"] for r in mine], rotation=40, ha="right")
-        unit = {"dipole_moment": "D", FORCES: "eV/Å"}.get(target, "eV")
+        unit = "D" if target.startswith("dipole") else "eV/Å" if target == FORCES else "eV"
         axis.set_title(target)
         axis.set_ylabel(f"MAE on test molecules ({unit})", fontsize=8)
     content = io.BytesIO()
@@ -273,10 +291,11 @@ def _as_csv(rows: list[dict]) -> str:
 
 
 @click.command()
-@click.argument("labelled", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("labelled", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--property", "keys", multiple=True, default=("gap", "dipole_moment"), show_default=True)
-@click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on.")
+@click.option("--target", "targets", multiple=True, default=("gap", "dipole_moment", FORCES), show_default=True,
+              help="Properties of the frames, and forces.")
+@click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on, at most.")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
@@ -285,7 +304,7 @@ def _as_csv(rows: list[dict]) -> str:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Everything once, tiny and short.")
 @click.option("--threads", type=click.IntRange(min=1))
-def main(labelled, out, keys, few, only, device, quick, threads, **sizes):
+def main(labelled, out, targets, few, only, device, quick, threads, **sizes):
     """Pretraining against none, on LABELLED molecules (made by analysis.scd.label_properties)."""
     import torch
 
@@ -296,9 +315,9 @@ def main(labelled, out, keys, few, only, device, quick, threads, **sizes):
     unknown = sorted(set(only) - set(chains))
     if unknown:
         raise InputError(f"--only {unknown[0]}; the chains are {', '.join(chains)}")
-    parts = splits(list(open_frames(labelled)), 24 if quick else few)
-    write_parts(out / "data", parts, keys)
-    study = Study(out, size, keys, parts, parts["test"][:20] if quick else parts["test"], device)
+    labels, parts = 24 if quick else few, splits([a for file in labelled for a in open_frames(file)])
+    write_parts(out / "data", parts, targets, labels)
+    study = Study(out, size, targets, labels, parts, parts["test"][:20] if quick else parts["test"], device)
     rows = []
     for name, (kind, seed) in chains.items():
         if not only or name in only:

@@ -37,9 +37,7 @@ class Dft:
 
     def __call__(self, atoms: Atoms) -> Label:
         """Raises :class:`LabelError` when no rung of the ladder converges, or the basis lacks an element."""
-        check_not_periodic(atoms)
-        molecule = self._molecule(atoms)
-        field, rung = converge(functools.partial(self._field, molecule), self._method)
+        field, rung = self.converged(atoms)
         gradients = field.nuc_grad_method()
         gradients.verbose = 0
         forces = -np.asarray(gradients.kernel()) * (Hartree / Bohr) if len(atoms) > 1 else np.zeros((1, 3))
@@ -47,9 +45,17 @@ class Dft:
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise LabelError("energy or forces are not finite")
         notes = {"settings": f"{self._method.settings}, {AUXILIARY}"}
-        if molecule.spin:
+        if field.mol.spin:
             notes["s_squared"] = round(float(field.spin_square()[0]), 4)
         return Label(energy, forces, notes | ({"scf_rung": rung} if rung else {}))
+
+    def converged(self, atoms: Atoms) -> tuple[object, int]:
+        """PySCF's mean field of these atoms, and the rung of the ladder that it took.
+
+        Raises :class:`LabelError` when no rung converges, or the basis lacks an element.
+        """
+        check_not_periodic(atoms)
+        return converge(functools.partial(self._field, self._molecule(atoms)), self._method)
 
     def _molecule(self, atoms: Atoms):
         from pyscf import gto
