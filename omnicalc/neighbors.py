@@ -181,11 +181,11 @@ class FlatPairs:
 
 @dataclass(frozen=True, eq=False)
 class SkinRows:
-    """The same pairs as dense rows of S slots, tensors on the device of the structure: for the kernels of a GPU."""
+    """The same pairs as dense rows of slots, tensors on the device of the structure: for the kernels of a GPU."""
 
-    source: Tensor  # (N, S) int32, -1 in padding
-    reverse: Tensor  # (N, S) int32: slot, in the source's row, of the pair with target and source exchanged
-    offset: Tensor  # (N, S, 3) float64, n @ cell, Å
+    source: Tensor  # (N, slots) int32, -1 in padding
+    reverse: Tensor  # (N, slots) int32: slot, in the source's row, of the pair with target and source exchanged
+    offset: Tensor  # (N, slots, 3) float64, n @ cell, Å
 
 
 class NeighborList:

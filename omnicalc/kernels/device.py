@@ -15,17 +15,17 @@ CHANNELS = 128  # of one program of the first features' gradient, as far as ther
 
 @dataclass(frozen=True)
 class Near:
-    """Edges within the cutoff, packed to the left of N rows of K = S slots, and the same by source."""
+    """Edges within the cutoff, packed to the left of N rows of slots, and the same by source."""
 
-    source: Tensor  # (N, K) int32
+    source: Tensor  # (N, slots) int32
     count: Tensor  # (N,) int32
-    unit: Tensor  # (N, K, 3)
-    distance: Tensor  # (N, K) Å
-    step: Tensor  # (N, K) envelope
-    step_slope: Tensor  # (N, K) 1/Å
-    row: Tensor  # (N, K) int32, row of the spline tables
-    fraction: Tensor  # (N, K)
-    leaving: Tensor  # (N, K) int32, edges i * K + slot by source
+    unit: Tensor  # (N, slots, 3)
+    distance: Tensor  # (N, slots) Å
+    step: Tensor  # (N, slots) envelope
+    step_slope: Tensor  # (N, slots) 1/Å
+    row: Tensor  # (N, slots) int32, row of the spline tables
+    fraction: Tensor  # (N, slots)
+    leaving: Tensor  # (N, slots) int32, edges i * slots + slot by source
     leaving_count: Tensor  # (N,) int32
 
     @property
@@ -43,45 +43,45 @@ def near_edges(
     """
     from omnicalc.kernels import triton_edges
 
-    n, s = rows.source.shape
+    n, slots = rows.source.shape
     whole = {"dtype": torch.int32, "device": positions.device}
     real = {"dtype": dtype, "device": positions.device}
-    place = torch.empty(n, s, **whole)
+    place = torch.empty(n, slots, **whole)
     near = Near(
-        source=torch.empty(n, s, **whole),
+        source=torch.empty(n, slots, **whole),
         count=torch.empty(n, **whole),
-        unit=torch.empty(n, s, 3, **real),
-        distance=torch.empty(n, s, **real),
-        step=torch.empty(n, s, **real),
-        step_slope=torch.empty(n, s, **real),
-        row=torch.empty(n, s, **whole),
-        fraction=torch.empty(n, s, **real),
-        leaving=torch.empty(n, s, **whole),
+        unit=torch.empty(n, slots, 3, **real),
+        distance=torch.empty(n, slots, **real),
+        step=torch.empty(n, slots, **real),
+        step_slope=torch.empty(n, slots, **real),
+        row=torch.empty(n, slots, **whole),
+        fraction=torch.empty(n, slots, **real),
+        leaving=torch.empty(n, slots, **whole),
         leaving_count=torch.empty(n, **whole),
     )
-    block = max(16, _power(s))
+    block = max(16, _power(slots))
     spacing = cutoff / (points - 3)
-    squares = None if cap is None else torch.empty(n, s, dtype=torch.float64, device=positions.device)
+    squares = None if cap is None else torch.empty(n, slots, dtype=torch.float64, device=positions.device)
     triton_edges.near_edges[n,](
         positions, kind, rows.source, rows.offset, near.source, place, near.count, near.unit, near.distance, near.step,
-        near.step_slope, near.row, near.fraction, squares, s, s, kinds, points, CUTOFF=cutoff, SPACING=spacing,
+        near.step_slope, near.row, near.fraction, squares, slots, kinds, points, CUTOFF=cutoff, SPACING=spacing,
         CAP=cap or 0, ENVELOPE=5 if envelope == "poly5" else 7, ACC=_triton(dtype), BS=block, num_warps=4,
     )  # fmt: skip
     triton_edges.leaving_edges[n,](
-        rows.source, rows.reverse, place, near.leaving, near.leaving_count, s, s, BS=block, num_warps=1
+        rows.source, rows.reverse, place, near.leaving, near.leaving_count, slots, BS=block, num_warps=1
     )
     return near
 
 
 def edge_forces(near: Near, d_distance: Tensor, d_unit: Tensor) -> tuple[Tensor, Tensor]:
-    """Forces (N, 3) and virials (N, 3, 3), float64, from gradients by distances (parts, N, K) and unit vectors."""
+    """Forces (N, 3) and virials (N, 3, 3), float64, from gradients by distances (parts, N, slots) and unit vectors."""
     from omnicalc.kernels import triton_edges
 
-    n, k = near.shape
+    n, slots = near.shape
     forces, virial = (torch.empty(n, *size, dtype=torch.float64, device=d_unit.device) for size in ((3,), (3, 3)))
     triton_edges.edge_forces[n,](
         near.unit, near.distance, near.count, near.leaving, near.leaving_count, d_distance, d_unit, forces, virial, n,
-        k, k, PARTS=len(d_distance), BS=max(16, _power(k)), num_warps=2,
+        slots, PARTS=len(d_distance), BS=max(16, _power(slots)), num_warps=2,
     )  # fmt: skip
     return forces, virial
 
@@ -90,11 +90,11 @@ def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
     """First features (N, (l_max+1)^2, C) from splines ``table`` (pairs * points, (l_max+1) C)."""
     from omnicalc.kernels import triton_edges
 
-    n, k = near.shape
+    n, slots = near.shape
     out = table.new_empty(n, (l_max + 1) ** 2, channels)
     block = min(128, _power(channels))
     triton_edges.embed[n, -(-channels // block)](
-        table, near.count, near.unit, near.row, near.fraction, out, k,
+        table, near.count, near.unit, near.row, near.fraction, out, slots,
         C=channels, TWO=l_max == 2, ACC=_triton(table.dtype), BC=block, num_warps=max(1, block // 32),
     )  # fmt: skip
     return out
@@ -103,14 +103,14 @@ def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
 def embed_backward(
     near: Near, table: Tensor, grad: Tensor, d_distance: Tensor, d_unit: Tensor, inverse_width: float
 ) -> None:
-    """Adds what the gradient by the first features gives to those by distances (parts, N, K) and unit vectors."""
+    """Adds what the gradient by the first features gives to those by distances (parts, N, slots) and unit vectors."""
     from omnicalc.kernels import triton_edges
 
-    n, k = near.shape
+    n, slots = near.shape
     rows, channels = grad.shape[1:]
     block = max(_power(-(-channels // len(d_distance))), min(CHANNELS, _power(channels)))
     triton_edges.embed_backward[n, -(-channels // block)](
-        table, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, k,
+        table, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, slots,
         INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=_triton(table.dtype), BC=block,
         num_warps=max(1, block // 128),
     )  # fmt: skip
@@ -188,7 +188,7 @@ class Moments:
         )  # fmt: skip
         grid, options = self._launch(v, coupling, WIDE if grad.element_size() == 2 else 1)
         triton_moments.attend_backward_source[grid](
-            q, near.unit, grad, alpha, pull, near.leaving, near.leaving_count, d_k, d_v, slots, slots, **options
+            q, near.unit, grad, alpha, pull, near.leaving, near.leaving_count, d_k, d_v, slots, **options
         )
         return d_v
 

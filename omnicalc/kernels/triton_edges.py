@@ -1,9 +1,9 @@
 """Triton kernels for what belongs to edges alone: which are near enough, their geometry, and forces from gradients.
 
-A list with a skin, (N, S) sources with -1 for padding, is searched now and then. At every step ``near_edges`` keeps
-what is within the cutoff now, packed to the left of (N, K) arrays, ``leaving_edges`` finds the same edges by source,
-and ``edge_forces`` turns dE/dr and dE/du (u the unit vector) into forces and virials. No atomics, no sorting, and
-nothing that waits for the host, so a whole step can be recorded as one CUDA graph.
+A list with a skin, (N, slots) sources with -1 for padding, is searched now and then. At every step ``near_edges``
+keeps what is within the cutoff now, packed to the left of (N, slots) arrays, ``leaving_edges`` finds the same edges by
+source, and ``edge_forces`` turns dE/dr and dE/du (u the unit vector) into forces and virials. No atomics, no sorting,
+and nothing that waits for the host, so a whole step can be recorded as one CUDA graph.
 
 Numbers that geometry is made with (cutoff, widths) are compile-time constants: as arguments they would be rounded to
 float32. The radial splines are cubic B-splines on a uniform grid: in cell t, at x in [0, 1) of its width, a function is
@@ -22,19 +22,19 @@ R15: tl.constexpr = tl.constexpr(15**0.5)
 @triton.jit
 def near_edges(
     x, kind, skin_source, skin_offset, source, place, count, unit, distance, step, step_slope, row, fraction, squares,
-    S, K, n_kinds, points,
+    slots, n_kinds, points,
     CUTOFF: tl.constexpr, SPACING: tl.constexpr, CAP: tl.constexpr, ENVELOPE: tl.constexpr, ACC: tl.constexpr,
     BS: tl.constexpr,
 ):  # fmt: skip
     """Edges of one target that are shorter than the cutoff, at most the CAP nearest of them unless CAP is 0.
 
-    ``place`` (N, S): where each one of the list went, or -1. ``squares`` (N, S) float64: scratch for CAP. All geometry
-    is in float64 until it is stored.
+    ``place`` (N, slots): where each one of the list went, or -1. ``squares`` (N, slots) float64: scratch for CAP. All
+    geometry is in float64 until it is stored.
     """
     i = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, BS)
-    at = i * S + slot
-    j = tl.load(skin_source + at, slot < S, -1).to(tl.int64)
+    at = i * slots + slot
+    j = tl.load(skin_source + at, slot < slots, -1).to(tl.int64)
     ok = j >= 0
     dx = tl.load(x + 3 * i) - tl.load(x + 3 * j, ok, 0.0) - tl.load(skin_offset + 3 * at, ok, 0.0)
     dy = tl.load(x + 3 * i + 1) - tl.load(x + 3 * j + 1, ok, 0.0) - tl.load(skin_offset + 3 * at + 1, ok, 0.0)
@@ -43,17 +43,17 @@ def near_edges(
     ok = ok & (square - CUTOFF * CUTOFF < 0.0)  # a constant that is compared with would be rounded to float32
     if CAP > 0:
         square = tl.where(ok, square, float("inf"))
-        tl.store(squares + at, square, slot < S)
+        tl.store(squares + at, square, slot < slots)
         tl.debug_barrier()  # every thread reads what all have stored
         nearer = tl.zeros((BS,), tl.int32)
-        for other in range(S):
-            d = tl.load(squares + i * S + other)
+        for other in range(slots):
+            d = tl.load(squares + i * slots + other)
             nearer += ((d < square) | ((d == square) & (other < slot))).to(tl.int32)
         ok = ok & (nearer < CAP)
     packed = tl.cumsum(ok.to(tl.int32), 0) - 1
-    tl.store(place + at, tl.where(ok, packed, -1), slot < S)
+    tl.store(place + at, tl.where(ok, packed, -1), slot < slots)
     tl.store(count + i, tl.sum(ok.to(tl.int32), 0))
-    e = i * K + packed
+    e = i * slots + packed
     r = tl.sqrt(tl.where(ok, square, 1.0))
     tl.store(source + e, j.to(tl.int32), ok)
     tl.store(unit + 3 * e, (dx / r).to(ACC), ok)
@@ -78,22 +78,22 @@ def near_edges(
 
 
 @triton.jit
-def leaving_edges(skin_source, reverse, place, leaving, leaving_count, S, K, BS: tl.constexpr):
-    """Numbers i * K + slot of the edges whose source is atom j; ``reverse`` (N, S): slot in the other's row."""
+def leaving_edges(skin_source, reverse, place, leaving, leaving_count, slots, BS: tl.constexpr):
+    """Numbers i * slots + slot of the edges whose source is atom j; ``reverse`` (N, slots): slot in the other's row."""
     j = tl.program_id(0).to(tl.int64)
     slot = tl.arange(0, BS)
-    at = j * S + slot
-    i = tl.load(skin_source + at, slot < S, -1).to(tl.int64)
+    at = j * slots + slot
+    i = tl.load(skin_source + at, slot < slots, -1).to(tl.int64)
     other = tl.load(reverse + at, i >= 0, 0)
-    p = tl.load(place + i * S + other, i >= 0, -1)
+    p = tl.load(place + i * slots + other, i >= 0, -1)
     ok = (i >= 0) & (p >= 0)
     packed = tl.cumsum(ok.to(tl.int32), 0) - 1
-    tl.store(leaving + j * S + packed, (i * K + p).to(tl.int32), ok)
+    tl.store(leaving + j * slots + packed, (i * slots + p).to(tl.int32), ok)
     tl.store(leaving_count + j, tl.sum(ok.to(tl.int32), 0))
 
 
 @triton.jit
-def _pull(unit, distance, d_distance, d_unit, e, ok, NK, PARTS: tl.constexpr):
+def _pull(unit, distance, d_distance, d_unit, e, ok, every, PARTS: tl.constexpr):
     """dE/d(edge vector), three components in float64: dE/dr u + (dE/du - u (u . dE/du)) / r, of all parts together."""
     ux = tl.load(unit + 3 * e, ok, 0.0).to(tl.float64)
     uy = tl.load(unit + 3 * e + 1, ok, 0.0).to(tl.float64)
@@ -105,8 +105,8 @@ def _pull(unit, distance, d_distance, d_unit, e, ok, NK, PARTS: tl.constexpr):
         gy += tl.load(d_unit + 3 * e + 1, ok, 0.0).to(tl.float64)
         gz += tl.load(d_unit + 3 * e + 2, ok, 0.0).to(tl.float64)
         by_r += tl.load(d_distance + e, ok, 0.0).to(tl.float64)
-        d_unit += 3 * NK
-        d_distance += NK
+        d_unit += 3 * every
+        d_distance += every
     r = tl.load(distance + e, ok, 1.0).to(tl.float64)
     along = by_r - (ux * gx + uy * gy + uz * gz) / r
     return r, ux, uy, uz, gx / r + along * ux, gy / r + along * uy, gz / r + along * uz
@@ -114,15 +114,15 @@ def _pull(unit, distance, d_distance, d_unit, e, ok, NK, PARTS: tl.constexpr):
 
 @triton.jit
 def edge_forces(
-    unit, distance, count, leaving, leaving_count, d_distance, d_unit, forces, virial, N, S, K,
+    unit, distance, count, leaving, leaving_count, d_distance, d_unit, forces, virial, N, slots,
     PARTS: tl.constexpr, BS: tl.constexpr,
 ):  # fmt: skip
     """Force (N, 3) and virial (N, 3, 3), sum of vector times gradient over the edges, of one atom; both float64."""
     i = tl.program_id(0).to(tl.int64)
-    NK = tl.cast(N, tl.int64) * K
+    every = tl.cast(N, tl.int64) * slots  # slots of all atoms: what lies between two parts
     slot = tl.arange(0, BS)
     ok = slot < tl.load(count + i)
-    r, ux, uy, uz, gx, gy, gz = _pull(unit, distance, d_distance, d_unit, i * K + slot, ok, NK, PARTS)
+    r, ux, uy, uz, gx, gy, gz = _pull(unit, distance, d_distance, d_unit, i * slots + slot, ok, every, PARTS)
     tl.store(virial + 9 * i, tl.sum(r * ux * gx, 0))
     tl.store(virial + 9 * i + 1, tl.sum(r * ux * gy, 0))
     tl.store(virial + 9 * i + 2, tl.sum(r * ux * gz, 0))
@@ -133,8 +133,8 @@ def edge_forces(
     tl.store(virial + 9 * i + 7, tl.sum(r * uz * gy, 0))
     tl.store(virial + 9 * i + 8, tl.sum(r * uz * gz, 0))
     ok = slot < tl.load(leaving_count + i)
-    e = tl.load(leaving + i * S + slot, ok, 0).to(tl.int64)
-    _r, _ux, _uy, _uz, hx, hy, hz = _pull(unit, distance, d_distance, d_unit, e, ok, NK, PARTS)
+    e = tl.load(leaving + i * slots + slot, ok, 0).to(tl.int64)
+    _r, _ux, _uy, _uz, hx, hy, hz = _pull(unit, distance, d_distance, d_unit, e, ok, every, PARTS)
     tl.store(forces + 3 * i, tl.sum(hx, 0) - tl.sum(gx, 0))
     tl.store(forces + 3 * i + 1, tl.sum(hy, 0) - tl.sum(gy, 0))
     tl.store(forces + 3 * i + 2, tl.sum(hz, 0) - tl.sum(gz, 0))
@@ -194,7 +194,7 @@ def _harmonics2(x, y, z):
 
 @triton.jit
 def embed(
-    table, count, unit, row, fraction, out, K,
+    table, count, unit, row, fraction, out, slots,
     C: tl.constexpr, TWO: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """First features of one atom, (1 + 3 (+ 5), C): sum over edges of harmonics times radial splines."""
@@ -205,7 +205,7 @@ def embed(
     s = tl.zeros((BC,), ACC)
     a, b, d, t0, t1, t2, t3, t4 = s, s, s, s, s, s, s, s
     for k in range(tl.load(count + i)):
-        e = i * K + k
+        e = i * slots + k
         w0, w1, w2, w3 = _weights(tl.load(fraction + e))
         base = table + tl.load(row + e).to(tl.int64) * WIDTH
         x, y, z = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
@@ -233,14 +233,14 @@ def embed(
 
 @triton.jit
 def embed_backward(
-    table, count, unit, row, fraction, grad, d_distance, d_unit, N, K,
+    table, count, unit, row, fraction, grad, d_distance, d_unit, N, slots,
     INVERSE: tl.constexpr, C: tl.constexpr, TWO: tl.constexpr, ACC: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Adds what the first features' gradient (N, rows, C) gives by distances and unit vectors, per part of channels."""
     i = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
-    d_distance += tl.program_id(1).to(tl.int64) * N * K
-    d_unit += tl.program_id(1).to(tl.int64) * N * K * 3
+    d_distance += tl.program_id(1).to(tl.int64) * N * slots
+    d_unit += tl.program_id(1).to(tl.int64) * N * slots * 3
     ok = c < C
     WIDTH: tl.constexpr = C * (2 + TWO)
     at = grad + i * ((4 + 5 * TWO) * C) + c
@@ -251,7 +251,7 @@ def embed_backward(
         q0, q1, q2 = tl.load(at + 4 * C, ok, 0.0), tl.load(at + 5 * C, ok, 0.0), tl.load(at + 6 * C, ok, 0.0)
         q3, q4 = tl.load(at + 7 * C, ok, 0.0), tl.load(at + 8 * C, ok, 0.0)
     for k in range(tl.load(count + i)):
-        e = i * K + k
+        e = i * slots + k
         fraction_e = tl.load(fraction + e)
         w0, w1, w2, w3 = _weights(fraction_e)
         d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)

@@ -9,8 +9,8 @@ are needed and never exist in memory, and of the gradients by them only their su
 One program does one target, or source, and BH heads, one edge after another, and one thread does one head: values
 (P, H) with P = (l_max+1)^2 C/H (channel c is on head c mod H), keys and queries (D, H) are rows of heads, so that loads
 are coalesced and nothing but the sums over heads ever crosses threads. What a thread holds of such an array is a tuple,
-one entry per row. Sums over heads are left per program, (parts, N, K), and added up where they are used: with one warp
-per program no thread ever waits for another.
+one entry per row. Sums over heads are left per program, (parts, N, slots), and added up where they are used: with one
+warp per program no thread ever waits for another.
 
 The constant coupling to degrees l3, ``T`` (rows out, W, rows), is applied in registers too, to the moments before they
 are written and to their gradient after it is read: 20 rows of C at l_max 2 in place of 27.
@@ -148,7 +148,7 @@ def _uncoupled(g, zero, w: tl.constexpr, T: tl.constexpr, W: tl.constexpr, OUT: 
 
 @triton.jit
 def attend(
-    q, k, v, table, source, count, row, fraction, step, unit, out, top_out, total_out, arg_out, ties_out, K,
+    q, k, v, table, source, count, row, fraction, step, unit, out, top_out, total_out, arg_out, ties_out, slots,
     H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
     KIND: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
@@ -165,9 +165,9 @@ def attend(
     arg = tl.zeros((BH,), tl.int32)
     x, y, z, o = _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PX, BH, ACC), _zeros(PO, BH, ACC)
     n = tl.load(count + i)
-    j, r = _edge(source, row, i * K, n > 0)
+    j, r = _edge(source, row, i * slots, n > 0)
     for slot in range(n):
-        e = i * K + slot
+        e = i * slots + slot
         j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
@@ -209,15 +209,15 @@ def attend(
 @triton.jit
 def attend_backward(
     q, k, v, table, source, count, row, fraction, step, step_slope, unit, top, total, arg, ties, grad,
-    d_q, d_distance, d_unit, alpha, pull, kept_dot, kept_da, N, K,
+    d_q, d_distance, d_unit, alpha, pull, kept_dot, kept_da, N, slots,
     H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
     KIND: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
     INVERSE: tl.constexpr,
 ):  # fmt: skip
     """What belongs to one target: dq, and for its edges alpha, pull = ds gate, dE/dr and dE/du (added, per part)."""
     i = tl.program_id(0).to(tl.int64)
-    d_distance += tl.program_id(1).to(tl.int64) * N * K
-    d_unit += tl.program_id(1).to(tl.int64) * N * K * 3
+    d_distance += tl.program_id(1).to(tl.int64) * N * slots
+    d_unit += tl.program_id(1).to(tl.int64) * N * slots * 3
     h = tl.program_id(1) * BH + tl.arange(0, BH)
     ok = h < H
     qi = _load(q + i * (D * H) + h, ok, D, H, ACC)
@@ -239,9 +239,9 @@ def attend_backward(
         share = inverse * EPS / tl.maximum(tl.load(ties + i * H + h, ok, 1.0), 1.0)
     dq, dq_mean = _zeros(D, BH, ACC), _zeros(D, BH, ACC)
     n = tl.load(count + i)
-    j, r = _edge(source, row, i * K, n > 0)
+    j, r = _edge(source, row, i * slots, n > 0)
     for slot in range(n):
-        e = i * K + slot
+        e = i * slots + slot
         j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
@@ -290,7 +290,7 @@ def attend_backward(
         dq = _added(dq, -mean, dq_mean, D)
         highest = zero + float("inf")
         for slot in range(n):
-            e = i * K + slot
+            e = i * slots + slot
             fraction_e = tl.load(fraction + e)
             w0, w1, w2, w3 = _weights(fraction_e)
             d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
@@ -313,7 +313,7 @@ def attend_backward(
 
 @triton.jit
 def attend_backward_source(
-    q, unit, grad, alpha, pull, leaving, leaving_count, d_k, d_v, S, K,
+    q, unit, grad, alpha, pull, leaving, leaving_count, d_k, d_v, slots,
     H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
     FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
 ):  # fmt: skip
@@ -325,10 +325,10 @@ def attend_backward_source(
     zero = tl.zeros((BH,), ACC)
     dk, dv = _zeros(D, BH, ACC), _zeros(P, BH, ACC)
     n = tl.load(leaving_count + j)
-    e = tl.load(leaving + j * S, n > 0, 0).to(tl.int64)
+    e = tl.load(leaving + j * slots, n > 0, 0).to(tl.int64)
     for slot in range(n):
-        e_next = tl.load(leaving + j * S + slot + 1, slot + 1 < n, 0).to(tl.int64)
-        i = e // K
+        e_next = tl.load(leaving + j * slots + slot + 1, slot + 1 < n, 0).to(tl.int64)
+        i = e // slots
         gc = _load(grad + i * (OUT * CH * H) + h, ok, OUT * CH, H, ACC)
         a, c = tl.load(alpha + e * H + h, ok, 0.0), tl.load(pull + e * H + h, ok, 0.0)
         dk = _added(dk, c, _load(q + i * (D * H) + h, ok, D, H, ACC), D)

@@ -18,7 +18,7 @@ from omnicalc.kernels.native.attention import KINDS
 from omnicalc.models.e2former.angular import coupling_matrix
 from tests.kernels.compile_ahead import resources
 
-WHOLE = ("S", "K", "N", "n_kinds", "points")
+WHOLE = ("slots", "N", "n_kinds", "points")
 INT32 = ("kind", "skin_source", "source", "place", "count", "row", "leaving", "leaving_count", "reverse", "arg")
 INT32 = (*INT32, "arg_out")
 FLOAT64 = ("skin_offset", "forces", "virial", "squares")
