@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from omnicalc.kernels.fused_attention import _power
+from omnicalc.kernels.blocks import power_of_two
 from omnicalc.kernels.native.attention import KINDS
 
 HEADS = 32  # of one program of the attention: one warp
@@ -59,7 +59,7 @@ def near_edges(
         leaving=torch.empty(n, slots, **whole),
         leaving_count=torch.empty(n, **whole),
     )
-    block = max(16, _power(slots))
+    block = max(16, power_of_two(slots))
     spacing = cutoff / (points - 3)
     squares = None if cap is None else torch.empty(n, slots, dtype=torch.float64, device=positions.device)
     triton_edges.near_edges[n,](
@@ -81,7 +81,7 @@ def edge_forces(near: Near, d_distance: Tensor, d_unit: Tensor) -> tuple[Tensor,
     forces, virial = (torch.empty(n, *size, dtype=torch.float64, device=d_unit.device) for size in ((3,), (3, 3)))
     triton_edges.edge_forces[n,](
         near.unit, near.distance, near.count, near.leaving, near.leaving_count, d_distance, d_unit, forces, virial, n,
-        slots, PARTS=len(d_distance), BS=max(16, _power(slots)), num_warps=2,
+        slots, PARTS=len(d_distance), BS=max(16, power_of_two(slots)), num_warps=2,
     )  # fmt: skip
     return forces, virial
 
@@ -92,7 +92,7 @@ def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
 
     n, slots = near.shape
     out = table.new_empty(n, (l_max + 1) ** 2, channels)
-    block = min(128, _power(channels))
+    block = min(128, power_of_two(channels))
     triton_edges.embed[n, -(-channels // block)](
         table, near.count, near.unit, near.row, near.fraction, out, slots,
         C=channels, TWO=l_max == 2, ACC=_triton(table.dtype), BC=block, num_warps=max(1, block // 32),
@@ -108,7 +108,7 @@ def embed_backward(
 
     n, slots = near.shape
     rows, channels = grad.shape[1:]
-    block = max(_power(-(-channels // len(d_distance))), min(CHANNELS, _power(channels)))
+    block = max(power_of_two(-(-channels // len(d_distance))), min(CHANNELS, power_of_two(channels)))
     triton_edges.embed_backward[n, -(-channels // block)](
         table, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, slots,
         INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=_triton(table.dtype), BC=block,
@@ -118,7 +118,7 @@ def embed_backward(
 
 def parts(heads: int) -> int:
     """In how many parts the gradients by an edge's geometry are made."""
-    return -(-heads // min(HEADS, _power(heads)))
+    return -(-heads // min(HEADS, power_of_two(heads)))
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Moments:
 
     def _launch(self, v: Tensor, coupling: Coupling, wide: int = 1) -> tuple[tuple[int, int], dict]:
         """Grid and options, with ``wide`` heads per thread."""
-        block = min(wide * HEADS, _power(self.heads))
+        block = min(wide * HEADS, power_of_two(self.heads))
         return (len(v), -(-self.heads // block)), self._options(v, coupling, block)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling):

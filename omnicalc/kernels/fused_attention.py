@@ -13,6 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from omnicalc.errors import InputError
+from omnicalc.kernels.blocks import power_of_two
 from omnicalc.kernels.edge_lists import EdgeLists, FlatEdges
 from omnicalc.kernels.native.attention import KINDS, NativeLaunches
 
@@ -52,8 +53,8 @@ def tile(heads: int, d: int, rows: int, dtype: torch.dtype) -> Tile:
     register spills, as the ahead-of-time test checks; more values than that in one head take more warps.
     """
     area = 512 if dtype == torch.float32 else 256
-    longest = max(_power(rows), _power(d))
-    width = min(_power(heads), max(1, area // longest))
+    longest = max(power_of_two(rows), power_of_two(d))
+    width = min(power_of_two(heads), max(1, area // longest))
     return Tile(1, width, min(8, max(1, width * longest // area)))
 
 
@@ -229,11 +230,6 @@ def sizes(heads: int, d: int, rows: int, form: Form, dtype: torch.dtype) -> dict
         "FIRST": form.first,
         "ZERO": form.zero,
         "ACC": tl.float64 if dtype == torch.float64 else tl.float32,
-        "BD": _power(d),
-        "BP": _power(rows),
+        "BD": power_of_two(d),
+        "BP": power_of_two(rows),
     }
-
-
-def _power(n: int) -> int:
-    """The least power of two that is not below ``n``."""
-    return 1 << (n - 1).bit_length()

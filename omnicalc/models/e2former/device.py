@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError, KernelError
-from omnicalc.kernels.fused_attention import _power, available
+from omnicalc.kernels.blocks import power_of_two
+from omnicalc.kernels.fused_attention import available
 from omnicalc.models.e2former.device_weights import BlockWeights, NormWeights
 from omnicalc.models.e2former.model import E2Former
 from omnicalc.models.e2former.native import beyond_kernels
@@ -124,7 +125,7 @@ class Prepared:
         self.heads = {names[k]: None if len(set(asked)) == 1 else (head == k)[system] for k in set(asked)}
         config = model.config
         self.rows = (config.l_max + 1) ** 2
-        self._sizes = {"C": config.channels, "BC": _power(config.channels)}
+        self._sizes = {"C": config.channels, "BC": power_of_two(config.channels)}
         self.recompute: bool | None = None  # blocks on the way back; None: where memory needs it
 
     def bytes_needed(self, slots: int, recompute: bool) -> int:
@@ -206,10 +207,12 @@ class Prepared:
         torch.bmm(y.transpose(0, 1), w.products, out=keep.ab.transpose(0, 1))
         degrees = config.l_max + 1
         t = y.new_empty(2, n, degrees * f)
-        kernels.products[n, 2](keep.ab, w.products_bias, t, n, F=f, DEGREES=degrees, BF=_power(f), num_warps=_warps(f))
+        kernels.products[n, 2](
+            keep.ab, w.products_bias, t, n, F=f, DEGREES=degrees, BF=power_of_two(f), num_warps=_warps(f)
+        )
         keep.hidden = torch.baddbmm(w.first_bias, t, w.first)
         z = torch.empty_like(keep.hidden)
-        kernels.layernorm_silu[2 * n,](keep.hidden, w.gamma, w.beta, z, n, F=f, BF=_power(f), num_warps=_warps(f))
+        kernels.layernorm_silu[2 * n,](keep.hidden, w.gamma, w.beta, z, n, F=f, BF=power_of_two(f), num_warps=_warps(f))
         q, k = torch.baddbmm(w.last_bias, z, w.last)
         value = torch.empty_like(x)
         torch.bmm(y.transpose(0, 1), w.value, out=value.transpose(0, 1))
@@ -226,7 +229,7 @@ class Prepared:
         keep.u = y.new_empty(n, self.rows - 1, config.channels)
         torch.bmm(y[:, 1:].transpose(0, 1), w.ffn_in, out=keep.u.transpose(0, 1))
         kernels.gated[n,](
-            keep.gate, keep.u, y, ROWS=self.rows, BR=_power(self.rows), **self._sizes, num_warps=self._row_warps
+            keep.gate, keep.u, y, ROWS=self.rows, BR=power_of_two(self.rows), **self._sizes, num_warps=self._row_warps
         )  # fmt: skip
         torch.bmm(y.transpose(0, 1), w.ffn_out, out=found.transpose(0, 1))
         return keep.between, _More(found, w.ffn_bias), keep
@@ -239,7 +242,7 @@ class Prepared:
         degrees, f = config.l_max + 1, w.products_bias.shape[1]
         d_y = torch.empty_like(d_x)
         torch.bmm(d_x.transpose(0, 1), w.ffn_out.transpose(1, 2), out=d_y.transpose(0, 1))
-        block = min(128, _power(config.channels))
+        block = min(128, power_of_two(config.channels))
         kernels.gated_backward[n, -(-config.channels // block)](
             keep.gate, keep.u, d_y, DEGREES=degrees, C=config.channels, BC=block, num_warps=max(1, block // 64)
         )
@@ -260,10 +263,10 @@ class Prepared:
         torch.bmm(d_v.transpose(0, 1), w.value.transpose(1, 2), out=d_y.transpose(0, 1))
         d_z = torch.bmm(d_qk, w.last.transpose(1, 2))
         kernels.layernorm_silu_backward[2 * n,](
-            keep.hidden, w.gamma, w.beta, d_z, n, F=f, BF=_power(f), num_warps=_warps(f)
+            keep.hidden, w.gamma, w.beta, d_z, n, F=f, BF=power_of_two(f), num_warps=_warps(f)
         )
         d_t = torch.bmm(d_z, w.first.transpose(1, 2))
-        block = min(256, _power(f))
+        block = min(256, power_of_two(f))
         kernels.products_backward[n, 2, -(-f // block)](
             keep.ab, w.products_bias, d_t, n, F=f, DEGREES=degrees, BF=block, num_warps=max(1, block // 64)
         )
@@ -272,7 +275,7 @@ class Prepared:
 
     @property
     def _row_warps(self) -> int:
-        return min(8, max(1, self._sizes["BC"] * _power(self.rows) // 512))
+        return min(8, max(1, self._sizes["BC"] * power_of_two(self.rows) // 512))
 
     def _norm(self, x: Tensor, more: "_More | None", w: NormWeights, shift: Tensor | None):
         """Features with ``more`` added, their norm, and its scale (N,)."""
@@ -283,7 +286,7 @@ class Prepared:
         delta, bias = (x, w.beta) if more is None else (more.features, more.bias)
         kernels.norm[len(x),](
             x, delta, bias, total, w.gamma, w.beta, w.beta if shift is None else shift, self.system, out, scale,
-            w.weight, ROWS=self.rows, MORE=more is not None, SHIFT=shift is not None, BR=_power(self.rows),
+            w.weight, ROWS=self.rows, MORE=more is not None, SHIFT=shift is not None, BR=power_of_two(self.rows),
             **self._sizes, num_warps=self._row_warps,
         )  # fmt: skip
         return total, out, scale
@@ -292,7 +295,7 @@ class Prepared:
         from omnicalc.kernels import triton_nodes as kernels
 
         kernels.norm_backward[len(x),](
-            x, w.gamma, scale, w.weight, d_y, d_x, ROWS=self.rows, ADD=add, BR=_power(self.rows), **self._sizes,
+            x, w.gamma, scale, w.weight, d_y, d_x, ROWS=self.rows, ADD=add, BR=power_of_two(self.rows), **self._sizes,
             num_warps=self._row_warps,
         )  # fmt: skip
 
@@ -322,4 +325,4 @@ class Prepared:
 
 
 def _warps(width: int) -> int:
-    return min(8, max(1, _power(width) // 128))
+    return min(8, max(1, power_of_two(width) // 128))
