@@ -13,7 +13,6 @@ pytest.importorskip("triton")
 
 from omnicalc.kernels import triton_attention  # noqa: E402
 
-SCRIPT = Path(__file__).with_name("compile_ahead.py")
 CONFIGS = {
     "small": "32:8:4:2:softplus:False:fp32",  # the bundled weights ubio-s3:small
     "fast": "32:8:4:1:softplus:True:fp32",  # the recipe of the fast weights
@@ -24,16 +23,20 @@ CAPABILITIES = (80, 90)
 TOO_LARGE = f"90:{CONFIGS['24m']}:128:forward"
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory) -> dict[str, list[dict]]:
+def built(module: str, configs: list[str], cache: Path) -> list[dict]:
     """Registers and spills of each config's kernels, from a process apart: in this one they are interpreted."""
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    configs = [f"{capability}:{config}" for capability in CAPABILITIES for config in CONFIGS.values()]
-    command = [sys.executable, SCRIPT, *configs, TOO_LARGE]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    environment["TRITON_CACHE_DIR"] = str(cache)
+    command = [sys.executable, "-m", f"tests.kernels.{module}", *configs]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
-    kernels = [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> dict[str, list[dict]]:
+    configs = [f"{capability}:{config}" for capability in CAPABILITIES for config in CONFIGS.values()]
+    kernels = built("compile_ahead_attention", [*configs, TOO_LARGE], tmp_path_factory.mktemp("cache"))
     return {config: [k for k in kernels if k["config"] == config] for config in (*configs, TOO_LARGE)}
 
 
@@ -70,12 +73,7 @@ STEP = {  # of a whole step
 
 @pytest.fixture(scope="module")
 def step(tmp_path_factory) -> list[dict]:
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
-    command = [sys.executable, "-m", "tests.kernels.compile_ahead_device", *STEP.values()]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=SCRIPT.parents[2])
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return built("compile_ahead_step", list(STEP.values()), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.mark.parametrize("config", STEP.values(), ids=STEP)
