@@ -13,6 +13,7 @@ from omnicalc.models.graph import Graph
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
+from omnicalc.training.start import copy_matching
 from tests.contracts.structures import triclinic_waters, waters
 
 RADIUS = 1.6
@@ -112,7 +113,25 @@ def test_edges_are_linear_in_the_number_of_atoms():
     assert counts[1] == 2 * counts[0] and counts[2] == 4 * counts[0]
 
 
+def test_added_blocks_begin_at_nothing_and_are_felt_once_they_are_trained():
+    """So weights without them are a start; the concatenated ones of the release are another network at once."""
+    local, added, concatenated = potential(long_layers=0), potential(long_merge="added"), potential()
+    for found in (added, concatenated):
+        copy_matching(found.model, ("a",), local.model.state_dict(), ("a",), {})
+    water = waters(2, None)
+    assert energy(added, water) == pytest.approx(energy(local, water), abs=1e-12)
+    assert abs(energy(concatenated, water) - energy(local, water)) > 1e-3
+    far = water.copy()
+    far.positions[3:] += [7.0, 0, 0]
+    before = energy(added, far)
+    with torch.no_grad():
+        added.model.add_long.weight.normal_(generator=torch.Generator().manual_seed(0))
+    assert abs(energy(added, far) - before) > 1e-4
+
+
 def test_what_cannot_be_is_refused():
+    with pytest.raises(WeightsError, match="long_merge"):
+        potential(long_merge="multiplied")
     with pytest.raises(WeightsError, match="long_sources"):
         potential(long_sources="grid")
     with pytest.raises(WeightsError, match="fragment_radius"):

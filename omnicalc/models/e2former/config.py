@@ -12,6 +12,7 @@ VALUES = ("first-order", "zero-order", "both")
 SYSTEM_INPUTS = ("charge-spin", "head", "head-charge-spin", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")
 LONG_SOURCES = ("heavy-atoms", "fragments")
+LONG_MERGES = ("concatenated", "added")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class E2FormerConfig:
     long_lower: float = 0.1
     long_upper: float = 12.0
     long_envelope: str = "poly7"  # or "bell"
+    long_merge: str = "concatenated"  # as released, or "added": what comes from afar begins at zero
     long_max_neighbors: int | None = None
     image_limit: int | None = None  # parity with the release: most lattice shells it looks at
     cores: tuple[tuple[int, int, float], ...] = ()  # Z, Z', radius in Å below which the two atoms repel each other
@@ -71,6 +73,7 @@ class E2FormerConfig:
         _choice("system_input", self.system_input, SYSTEM_INPUTS)
         _choice("forces", self.forces, FORCE_HEADS)
         _choice("long_sources", self.long_sources, LONG_SOURCES)
+        _choice("long_merge", self.long_merge, LONG_MERGES)
         for value in self.values:
             _choice("values", value, VALUES)
         if type(self.committee) is not int or self.committee < 0:

@@ -255,9 +255,13 @@ class E2Former(nn.Module):
                 for _ in range(config.long_layers)
             )
             self.norm_long_out = RMSNorm(l_max, c)
+        if config.long_layers and config.long_merge == "concatenated":
             self.merge_long = SO3Linear(l_max, 2 * c, c)
         else:
             self.norm_final = RMSNorm(l_max, c)
+        if config.long_layers and config.long_merge == "added":
+            self.add_long = SO3Linear(l_max, c, c, bias=False)
+            nn.init.zeros_(self.add_long.weight)  # so weights without these blocks are a start for those with them
         if config.cores:
             self.core = CoreRepulsion(config.elements, config.cores, config.core_height)
         self.energy_heads = nn.ModuleDict({name: EnergyHead(c) for name in config.heads})
@@ -348,7 +352,10 @@ class E2Former(nn.Module):
         y, far = self.norm_long_in(x), self._long_edges(graph)
         for block in self.long_blocks:
             y = block(y, s, far)
-        return self.merge_long(torch.cat([x, self.norm_long_out(y)], -1))
+        y = self.norm_long_out(y)
+        if self.config.long_merge == "added":
+            return self.norm_final(x) + self.add_long(y)
+        return self.merge_long(torch.cat([x, y], -1))
 
     def _embed(self, graph: Graph) -> tuple[EdgeFeatures, Tensor]:
         """Edge features of the short graph and the initial node features."""
