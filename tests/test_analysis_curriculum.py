@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +10,12 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from analysis.curriculum.ion_pairs import SETS, errors, interaction_energies, of_potential, of_xtb, with_parts
+from analysis.curriculum.ion_pairs import main as ion_pairs
+from analysis.curriculum.ions_apart import frames as ions_apart
 from analysis.curriculum.learning_curve import case_recipe, draw, main
+from omnicalc import load_potential
+from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.training.recipe import find_recipe, read_recipe
 
@@ -88,3 +94,59 @@ def test_figure_without_dynamics(tmp_path):
     rows = [{"frames": n, "forces": 300 / n**0.3, "forces_of_dynamics": float("nan")} for n in (45, 91)]
     draw(tmp_path / "x.png", rows, [{"weights": "ubio-s3:wide", "forces": 20.0}])
     assert (tmp_path / "x.png").stat().st_size > 5000
+
+
+SCANS = Path(__file__).parents[1] / "data" / "ion-pairs"
+
+
+def coulomb(structures: list[Atoms]) -> np.ndarray:
+    """Point charges at the ions, less one eV per atom: what an exact potential would do far out."""
+    charges, energies = {"Na": 1, "Mg": 2, "Cl": -1}, []
+    for atoms in structures:
+        q, x = [charges[s] for s in atoms.symbols], atoms.positions
+        pairs = [(k, l) for k in range(len(q)) for l in range(k)]
+        energies.append(-len(q) + sum(14.399645 * q[k] * q[l] / np.linalg.norm(x[k] - x[l]) for k, l in pairs))
+    return np.array(energies)
+
+
+def test_interaction_energies_are_free_of_the_zero_of_energy():
+    frames = [Atoms("ClMgCl", [[-r, 0, 0], [0, 0, 0], [r, 0, 0]]) for r in (3.0, 6.0)]
+    assert [a.info["charge"] for a in with_parts(frames[0])] == [0, -1, 2, -1]
+    found = interaction_energies(coulomb, frames)
+    wanted = [14.399645 * (-4 / r + 1 / (2 * r)) * 96.48533 for r in (3.0, 6.0)]
+    assert found == pytest.approx(wanted, rel=1e-5)
+    with pytest.raises(InputError, match="one water and ions of Na, Mg, Cl are known here"):
+        with_parts(Atoms("NaF", [[0, 0, 0], [2, 0, 0]]))
+
+
+def test_errors_leave_out_what_has_no_energy():
+    found = errors(np.array([1.0, np.nan, 5.0]), np.array([0.0, 7.0, 0.0]))
+    assert found == {"frames": 2, "mean_kJmol": 0.0, "mae_kJmol": 3.0, "bias_kJmol": 3.0, "mae_without_bias_kJmol": 2.0}
+
+
+def test_a_potential_is_asked_with_the_charge_of_every_part():
+    """Water and sodium by ubio-s2 and by GFN2-xTB, which it learned from: the geometry matters alike."""
+    frames = list(open_frames(SCANS / "h2o_na_aimd.extxyz.gz"))[:400:40]
+    by_model = interaction_energies(of_potential(load_potential("ubio-s2"), None), frames)
+    assert np.std(by_model - np.array([a.info["int_kJmol"] for a in frames])) < 8
+    pytest.importorskip("tblite")
+    by_xtb = interaction_energies(of_xtb, frames)
+    assert np.std(by_xtb - by_model) < 8 and abs(by_xtb.mean() + 96) < 25
+
+
+def test_table_of_all_sets(tmp_path):
+    ion_pairs.main(["ubio-s2", "--data", str(SCANS), "--out", str(tmp_path), "--most", "3"], standalone_mode=False)
+    rows = list(csv.DictReader((tmp_path / "ion_pairs.csv").open()))
+    assert [row["set"] for row in rows] == list(SETS) and {row["frames"] for row in rows} == {"3"}
+    assert (tmp_path / "ion_pairs.png").stat().st_size > 5000
+
+
+def test_ions_apart_are_alone_and_far():
+    frames = ions_apart(per_pair=12, seed=0)
+    assert [len(a) for a in frames[:4]] == [1] * 4
+    assert max(abs(a.info["charge"]) for a in frames) == 2 and {a.info["split"] for a in frames} == {"train", "valid"}
+    pair = [a.get_distance(0, 1) for a in frames if a.info["system"] == "na cl"]
+    assert len(pair) == 12 and pair[0] == pytest.approx(2.6) and pair[-1] == pytest.approx(12.0)
+    water = [a for a in frames if a.info["system"] == "mg water"]
+    assert water[0].get_distance(0, 3) == pytest.approx(1.9)
+    assert all(a.get_distance(0, 1) == pytest.approx(0.97, abs=0.02) for a in water)
