@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from scipy.interpolate import BSpline
 
 from omnicalc import OmniCalc, load_potential
 from omnicalc.errors import InputError, KernelError
@@ -280,6 +281,18 @@ class TestRadialTables:
         fine = tables_within(functions, 4.5)
         assert fine.slope_error <= SLOPE_ERROR and fine.intervals > 256
         assert tables_within(self.functions(), 4.5).intervals == 256
+
+    @pytest.mark.parametrize("degree", [3, 5])
+    def test_errors_are_those_of_exact_values_and_slopes(self, degree):
+        """What finds the exact slopes must be far nearer to them than the splines, on coarse grids, too."""
+        tables = build_tables([lambda r: torch.stack([torch.sin(9 * r), torch.cos(r)], 1)], 4.5, 64, 0.7, degree)
+        knots = np.arange(-degree, 64 + degree + 1) * (4.5 / 64)
+        spline = BSpline(knots, tables.points[0], degree)
+        r = (np.arange(3 * 64) + 0.5) * (4.5 / (3 * 64))
+        r = r[r > 0.7]
+        value, slope = np.stack([np.sin(9 * r), np.cos(r)], 1), np.stack([9 * np.cos(9 * r), -np.sin(r)], 1)
+        for error, found, exact in ((tables.value_error, spline(r), value), (tables.slope_error, spline(r, 1), slope)):
+            assert error == pytest.approx((np.abs(found - exact).max(0) / np.abs(exact).max(0)).max(), rel=3e-3)
 
     def test_errors_count_where_atoms_can_be(self):
         """A step at 0.7 Å is an error for two hydrogens and none for two chlorines."""

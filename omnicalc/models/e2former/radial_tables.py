@@ -5,8 +5,9 @@ cutoff, fitted to the network by least squares. Its error falls with the sixth p
 with the fifth. Stored are its control points, the coefficients of uniform B-splines: one per interval and five more.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ SLOPE_ERROR = 4e-5  # relative to the steepest; networks that learned from squee
 _PER_INTERVAL = 3  # distances that the fit looks at
 _NEAREST = 0.5  # Å; no two atoms are nearer, nor than this part of their covalent radii's sum. There networks that
 _NEAREST_PART = 0.5  # nothing holds may be as steep as they like.
-_STEP = 1e-4  # Å, of the differences that give the exact slopes
+_STEP = 1e-4  # Å, of the differences that give the exact slopes where the grid of the fit ends
+_AT_ONCE = 512  # distances, whose outputs stay in the caches
 _FIRST = 1e-5  # Å; the networks are evaluated here in place of 0, where sin(r) / r is not defined
 
 Function = Callable[[Tensor], Tensor]  # distances (M,) -> outputs (M, F)
@@ -54,9 +56,13 @@ def tables_within(
 ) -> RadialTables:
     """Splines on the coarsest grid, from ``intervals`` on, that keeps the error of slopes, or on the finest one."""
     while True:
-        tables = build_tables(functions, cutoff, intervals, nearest, degree)
-        if tables.slope_error <= slope_error or intervals >= MOST_INTERVALS:
-            return tables
+        found = []
+        for tables in _tables_of_each(functions, cutoff, intervals, nearest, degree):
+            found.append(tables)
+            if tables.slope_error > slope_error and intervals < MOST_INTERVALS:
+                break  # the others need not be looked at
+        else:
+            return _joined(found)
         intervals *= 2
 
 
@@ -68,26 +74,60 @@ def build_tables(
     degree: int = DEGREE,
 ) -> RadialTables:
     """Splines of one function per element pair, with their errors beyond ``nearest``, (pairs,) or one, in Å."""
-    from scipy.interpolate import make_lsq_spline
+    return _joined(list(_tables_of_each(functions, cutoff, intervals, nearest, degree)))
 
-    def exact(r: np.ndarray) -> np.ndarray:
-        return torch.stack([f(torch.from_numpy(r)) for f in functions], 1).numpy()
+
+def _joined(tables: list[RadialTables]) -> RadialTables:
+    value, slope = (max(getattr(t, name) for t in tables) for name in ("value_error", "slope_error"))
+    return replace(tables[0], points=np.concatenate([t.points for t in tables]), value_error=value, slope_error=slope)
+
+
+def _tables_of_each(functions, cutoff: float, intervals: int, nearest, degree: int) -> Iterator[RadialTables]:
+    """Tables of one pair after another: those of all together would need more memory than they are worth."""
+    from scipy.interpolate import make_lsq_spline
 
     r = np.linspace(0, cutoff, _PER_INTERVAL * intervals + 1)
     knots = np.arange(-degree, intervals + degree + 1) * (cutoff / intervals)  # uniform, so they reach beyond both ends
-    spline = make_lsq_spline(r, exact(np.maximum(r, _FIRST)), knots, k=degree, method="norm-eq")
+    for function, beyond in zip(functions, np.broadcast_to(nearest, len(functions)), strict=True):
+        exact = _evaluated(function, np.maximum(r, _FIRST))
+        spline = make_lsq_spline(r, exact, knots, k=degree, method="norm-eq")
+        errors = _errors(function, r, exact, spline, beyond)
+        yield RadialTables(np.ascontiguousarray(spline.c)[None], cutoff, *errors, degree)
+
+
+def _evaluated(function: Function, r: np.ndarray) -> np.ndarray:
+    """(M, F) at distances (M,)."""
+    return torch.cat([function(part) for part in torch.from_numpy(r).split(_AT_ONCE)]).numpy()
+
+
+def _errors(function: Function, r: np.ndarray, exact: np.ndarray, spline, nearest: float) -> tuple[float, float]:
+    """Largest error of values and of slopes between the distances ``r`` (M,), where the function is ``exact`` (M, F).
+
+    Each is relative to the largest size of the same output.
+    """
     between = 0.5 * (r[1:] + r[:-1])
-    between = between[between > np.min(nearest)]
-    seen = (between[:, None] > nearest)[..., None]  # (M, pairs or 1, 1)
-    slope = (exact(between + _STEP) - exact(between - _STEP)) / (2 * _STEP)
-    errors = _relative(spline(between), exact(between), seen), _relative(spline(between, 1), slope, seen)
-    return RadialTables(np.ascontiguousarray(spline.c.swapaxes(0, 1)), cutoff, *errors, degree)
+    peaks = np.zeros((4, exact.shape[1]))
+    ends = [*range(np.searchsorted(between, nearest, "right"), len(between) - 2, _AT_ONCE), len(between) - 2]
+    for begin, end in pairwise([*ends, len(between)]):
+        x = between[begin:end]
+        value = _evaluated(function, x)
+        if begin > 2 and end + 3 <= len(r):
+            slope = _slopes(exact[begin - 2 : end + 3], r[1])
+        else:
+            slope = (_evaluated(function, x + _STEP) - _evaluated(function, x - _STEP)) / (2 * _STEP)
+        for peak, y in zip(peaks, (value, spline(x) - value, slope, spline(x, 1) - slope), strict=True):
+            np.maximum(peak, np.abs(y).max(0), out=peak)
+    scale, error = peaks[0::2], peaks[1::2]
+    return tuple(np.divide(error, scale, out=np.zeros_like(error), where=scale > 0).max(1).tolist())
 
 
-def _relative(found: np.ndarray, exact: np.ndarray, seen: np.ndarray) -> float:
-    """Largest difference (M, ...) where ``seen``, relative to the largest size of the same output."""
-    scale, error = np.abs(exact * seen).max(0), np.abs((found - exact) * seen).max(0)
-    return float((error[scale > 0] / scale[scale > 0]).max(initial=0.0))
+def _slopes(y: np.ndarray, width: float) -> np.ndarray:
+    """Derivatives in the middle between values (M + 5, F) on a uniform grid, each from the six nearest: (M, F).
+
+    Their error is 5 / 7168 width^6 times the seventh derivative.
+    """
+    near, far, farthest = y[3:-2] - y[2:-3], y[4:-1] - y[1:-4], y[5:] - y[:-5]
+    return (2250 * near - 125 * far + 9 * farthest) / (1920 * width)
 
 
 def nearest_distances(numbers: list[int]) -> np.ndarray:
@@ -123,18 +163,16 @@ def _pair_function(model: torch.nn.Module, target: int, source: int) -> Function
 
 def _networks(model: torch.nn.Module, basis: Tensor, target: int, source: int) -> tuple[Tensor, list[Tensor]]:
     """(M, (l_max+1) * C) of the embedding and, per block, (M, 2 H) gate and factor."""
-    config, m = model.config, len(basis)
-    basis = basis.unsqueeze(1)  # one neighbour slot
+    config, basis = model.config, basis.unsqueeze(1)  # one neighbour slot of M atoms, all of one kind
     if config.radial == "shared":
         rows = model.element_row[torch.tensor([target, source])]
-        out = model.radial(basis, rows[:1].expand(m), rows[1:].expand(m, 1)).squeeze(1)
+        out = model.radial(basis, rows[:1], rows[1:].unsqueeze(1)).squeeze(1)
         size = (config.l_max + 1) * config.channels
         return out[:, :size], list(out[:, size:].split(2 * config.attention_heads, -1))
     z = torch.tensor([target, source])
 
     def run(tables, network) -> Tensor:
-        t, s = tables.target(z[:1]).expand(m, -1), tables.source(z[1:]).expand(m, 1, -1)
-        return network(basis, t, s).squeeze(1)
+        return network(basis, tables.target(z[:1]), tables.source(z[1:]).unsqueeze(1)).squeeze(1)
 
     embedding = [run(model.edge_embedding, network) for network in model.edge_embedding.radial]
     return torch.cat(embedding, -1), [run(block.gate, block.gate.radial) for block in model.blocks]
