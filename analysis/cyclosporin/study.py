@@ -2,6 +2,7 @@
 
     python -m analysis.cyclosporin.study --quick --engine amber
     python -m analysis.cyclosporin.study --model NAME --ps 200
+    python -m analysis.cyclosporin.study --model NAME --ps 200 --state closed
 
 OpenMM ships no parameters for N-methyl residues. So ``--engine amber`` runs Ace-Ala-Nme in place of cyclosporin, whose
 one internal bond (Nme NH to Ace CO, the C7 ring) is asked the same question: does it hold in vacuum, and open in water?
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import click
 import numpy as np
 from ase import Atoms
 from ase.io import read
@@ -38,19 +40,21 @@ REPORT = {
 }
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, wanted: str) -> None:
+    states = STATES if wanted == "both" else {wanted: STATES[wanted]}
     peptide = settings.engine == "amber"
-    bonds = {"Nme NH - Ace CO (C7)": {state: (16, 5) for state in STATES}} if peptide else BONDS
-    solutes = {state: _dipeptide() if peptide else cyclosporin(state) for state in STATES}
+    bonds = {"Nme NH - Ace CO (C7)": {state: (16, 5) for state in states}} if peptide else BONDS
+    solutes = {state: _dipeptide() if peptide else cyclosporin(state) for state in states}
     found = {}
-    for state, place in STATES.items():
+    for state, place in states.items():
         atoms = solutes[state] if place == "vacuum" else solvate(solutes[state], PADDING)
         what = settings.simulate(atoms, f"{state}_{place}")
         sites = {name: f"index {pair[state][0]}->index {pair[state][1]}" for name, pair in bonds.items()}
         found[state] = (solutes[state], sites, hydrogen_bonds(**what, sites=list(sites.values())))
     rows = [row for name in bonds for row in _rows(name, found)]
     what = "Ace-Ala-Nme (no Amber parameters for cyclosporin's N-methyl residues)" if peptide else "cyclosporin A"
-    write_table(settings.out, rows, settings.title(f"{what}, open in water and closed in vacuum"))
+    where = " and ".join(f"{state} in {place}" for state, place in states.items())
+    write_table(settings.out, rows, settings.title(f"{what}, {where}"))
     _draw(settings, found)
 
 
@@ -71,8 +75,8 @@ def _dipeptide() -> Atoms:
 
 def _rows(name: str, found: dict) -> list[Row]:
     rows = []
-    for state, place in STATES.items():
-        solute, sites, result = found[state]
+    for state, (solute, sites, result) in found.items():
+        place = STATES[state]
         site = sites[name]
         start = _shortest(solute, site)
         remark = "; ".join(part for part in (f"H...O {start:.2f} Å in the structure", REPORT.get(name, "")) if part)
@@ -90,8 +94,9 @@ def _shortest(solute: Atoms, site: str) -> float:
 
 
 def _draw(settings: Settings, found: dict) -> None:
-    figure = new_figure(11.0, 4.8)
-    for axis, (state, (_, sites, result)) in zip(figure.subplots(1, 2, sharey=True), found.items(), strict=True):
+    figure = new_figure(5.5 * len(found), 4.8)
+    panels = np.atleast_1d(figure.subplots(1, len(found), sharey=True))
+    for axis, (state, (_, sites, result)) in zip(panels, found.items(), strict=True):
         series = result.tables["series"]
         for k, name in enumerate(sites):
             time = series.get("time_ps", series["frame"])
@@ -103,7 +108,11 @@ def _draw(settings: Settings, found: dict) -> None:
     save_figure(figure, settings.out)
 
 
-command = study(run, "cyclosporin")
+OPTIONS = (
+    click.Option(["--state", "wanted"], type=click.Choice(["both", *STATES]), default="both", show_default=True,
+                 help="Open in water, which costs ten times as much, or closed in vacuum, or both."),
+)  # fmt: skip
+command = study(run, "cyclosporin", OPTIONS)
 
 if __name__ == "__main__":
     main(command)

@@ -62,6 +62,13 @@ def test_a_peptide_in_place_of_cyclosporin(tmp_path):
     assert "no Amber parameters for cyclosporin" in (tmp_path / "table.md").read_text()
 
 
+def test_one_state_alone(tmp_path):
+    run("cyclosporin", "--quick", "--engine", "amber", "--ps", 0.4, "--state", "closed", "--out", tmp_path)
+    text = (tmp_path / "table.md").read_text()
+    assert "closed in vacuum: occupancy" in text and "open in water" not in text
+    assert not (tmp_path / "open_water").exists() and (tmp_path / "figure.png").stat().st_size > 5000
+
+
 @pytest.mark.parametrize(("name", "missing"), [("cyclosporin", "C, N"), ("rna_mg", "C, N, Mg, P")])
 def test_a_model_that_does_not_know_an_element_stops(tmp_path, name, missing):
     with pytest.raises(InputError, match="does not know element") as caught:
