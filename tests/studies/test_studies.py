@@ -6,8 +6,9 @@ import importlib
 import numpy as np
 import pytest
 
+from analysis.common.boxes import add_ions, solvate
 from analysis.cyclosporin.study import BONDS, STATES, _shortest, cyclosporin
-from analysis.rna_mg.sites import Crystal, geometry
+from analysis.rna_mg.sites import Crystal, clashes, geometry
 from analysis.rna_mg.study import _chosen
 from omnicalc.data.build.prepare import SHIPPED
 from omnicalc.errors import InputError
@@ -112,6 +113,18 @@ def test_a_carved_site_is_whole():
     assert atoms.info["charge"] == 1
     distances = atoms.get_all_distances() + 10 * np.eye(len(atoms))
     assert distances.min() > 0.9
+
+
+def test_the_whole_rna_is_neutral_in_its_box():
+    """Phosphates give -1 each, Mg +2; sodium makes up for the rest."""
+    atoms = Crystal(RNA).whole()
+    counts = atoms.symbols.formula.count()
+    assert atoms.info["charge"] == 2 * counts["Mg"] - counts["P"] < 0 and counts["P"] > 25
+    assert clashes(atoms) > 0.85
+    boxed = solvate(atoms, 2.0)
+    boxed.info = {"charge": 0}
+    salted = add_ions(boxed, {"Na": -atoms.info["charge"]}, np.random.default_rng(0)).symbols.formula.count()
+    assert salted["Na"] + 2 * salted["Mg"] == salted["P"]
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
