@@ -55,7 +55,8 @@ def _split(k: int) -> str:
 def _named(atoms: Atoms, pieces: list[str], split: str) -> Atoms:
     name = " ".join(pieces).lower()
     charge = sum(CHARGES.get(p, 0) for p in pieces)
-    atoms.info = {"charge": charge, "spin": 1, "config_type": "ions-apart", "origin": "scan", "system": name,
+    kind = "ions-apart" if len(atoms) > 1 else "ion-alone"
+    atoms.info = {"charge": charge, "spin": 1, "config_type": kind, "origin": "scan", "system": name,
                   "molecule": name, "split": split}  # fmt: skip
     return atoms
 
