@@ -1,4 +1,4 @@
-"""Ions alone, and pairs of ions and of an ion and a water from near to far: structures to be labelled.
+"""Ions and a water alone, and pairs of them from near to far: structures to be labelled.
 
     python -m analysis.curriculum.ions_apart --out ions-apart.xyz
     omnicalc label ions-apart.xyz --method gfn2-xtb --out ions-apart-xtb.extxyz
@@ -27,9 +27,10 @@ MOST_CHARGE = 2  # that the potentials know
 
 
 def frames(per_pair: int, seed: int) -> list[Atoms]:
-    """Every ion alone, and ``per_pair`` distances of every pair, denser where near; a tenth to validate."""
+    """Ions and a water alone, and pairs at ``per_pair`` distances, denser where near; a tenth of them to validate."""
     rng = np.random.default_rng(seed)
     found = [_named(Atoms(symbol), [symbol], "train") for symbol in CHARGES]
+    found.append(_named(molecule("H2O"), ["water"], "valid"))
     for one, other in combinations_with_replacement(CHARGES, 2):
         if abs(CHARGES[one] + CHARGES[other]) <= MOST_CHARGE:
             near = NEAREST[one] + NEAREST[other] - 2.3 if CHARGES[one] * CHARGES[other] < 0 else 3.0
@@ -55,7 +56,7 @@ def _split(k: int) -> str:
 def _named(atoms: Atoms, pieces: list[str], split: str) -> Atoms:
     name = " ".join(pieces).lower()
     charge = sum(CHARGES.get(p, 0) for p in pieces)
-    kind = "ions-apart" if len(atoms) > 1 else "ion-alone"
+    kind = "ions-apart" if len(pieces) > 1 else "alone"
     atoms.info = {"charge": charge, "spin": 1, "config_type": kind, "origin": "scan", "system": name,
                   "molecule": name, "split": split}  # fmt: skip
     return atoms
