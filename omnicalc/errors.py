@@ -17,6 +17,10 @@ class RunError(OmniCalcError):
     """A run had to stop; the message says where its last good state lies."""
 
 
+class GuardError(RunError):
+    """A guard stopped a run: what it wrote up to there is whole."""
+
+
 class OmniCalcWarning(UserWarning):
     """Something that goes on but that the user should know; the command line shows it as one line."""
 

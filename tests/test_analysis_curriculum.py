@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,11 @@ from analysis.curriculum.ion_pairs import SETS, errors, interaction_energies, of
 from analysis.curriculum.ion_pairs import main as ion_pairs
 from analysis.curriculum.ions_apart import frames as ions_apart
 from analysis.curriculum.learning_curve import case_recipe, draw, main
+from analysis.curriculum.long_range import recipes as long_recipes
 from omnicalc import load_potential
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
+from omnicalc.models import build_model
 from omnicalc.training.recipe import find_recipe, read_recipe
 
 BASE = read_recipe(find_recipe("ubio-s3-wide"))
@@ -150,3 +153,14 @@ def test_ions_apart_are_alone_and_far():
     water = [a for a in frames if a.info["system"] == "mg water"]
     assert water[0].get_distance(0, 3) == pytest.approx(1.9)
     assert all(a.get_distance(0, 1) == pytest.approx(0.97, abs=0.02) for a in water)
+
+
+def test_with_and_without_long_range_differ_in_nothing_else():
+    (local, then), (long, after) = (long_recipes(BASE, long, (60, 20)) for long in (False, True))
+    assert replace(long, model=local.model, tag=local.tag) == local != long
+    assert replace(after, model=then.model, tag=then.tag) == then
+    assert [s.label for s in then.data] == [*(s.label for s in BASE.data), "ions-apart", "ions-alone"]
+    digest = hashlib.sha256((SCANS.parent / "ions-apart-dft.extxyz.gz").read_bytes()).hexdigest()
+    assert {s.sha256 for s in then.data[-2:]} == {digest}
+    networks = [build_model(r.family, {**r.model, "heads": list(r.heads)}).state_dict() for r in (local, long)]
+    assert set(networks[0]) < set(networks[1]) and not networks[1]["add_long.weight"].any()

@@ -16,7 +16,8 @@ from ase import Atoms
 from analysis.common.intact import first_break
 from omnicalc import __version__
 from omnicalc.analysis.quiet import quietly
-from omnicalc.errors import InputError, RunError
+from omnicalc.analysis.trajectory import open_trajectory
+from omnicalc.errors import GuardError, InputError, RunError
 from omnicalc.files import write_atomically
 
 FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, constant volume
@@ -60,17 +61,23 @@ class Settings:
         else:
             from analysis.common.model import run_model
 
-            run_model(atoms, folder, model=self.model, head=self.head, ps=self.ps, frame_ps=self.frame_ps,
-                      temperature=TEMPERATURE, seed=self.seed)  # fmt: skip
+            try:
+                run_model(atoms, folder, model=self.model, head=self.head, ps=self.ps, frame_ps=self.frame_ps,
+                          temperature=TEMPERATURE, seed=self.seed)  # fmt: skip
+            except GuardError as error:
+                return self.analysed(folder, stopped=str(error).split(":")[0])
         return self.analysed(folder)
 
-    def analysed(self, folder: Path) -> dict:
-        """All frames but the first, to that one in which a molecule comes apart; RunError where few are left."""
+    def analysed(self, folder: Path, stopped: str = "") -> dict:
+        """All frames but the first, to that in which a molecule comes apart, or to where a guard ``stopped`` the run.
+
+        Raises RunError where few are left.
+        """
         path, skip = folder / "traj.dcd", round(SKIPPED * self.ps / self.frame_ps)
         broken = first_break(path)
-        if broken is None:
+        if broken is None and not stopped:
             return {"source": path, "start": skip}
-        frame, what = broken
+        frame, what = broken or (open_trajectory(path).n_frames, stopped)
         said = f"{folder.name}: the molecules came apart at {frame * self.frame_ps:.4g} ps ({what})"
         if frame - skip < ENOUGH_FRAMES:
             raise RunError(f"{said}, too early for a table: {self.name} does not hold this system together. Look at "

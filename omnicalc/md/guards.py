@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from ase.data import chemical_symbols, covalent_radii
 
-from omnicalc.errors import InputError, RunError
+from omnicalc.errors import GuardError, InputError
 from omnicalc.md.bond_watch import BondWatch, Opened
 from omnicalc.md.files import replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
@@ -48,14 +48,14 @@ class Guards:
         self._over: set[str] = set()
 
     def check_step(self, state: State, before: State | None = None) -> None:
-        """Forces, energy and cell of a new state; costs one reduction. Raises :class:`RunError` where to stop.
+        """Forces, energy and cell of a new state; costs one reduction. Raises :class:`GuardError` where to stop.
 
         Values that are not finite stop a run whatever is configured: there is no going on from them.
         """
         largest = float(torch.linalg.vector_norm(state.forces, math.inf))  # not finite when any component is not
         energy = float(state.energy.sum())
         if not math.isfinite(largest) or not math.isfinite(energy):
-            raise RunError(self._not_finite(state))
+            raise GuardError(self._not_finite(state))
         self._judge("force", largest > self.force, state, lambda: self._large_force(state))
         if before is None:
             return
@@ -151,7 +151,7 @@ class Guards:
             return
         text = f"at step {state.step} {message()}"
         if action == "stop":
-            raise RunError(f"{text} (guard {name}; --guard {name}=warn goes on)")
+            raise GuardError(f"{text} (guard {name}; --guard {name}=warn goes on)")
         self._over.add(name)
         if action == "save" and self.folder.is_dir():  # not before the run has its folder
             path = self.folder / f"guard_{name}_{state.step}.xyz"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from omnicalc.errors import OmniCalcError, RunError
+from omnicalc.errors import GuardError, OmniCalcError, RunError
 from omnicalc.md import plots, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import AppendFile
@@ -190,7 +190,8 @@ class Loop:
         with contextlib.suppress(RunError):  # a full disk: the restart file before is whole
             self._save()
             self._draw()
-        return RunError(
+        kind = GuardError if isinstance(error, GuardError) else RunError
+        return kind(
             f"{error}. The run stopped; its state at step {self.saved_step} is kept in {self.folder.path} "
             "(restart.npz, traj.dcd)"
         )

@@ -5,8 +5,10 @@ import importlib
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import molecule
 
-from analysis.common.boxes import add_ions, solvate
+from analysis.common.boxes import add_ions, label, numbered, solvate
 from analysis.cyclosporin.study import BONDS, STATES, _shortest, cyclosporin
 from analysis.rna_mg.sites import Crystal, clashes, geometry
 from analysis.rna_mg.study import _chosen
@@ -153,10 +155,20 @@ def test_quick_runs_by_the_bundled_model(tmp_path, name):
     assert table(tmp_path)
 
 
-def test_a_run_that_comes_apart_is_used_up_to_there(tmp_path):
-    from ase import Atoms
-    from ase.build import molecule
+def test_a_run_that_a_guard_stops_is_used_up_to_there(tmp_path, monkeypatch):
+    """A bond of a lone water is pulled beyond the guard's limit by 30,000 K."""
+    from analysis.common import study
 
+    monkeypatch.setattr(study, "TEMPERATURE", 30000.0)
+    monkeypatch.setattr(study, "ENOUGH_FRAMES", 1)
+    monkeypatch.setattr(study, "SKIPPED", 0.0)
+    settings = study.Settings("model", "ubio-s2", None, 0.2, True, 1, 1, tmp_path)
+    molecules = numbered(label(molecule("H2O"), ["O", "H1", "H2"], "HOH", 1, 1))
+    found = settings.simulate(molecules, "hot")
+    assert 1 <= found["stop"] < 100 and "hot: the molecules came apart at" in settings.notes[0]
+
+
+def test_a_run_that_comes_apart_is_used_up_to_there(tmp_path):
     from analysis.common.intact import first_break
     from analysis.common.study import Settings
     from omnicalc.analysis.quiet import quietly
@@ -181,6 +193,8 @@ def test_a_run_that_comes_apart_is_used_up_to_there(tmp_path):
     settings = Settings("model", "some", None, 2.0, False, 1, 1, tmp_path)  # a frame every 20 fs, ten are skipped
     assert first_break(write(tmp_path / "whole", 200) / "traj.dcd") is None
     assert settings.analysed(tmp_path / "whole") == {"source": tmp_path / "whole" / "traj.dcd", "start": 10}
+    found = settings.analysed(tmp_path / "whole", stopped="at step 4000 atom 3 (O) left")
+    assert found["stop"] == 100 and "whole: the molecules came apart at 2 ps (at step 4000 " in settings.notes.pop()
     found = settings.analysed(write(tmp_path / "late", 70))
     assert found["stop"] == 70 and "late: the molecules came apart at 1.4 ps (the bond " in settings.title("x")[-1]
     with pytest.raises(RunError, match="came apart at 0.6 ps .*does not hold this system together"):
