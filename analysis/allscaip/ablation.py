@@ -12,7 +12,6 @@ makes the summary.
     python -m analysis.allscaip.ablation --data DATA --out OUT --quick
 """
 
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from analysis.common.trainings import on_frames, train, validations
+from analysis.common.trainings import on_frames, train, validations, write_rows
 from omnicalc.errors import InputError
 from omnicalc.training.recipe import Recipe, find_recipe, read_recipe
 
@@ -157,10 +156,7 @@ def main(recipe, data, out, frames, steps, structures, seeds, only, device, quic
     if only:
         return
     table = summary({case: last_errors(out / case.name) for case in wanted})
-    with (out / "ablation.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_rows(out / "ablation.csv", table)
     draw(out / "ablation.png", table)
     for row in table:
         click.echo(f"{row['variant']:>12} {row['frames']!s:>5} {row['source']:<20} {row['force_mae_meV_per_A']:.1f}")

@@ -9,8 +9,6 @@ decoder of many molecules on a molecule it never saw (zero-shot), the other on l
 Finished trainings are kept, unfinished ones go on where they stopped.
 """
 
-import csv
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +16,12 @@ from pathlib import Path
 import click
 import numpy as np
 
+from analysis.common.trainings import write_rows
 from omnicalc.data.trajectories import Trajectory, read_folder
 from omnicalc.decoding.baselines import MEAN_RIGID, RIGID
 from omnicalc.decoding.evaluation import DECODER, HORIZONS, molecule_errors
 from omnicalc.decoding.weights import load_decoder
 from omnicalc.errors import InputError
-from omnicalc.files import write_atomically
 from omnicalc.training.decoder.recipe import DecoderRecipe, decoder_recipe
 from omnicalc.training.decoder.trainer import DecoderTrainer
 
@@ -77,14 +75,6 @@ def verdict(found: dict[str, dict[str, np.ndarray]]) -> str:
     )
 
 
-def _write(path: Path, rows: list[dict]) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))
-
-
 @click.command()
 @click.argument("model")
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
@@ -112,7 +102,7 @@ def main(model, data, out, only, steps, starts, threads):
         single = trained(own, trajectory, out / trajectory.name)
         found[trajectory.name] = compared(many, single, trajectory, recipe.train_part, starts)
     rows = table(found)
-    _write(out / "single_task.csv", rows)
+    write_rows(out / "single_task.csv", rows)
     for row in rows:
         errors = "".join(f"{row[f'{h:g} fs']:10.2f}" for h in HORIZONS)
         click.echo(f"{row['molecule']:<14}{row['decoder']:<38}{errors}")

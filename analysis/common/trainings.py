@@ -1,11 +1,13 @@
-"""What studies of many trainings share: fewer frames of a recipe, a training that goes on, what its log says."""
+"""What studies of many trainings share: fewer frames of a recipe, a training that goes on, its log, a table."""
 
 import csv
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from omnicalc.files import write_atomically
 from omnicalc.training.recipe import Recipe
 
 
@@ -30,6 +32,24 @@ def train(recipe: Recipe, data: Path, out: Path, device: str = "cpu") -> None:
         raise SystemExit(128 + signal)
 
 
+def weights_of(recipe: Recipe, data: Path, folder: Path, device: str = "cpu") -> Path:
+    """The exported weights of one training: of what is there, or after what is left of it.
+
+    Raises SystemExit when a signal stopped it.
+    """
+    from omnicalc.training.run import train
+
+    weights = folder / "weights"
+    if not (weights / "card.toml").is_file():
+        code = train(
+            recipe, data, folder, resume=(folder / "state.pt").is_file(), steps=None, device=device,
+            report=lambda line: click.echo(f"{folder.name}: {line}"), progress=lambda *_: None,
+        )  # fmt: skip
+        if code:
+            raise SystemExit(code)
+    return weights
+
+
 def validations(folder: Path) -> list[dict]:
     """Rows of a training's log: errors on all held-out frames of one source at one step; none before it began."""
     log = folder / "log.csv"
@@ -37,3 +57,12 @@ def validations(folder: Path) -> list[dict]:
         return []
     with log.open(newline="") as file:
         return [row for row in csv.DictReader(file) if row["group"] == "all"]
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """A table as CSV, columns as in its first row."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text.getvalue()))

@@ -9,8 +9,6 @@ GFN2-xTB itself, from which some heads learned. Writes ``ion_pairs.csv`` and ``i
 two pairs of ions.
 """
 
-import csv
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +17,9 @@ import numpy as np
 from ase import Atoms
 from ase.units import kJ, mol
 
+from analysis.common.trainings import write_rows
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
-from omnicalc.files import write_atomically
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems, cat
@@ -127,11 +125,7 @@ def main(models, head, data, out, most, xtb):
             if name in SCANS:
                 curves[name][way] = found
             click.echo(_in_words(rows[-1]))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(out / "ion_pairs.csv", lambda temporary: temporary.write_text(text.getvalue()))
+    write_rows(out / "ion_pairs.csv", rows)
     draw(out / "ion_pairs.png", curves)
 
 

@@ -10,17 +10,14 @@ frames; the weights with the best validation are judged on the source's test fra
 Writes ``learning_curve.csv`` and ``learning_curve.png``. Finished trainings are kept, unfinished ones go on.
 """
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 
-from analysis.common.trainings import train, validations
+from analysis.common.trainings import train, validations, write_rows
 from omnicalc.errors import InputError
-from omnicalc.files import write_atomically
 from omnicalc.training.recipe import Recipe, find_recipe, read_recipe
 
 ALL = "all"
@@ -58,11 +55,12 @@ def test_errors(weights, head: str, frames: list) -> dict[str, float]:
     found = evaluate(load_potential(weights), frames, head=head)
     dynamics = [c for c in found.frames if c.atoms.info.get("origin") in DYNAMICS]
     errors = found.errors()
-    return {
+    values = {
         "forces": errors.force_mae,
         "forces_of_dynamics": found.errors(dynamics).force_mae if dynamics else float("nan"),
         "relative_energy": errors.relative_energy_mae,
     }
+    return {key: round(value, 3) for key, value in values.items()}
 
 
 def test_frames(recipe: Recipe, data: Path) -> list:
@@ -116,19 +114,17 @@ def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
 def main(recipe, source, data, out, frames, steps, rate, beside):  # fmt: skip
     """From scratch on part of one source of RECIPE, and on all of it."""
     base, rows = read_recipe(find_recipe(recipe)), []
+    whole = case_recipe(base, source, None, steps, rate)
+    head, tested, total = whole.data[0].head, test_frames(whole, data), _training_frames(whole, data)
     for number in (*sorted(frames), None):
         case = case_recipe(base, source, number, steps, rate)
         folder = out / case.tag
         if not any(int(row["step"]) == steps for row in validations(folder)):
             train(case, data, folder)
-        used = _training_frames(case, data)
-        rows.append({"weights": "from scratch", "frames": used} | _judged(folder / "best", case, data))
-    judged = [{"weights": name, "frames": ""} | _judged(name, case, data) for name in beside]
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows + judged)
-    write_atomically(out / "learning_curve.csv", lambda temporary: temporary.write_text(text.getvalue()))
+        used = min(number or total, total)
+        rows.append({"weights": "from scratch", "frames": used} | test_errors(folder / "best", head, tested))
+    judged = [{"weights": name, "frames": ""} | test_errors(name, head, tested) for name in beside]
+    write_rows(out / "learning_curve.csv", rows + judged)
     draw(out / "learning_curve.png", rows, judged)
     for row in rows + judged:
         click.echo(
@@ -137,13 +133,8 @@ def main(recipe, source, data, out, frames, steps, rate, beside):  # fmt: skip
         )
 
 
-def _judged(weights, case: Recipe, data: Path) -> dict[str, float]:
-    errors = test_errors(weights, case.data[0].head, test_frames(case, data))
-    return {key: round(value, 3) for key, value in errors.items()}
-
-
 def _training_frames(case: Recipe, data: Path) -> int:
-    """How many frames a training had."""
+    """How many frames there are to train on."""
     from omnicalc.training.dataset import build_dataset
 
     cutoff = case.model["cutoff"]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from analysis.common.trainings import weights_of
 from omnicalc.training.recipe import DataSource, Recipe, Stage, find_recipe, read_recipe
 
 LONG = {"long_layers": 1, "long_sources": "fragments", "long_upper": 12.0, "long_merge": "added"}
@@ -38,21 +39,6 @@ def recipes(base: Recipe, long: bool, steps: tuple[int, int]) -> tuple[Recipe, R
     return ions, replace(ions, data=(*ions.data, ALONE), stages=(second,))
 
 
-def finish(recipe: Recipe, data: Path, folder: Path) -> Path:
-    """One training, or what is left of it; its weights."""
-    from omnicalc.training.run import train
-
-    weights = folder / "weights"
-    if not (weights / "card.toml").is_file():
-        code = train(
-            recipe, data, folder, resume=(folder / "state.pt").is_file(), steps=None, device="cpu",
-            report=lambda line: click.echo(f"{folder.name}: {line}"), progress=lambda *_: None,
-        )  # fmt: skip
-        if code:
-            raise SystemExit(code)
-    return weights.resolve()
-
-
 @click.command()
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
               help="Files of the recipe ubio-s3-wide, and ions-apart-dft.extxyz.gz.")
@@ -68,8 +54,8 @@ def main(data, out, steps, threads):  # fmt: skip
     base = read_recipe(find_recipe("ubio-s3-wide"))
     for long in (False, True):
         first, second = recipes(base, long, steps)
-        start = finish(first, data, out / f"{first.tag}-ions")
-        click.echo(f"{second.tag}: {finish(replace(second, start=str(start)), data, out / second.tag)}")
+        start = weights_of(first, data, out / f"{first.tag}-ions").resolve()
+        click.echo(f"{second.tag}: {weights_of(replace(second, start=str(start)), data, out / second.tag)}")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ again; finished parts are kept. Chains of one beginning and seed can run as proc
 look at the code, not at numbers.
 """
 
-import csv
 import io
 import json
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import write
 
+from analysis.common.trainings import weights_of, write_rows
 from omnicalc.data.protocols import with_property
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
@@ -143,22 +143,12 @@ def _write(file: Path, train: list[Atoms], valid: list[Atoms]) -> None:
 def run(folder: Path, data: Path, device: str, **settings) -> Path:
     """One training, or what is left of it; its weights."""
     from omnicalc.training.recipe import read_recipe
-    from omnicalc.training.run import train
 
-    weights = folder / "weights"
-    if (weights / "card.toml").is_file():
-        return weights
     recipe = folder.with_suffix(".toml")
-    recipe.parent.mkdir(parents=True, exist_ok=True)
-    recipe.write_text(RECIPE.format(**settings))
-    resume = (folder / "state.pt").is_file()
-    code = train(
-        read_recipe(recipe), data, folder, resume=resume, steps=None, device=device,
-        report=lambda line: click.echo(f"{folder.name}: {line}"), progress=lambda *_: None,
-    )  # fmt: skip
-    if code:
-        raise SystemExit(code)
-    return weights
+    if not (folder / "weights" / "card.toml").is_file():  # else it says what these were made by
+        recipe.parent.mkdir(parents=True, exist_ok=True)
+        recipe.write_text(RECIPE.format(**settings))
+    return weights_of(read_recipe(recipe), data, folder, device)
 
 
 def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size: Size) -> Path | None:
@@ -282,14 +272,6 @@ def draw(path: Path, table: list[dict]) -> None:
     write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
 
 
-def _as_csv(rows: list[dict]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 @click.command()
 @click.argument("labelled", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
@@ -325,8 +307,8 @@ def main(labelled, out, targets, few, only, device, quick, threads, **sizes):
     if only:
         return
     table = summary(rows)
-    write_atomically(out / "runs.csv", lambda temporary: temporary.write_text(_as_csv(rows)))
-    write_atomically(out / "summary.csv", lambda temporary: temporary.write_text(_as_csv(table)))
+    write_rows(out / "runs.csv", rows)
+    write_rows(out / "summary.csv", table)
     draw(out / "summary.png", table)
     for row in table:
         error = f"{row['mae']:.4f} ± {row['stderr']:.4f}"
