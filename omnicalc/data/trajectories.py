@@ -16,6 +16,8 @@ from omnicalc.errors import InputError
 _POSITIONS, _NUMBERS = ("coords", "R"), ("nuclear_charges", "z")
 _GAP = 6.0  # times the usual largest step of an atom, and
 _LEAP = 0.02  # Å: beyond both, frames are missing in between
+_COARSE = 3.0  # fs between two frames beyond which their difference is no velocity of a hydrogen
+_FASTEST = 0.3  # Å/fs; hydrogens at 1000 K have 0.05
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ def trajectory_of(arrays: dict[str, np.ndarray], name: str, where: str, spacing_
             f"{where}: positions of shape {positions.shape} do not fit {numbers.shape} atomic numbers; one fixed set "
             "of atoms is needed in all frames"
         )
+    if (numbers != np.round(numbers)).any() or numbers.min() < 1:
+        raise InputError(f"{where}: atomic numbers {numbers.tolist()}; whole numbers, 1 or more, are needed")
     if "old_indices" in arrays:
         raise InputError(
             f"{where} has its rows shuffled (old_indices, as rMD17 has): neighbouring rows are not neighbours in time, "
@@ -83,11 +87,17 @@ def trajectory_of(arrays: dict[str, np.ndarray], name: str, where: str, spacing_
         raise InputError(f"{where}: frame {bad[0][1]} has a position that is not finite; leave that stretch out")
     if positions.shape[1] < 3:
         raise InputError(f"{where} holds {positions.shape[1]} frames; at least 3 are needed")
-    _no_gaps(positions, where)
-    if "velocities" in arrays:
-        v = arrays["velocities"].reshape(positions.shape)
-    else:  # differences over two frames, at the ends over one
+    check_gaps(positions, where)
+    if "velocities" not in arrays:  # differences over two frames, at the ends over one
+        check_spacing(spacing, where)
         v = np.gradient(positions.astype(np.float64), spacing, axis=1)
+    elif arrays["velocities"].size != positions.size:
+        raise InputError(
+            f"{where}: velocities of shape {arrays['velocities'].shape} do not fit positions of shape {positions.shape}"
+        )
+    else:
+        v = arrays["velocities"].reshape(positions.shape)
+    check_speed(v, where)
     frames = positions.shape[1]
     return Trajectory(
         name,
@@ -121,7 +131,10 @@ def read_folder(
 
 
 def _spacing(arrays: dict[str, np.ndarray], where: str, given: float | None) -> float:
-    own = float(arrays["spacing_fs"]) if "spacing_fs" in arrays else None
+    own = arrays.get("spacing_fs")
+    if own is not None and own.size != 1:
+        raise InputError(f"{where}: spacing_fs holds {own.size} numbers; one spacing of all frames is needed")
+    own = None if own is None else float(own.item())
     if own is None and given is None:
         raise InputError(f"{where} does not tell its frame spacing; give it in fs (MD17 has 0.5)")
     if own is not None and given is not None and abs(own - given) > 1e-9:
@@ -132,8 +145,33 @@ def _spacing(arrays: dict[str, np.ndarray], where: str, given: float | None) -> 
     return spacing
 
 
-def _no_gaps(positions: np.ndarray, where: str) -> None:
-    """Raise :class:`InputError` where an atom leaps, as it does over frames that are missing."""
+def check_spacing(spacing_fs: float, where: str) -> None:
+    """Raise :class:`InputError` for frames too far apart in time for their differences to be velocities."""
+    if not 0 < spacing_fs <= _COARSE:
+        raise InputError(
+            f"{where}: frames {spacing_fs:g} fs apart give no velocities (hydrogens go to and fro within 10 fs); more "
+            f"than 0 and at most {_COARSE:g} fs is needed"
+        )
+
+
+def check_speed(velocities: np.ndarray, where: str) -> None:
+    """Raise :class:`InputError` for velocities (Å/fs) that are not finite, or faster than any atom of a molecule."""
+    if not np.isfinite(velocities).all():
+        raise InputError(f"{where}: a velocity is not finite")
+    fastest = float(np.linalg.norm(velocities, axis=-1).max(initial=0.0))
+    if fastest > _FASTEST:
+        raise InputError(
+            f"{where}: an atom moves at {fastest:.3g} Å/fs, where a hydrogen at 1000 K has 0.05; frames are missing or "
+            "shuffled, the frame spacing is wrong, or velocities have other units (ASE's are Å/fs divided by "
+            "ase.units.fs)"
+        )
+
+
+def check_gaps(positions: np.ndarray, where: str) -> None:
+    """Raise :class:`InputError` where an atom leaps, as it does over frames that are missing.
+
+    ``positions`` (S, F, N, 3) Å, of S stretches.
+    """
     leaps = np.abs(np.diff(positions, axis=1)).max((2, 3))
     limit = max(_LEAP, _GAP * float(np.median(leaps)))
     if leaps.max() > limit:

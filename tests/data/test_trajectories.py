@@ -42,9 +42,9 @@ def test_shuffled_rows_give_no_velocities(tmp_path):
 
 def test_segments_and_parts(tmp_path):
     x = np.stack([course(), course() + 0.01])
-    arrays = {"coords": x, "velocities": np.ones_like(x), "nuclear_charges": NUMBERS, "spacing_fs": 0.5}
+    arrays = {"coords": x, "velocities": np.full_like(x, 0.01), "nuclear_charges": NUMBERS, "spacing_fs": 0.5}
     found = read_folder(saved(tmp_path / "own.npz", **arrays).parent)[0]
-    assert found.segments == ((0, 40), (40, 80)) and (found.v == 1).all()
+    assert found.segments == ((0, 40), (40, 80)) and (found.v == np.float32(0.01)).all()
     early, late = found.starts(10, (0, 0.75)), found.starts(10, (0.75, 1))
     assert early.max() + 10 < 60 <= late.min() and late.max() + 10 < 80
     assert not set(early) & set(range(30, 40))  # no window runs over the end of a segment
@@ -64,12 +64,18 @@ def test_segments_and_parts(tmp_path):
         ({"R": course(), "z": np.array([8, 1])}, "one fixed set of atoms"),
         ({"R": course(2), "z": NUMBERS}, "at least 3"),
         ({"E": np.zeros(4)}, "coords or R"),
+        ({"R": np.random.default_rng(0).permutation(course(3000)), "z": NUMBERS, "spacing_fs": 0.1}, "shuffled"),
+        ({"R": course(), "z": NUMBERS, "velocities": np.full((40, 3, 3), np.nan)}, "velocity is not finite"),
+        ({"R": course(), "z": NUMBERS, "velocities": np.zeros((7, 3, 3))}, r"velocities of shape \(7, 3, 3\)"),
+        ({"R": course(), "z": NUMBERS, "spacing_fs": np.array([0.5, 1.0])}, "spacing_fs holds 2 numbers"),
+        ({"R": course(), "z": NUMBERS, "spacing_fs": 10.0}, "at most 3 fs"),
+        ({"R": course(), "z": np.array([8.5, 1, 1])}, "whole numbers"),
     ],
-    ids=["gap", "nan", "atoms", "short", "nothing"],
+    ids=["gap", "nan", "atoms", "short", "nothing", "shuffled", "still-nan", "shape", "spacings", "coarse", "half"],
 )
 def test_what_is_no_trajectory(tmp_path, arrays, message):
     with pytest.raises(InputError, match=message):
-        read_trajectory(saved(tmp_path / "bad.npz", **arrays), 0.5)
+        read_trajectory(saved(tmp_path / "bad.npz", **arrays), None if "spacing_fs" in arrays else 0.5)
 
 
 def test_files_that_cannot_be_read(tmp_path):
