@@ -1,31 +1,11 @@
 """``omnicalc decode``: a start with velocities in, several later frames at once out."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
-
-_UNITS = {"fs": 1.0, "ps": 1000.0}
-
-
-class Time(click.ParamType):
-    """A time as in 500fs, 0.5ps or 500 (fs)."""
-
-    name = "TIME"
-
-    def convert(self, value, param, ctx):
-        if isinstance(value, float):
-            return value
-        text = value.strip().lower()
-        unit = next((u for u in _UNITS if text.endswith(u)), "")
-        try:
-            number = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
-        except ValueError:
-            number = float("nan")
-        if not 0 < number < float("inf"):
-            self.fail(f"'{value}' is no time above 0; give one as in 500fs or 0.5ps", param, ctx)
-        return number
+from omnicalc.cli.options import Folder, Time
 
 
 @click.command(name="decode", context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,7 +41,7 @@ def command(start, model, frames, horizon, rollout, index, spacing, reference, p
         why = f"{out} holds decoded frames already"
     if why is not None:
         raise InputError(f"{why}; give another folder with --out")
-    atoms = read_start(start, index, spacing)
+    atoms = read_start(start, index, spacing, spacing_is_for_others=reference is not None)
 
     from omnicalc.decoding.decoder import ParallelDecoder
     from omnicalc.decoding.forces import forces_by
@@ -93,4 +73,4 @@ def command(start, model, frames, horizon, rollout, index, spacing, reference, p
     with made_folder(out):
         write_frames(out, atoms, found, report)
     click.echo(as_text(report))
-    click.echo(f"\nfiles: {out}\nnext: omnicalc analyze geometry {out / 'traj.dcd'}")
+    click.echo(f"\nfiles: {out}\nnext: omnicalc analyze geometry {shlex.quote(str(out / 'traj.dcd'))}")

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import Time
+
 
 @click.command(name="evaluate")
 @click.argument("models", nargs=-1, required=True)
@@ -14,7 +16,7 @@ import click
               help="Only starts after this part of the frames: 0.75 for molecules trained on up to there.")
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--starts", type=click.IntRange(min=1), default=24, show_default=True, help="Per molecule.")
-@click.option("--spacing", type=float, metavar="FS", help="Frame spacing of files that do not tell theirs, as MD17.")
+@click.option("--spacing", type=Time(), help="Frame spacing of files that do not tell theirs, as MD17.")
 def command(models, data, names, first, frames, starts, spacing):  # fmt: skip
     """Compare MODELS (one, or several seeds of one) with the trajectories of --data and with the baselines.
 
@@ -24,10 +26,13 @@ def command(models, data, names, first, frames, starts, spacing):  # fmt: skip
 
     from omnicalc.data.trajectories import read_folder
     from omnicalc.decoding.baselines import MEAN_RIGID
-    from omnicalc.decoding.evaluation import DECODER, molecule_errors, table, verdict
+    from omnicalc.decoding.evaluation import DECODER, HORIZONS, molecule_errors, table, verdict
     from omnicalc.decoding.weights import load_decoder
+    from omnicalc.errors import InputError
 
     loaded = [load_decoder(model) for model in models]
+    if len({card.sha256 for _, card, _ in loaded}) < len(loaded):
+        raise InputError(f"the same weights stand twice in {' '.join(models)}; their spread would say nothing")
     trajectories = read_folder(data, list(names) or None, spacing)
     part, single = (first, 1.0), []
     settings = {"part": part, "frames": frames, "starts": starts}
@@ -35,7 +40,15 @@ def command(models, data, names, first, frames, starts, spacing):  # fmt: skip
         for trajectory in bar:
             single.append([molecule_errors([model], trajectory, **settings) for model, *_ in loaded])
     errors = [_mean(each) for each in single]
-    click.echo(f"{', '.join(name for *_, name in loaded)}: {len(errors)} molecules, {frames} frames")
+    count = f"{len(errors)} molecule{'s' * (len(errors) > 1)}, {frames} frame{'s' * (frames > 1)}"
+    click.echo(f"{', '.join(name for *_, name in loaded)}: {count}")
+    for _, card, name in loaded:
+        known = [t.name for t in trajectories if card.trained_on(t.name) > first]
+        if known:
+            part = card.trained_on(known[0])
+            click.echo(f"note: {name} was trained on the first {part:.0%} of {', '.join(known)} (see --from)")
+        if card.horizon_fs < HORIZONS[-1]:
+            click.echo(f"note: {name} was trained up to {card.horizon_fs:g} fs, and is used beyond")
     for measure in ("s2t", "s2s"):
         click.echo("\n" + table(errors, measure))
         if len(loaded) > 1:

@@ -44,7 +44,7 @@ def command(recipe, data, out, seed, resume, steps, threads):
     trainer = DecoderTrainer(settings, train, valid, out, report=click.echo)
     trainer.prepare(resume)
     size = sum(p.numel() for p in trainer.model.parameters())
-    click.echo(f"{settings.name}:{settings.tag}@{settings.version}: {size} parameters, {len(train)} molecules")
+    click.echo(f"{settings.name}:{settings.tag}@{settings.version}: {size} parameters, {len(train)} to train on")
     signal = trainer.run(steps)
     if trainer.step < settings.steps:
         click.echo(f"stopped at step {trainer.step} of {settings.steps}; go on with --resume")
@@ -52,5 +52,5 @@ def command(recipe, data, out, seed, resume, steps, threads):
             raise SystemExit(128 + signal)  # as the shell reports a process ended by this signal
         return
     card = export(trainer, unseen, out / "weights")
-    click.echo(f"error on molecules not trained on: {card.error_growth()}")
+    click.echo(f"error on molecules not trained on: {card.error_growth() or 'not measured'}")
     click.echo(f"weights: {out / 'weights'}\nnext: omnicalc decode START --model {out / 'weights'}")

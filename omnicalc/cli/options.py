@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+_UNITS = {"fs": 1.0, "ps": 1000.0}
+
 
 class Folder(click.Path):
     """A folder to write into. An empty text, as from an unset shell variable, is none: it would mean the folder one
@@ -20,6 +22,25 @@ class Folder(click.Path):
         if value == "":
             self.fail("an empty text is no folder; '.' is the one you are in", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class Time(click.ParamType):
+    """A time as in 500fs, 0.5ps or 500 (fs)."""
+
+    name = "TIME"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, float):
+            return value
+        text = value.strip().lower()
+        unit = next((u for u in _UNITS if text.endswith(u)), "")
+        try:
+            number = float(text.removesuffix(unit)) * _UNITS.get(unit, 1.0)
+        except ValueError:
+            number = float("nan")
+        if not 0 < number < float("inf"):
+            self.fail(f"'{value}' is no time above 0; give one as in 500fs or 0.5ps", param, ctx)
+        return number
 
 
 def typed_options(without: Container[str] = ()) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from omnicalc.decoding.weights import load_decoder
 from omnicalc.errors import InputError
 
 _BEFORE = 1.0  # fs between two predicted positions whose difference is the velocity
+_CLOSEST = 0.1  # fs between frames; closer ones have no velocities in float32
 
 
 class ParallelDecoder:
@@ -40,22 +42,28 @@ class ParallelDecoder:
         """``frames * rollout`` later frames, evenly spaced over ``rollout`` times ``horizon_fs``.
 
         ``atoms`` is one molecule with velocities; ``rollout`` > 1 starts again from the last frame, that many times in
-        all. Frames carry velocities and ``info["time_fs"]``. A horizon beyond the training warns, with measured errors.
+        all. Frames carry velocities and ``info["time_fs"]``. A horizon, or the end of a rollout, beyond the training
+        warns, with measured errors.
 
         Raises:
-            InputError: no velocities, periodic axes, more than one molecule, an unknown element, frames or horizon that
-                make no sense, or a prediction that is not finite.
+            InputError: no velocities, periodic axes, more than one molecule, an unknown element, a charge, frames or
+                horizon that make no sense, or a prediction that is not finite.
         """
         check_start(atoms, "the start")
         for name, value in (("frames", frames), ("rollout", rollout)):
-            if not (isinstance(value, int) and value >= 1):
-                raise InputError(f"{name} {value} given; a whole number, 1 or more, is needed")
-        if not (np.isfinite(horizon_fs) and horizon_fs > 0):
-            raise InputError(f"horizon {horizon_fs} fs given; more than 0 fs is needed")
-        if horizon_fs > self.horizon_fs * (1 + 1e-9):
+            if not (isinstance(value, Integral) and value >= 1):
+                raise InputError(f"{name} {value!r} given; a whole number, 1 or more, is needed")
+        if not (isinstance(horizon_fs, Real) and np.isfinite(horizon_fs) and horizon_fs / frames >= _CLOSEST):
+            raise InputError(
+                f"horizon {horizon_fs!r} fs given for {frames} frames; a number is needed, {_CLOSEST:g} fs or "
+                "more a frame"
+            )
+        reached = horizon_fs * rollout
+        if reached > self.horizon_fs * (1 + 1e-9):
             growth = self.card.error_growth()
+            what = f"horizon {horizon_fs:g} fs" if rollout == 1 else f"the rollout's end at {reached:g} fs"
             warnings.warn(
-                f"horizon {horizon_fs:g} fs is beyond the {self.horizon_fs:g} fs of the training of "
+                f"{what} is beyond the {self.horizon_fs:g} fs of the training of "
                 f"{self.name_resolved}; its error grows: {growth or 'not measured'}",
                 stacklevel=2,
             )
@@ -81,7 +89,14 @@ class ParallelDecoder:
         return later
 
     def positions(self, atoms: Atoms, times_fs: np.ndarray) -> np.ndarray:
-        """(T, N, 3) float64 Å at ``times_fs`` (T,), above 0 and not falling, of one start with velocities."""
+        """(T, N, 3) float64 Å at ``times_fs`` (T,), above 0 and not falling, of one start with velocities.
+
+        Raises:
+            InputError: other times, an element that is not known, a prediction that is not finite.
+        """
+        times_fs = np.asarray(times_fs, dtype=float)
+        if times_fs.ndim != 1 or not times_fs.size or not times_fs[0] > 0 or not (np.diff(times_fs) >= 0).all():
+            raise InputError("times_fs has to be one row of times in fs, above 0 and not falling")
         near, middle = atoms.copy(), atoms.positions.mean(0)
         near.positions -= middle  # in float64: far from the origin float32 has few digits left
         start, times = batch_of(near, times_fs, self.dtype)
@@ -89,5 +104,7 @@ class ParallelDecoder:
             found = self.network(start, times)
         positions = found[0].double().numpy() + middle
         if not np.isfinite(positions).all():
-            raise InputError("the prediction is not finite; check the velocities of the start (Å/fs times ASE's fs)")
+            raise InputError(
+                "the prediction is not finite; check positions and velocities of the start, or give a smaller horizon"
+            )
         return positions

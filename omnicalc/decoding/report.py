@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +13,15 @@ import numpy as np
 import torch
 
 from omnicalc.decoding.baselines import baselines, mean_structure
+from omnicalc.decoding.start import frame_times
 from omnicalc.errors import InputError
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 _SAME = 0.02  # Å, within which a frame of the reference is the start
+_ON_FRAME = 1e-3  # of the spacing, within which a time is that of a frame
+_SPLINE = 2.0  # fs between frames up to which a spline between them follows hydrogens
 _STEP = 0.5  # fs, of the integration that a decoder replaces
 
 Forces = Callable[["Atoms"], tuple[float, np.ndarray]]  # eV and eV/Å
@@ -41,7 +46,7 @@ def physics(start: Atoms, frames: Sequence[Atoms], forces: Forces | None = None)
             "temperature_K": temperature(frame),
             "largest_bond_change_A": float(np.abs(length - there).max(initial=0.0)),
             "mean_bond_change_A": float((length - there).mean()) if len(length) else 0.0,
-            "closest_pair_A": _closest(frame),
+            "closest_pair_A": _closest(frame),  # None for one atom
         }
         if forces is not None:
             row["potential_energy_eV"] = forces(frame)[0] - origin
@@ -60,9 +65,9 @@ def temperature(atoms: Atoms) -> float:
     return float((masses * v * v).sum() / (3 * (len(atoms) - 1) * kB))
 
 
-def _closest(atoms: Atoms) -> float:
+def _closest(atoms: Atoms) -> float | None:
     if len(atoms) < 2:
-        return float("inf")
+        return None
     apart = atoms.get_all_distances()
     return float(apart[np.triu_indices(len(atoms), 1)].min())
 
@@ -73,11 +78,13 @@ def errors_against(reference: Path, spacing_fs: float | None, start: Atoms, fram
     The mean structure is that of the reference's frames outside the stretch that is predicted.
 
     Raises:
-        InputError: other atoms, no frame that is the start, or a reference that ends too early.
+        InputError: other atoms, no frame that is the start, a reference that ends too early, or whose frames lie far
+            apart and elsewhere in time.
     """
     from omnicalc.decoding.start_batch import batch_of
 
-    numbers, positions, spacing = read_reference(reference, spacing_fs)
+    known = read_reference(reference, spacing_fs)
+    numbers, positions, spacing = known.numbers, known.x, known.spacing_fs
     if not np.array_equal(numbers, start.numbers):
         raise InputError(f"{reference}: its atoms are not those of the start, in the same order")
     away = np.abs(positions - start.positions).max((1, 2))
@@ -87,29 +94,70 @@ def errors_against(reference: Path, spacing_fs: float | None, start: Atoms, fram
             f"{reference}: no frame is the start (the nearest, frame {first}, is {away[first]:.2f} Å away); give the "
             "trajectory that the start was taken from"
         )
-    wanted_frames = [first + round(f.info["time_fs"] / spacing) for f in frames]
-    if wanted_frames[-1] >= len(positions):
+    later = np.array([f.info["time_fs"] for f in frames]) / spacing
+    last = first + math.ceil(later[-1] - _ON_FRAME)
+    end = next(b for a, b in known.segments if a <= first < b)
+    if last >= end:
         raise InputError(
-            f"{reference}: {len(positions) - 1 - first} frames of {spacing:g} fs follow the start, fewer than "
-            f"{frames[-1].info['time_fs']:g} fs; give a longer reference or a smaller --horizon"
+            f"{reference}: {end - 1 - first} frames of {spacing:g} fs follow the start"
+            + (" in its segment" if len(known.segments) > 1 else "")
+            + f", fewer than {frames[-1].info['time_fs']:g} fs; give a longer reference or a smaller --horizon"
         )
-    wanted = torch.from_numpy(positions[wanted_frames])[None]
-    outside = np.r_[0:first, wanted_frames[-1] + 1 : len(positions)]
+    wanted = torch.from_numpy(_between(positions[first : last + 1], later, spacing, str(reference)))[None]
+    outside = np.r_[0:first, last + 1 : len(positions)]
     mean = mean_structure(positions[outside][::5], numbers) if len(outside) >= 10 else None
-    batch, times = batch_of(start, [f.info["time_fs"] for f in frames])
+    batch, times = batch_of(start, spacing * later)
     decoded = torch.from_numpy(np.array([f.positions for f in frames]))[None]
     found = {"decoder": decoded, **baselines(batch, times, mean)}
     rmse = {name: (x - wanted).square().mean((0, 2, 3)).sqrt().tolist() for name, x in found.items()}
     return {"start_frame": first, "times_fs": times[0].tolist(), "rmse_A": rmse, "mean_structure": mean is not None}
 
 
-def read_reference(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np.ndarray, float]:
-    """Atomic numbers, positions (F, N, 3) Å and frame spacing (fs) of any trajectory that is read here."""
+def _between(positions: np.ndarray, later: np.ndarray, spacing_fs: float, where: str) -> np.ndarray:
+    """Positions (T, N, 3) at the frames ``later`` (T,) of ``positions``, by a cubic spline where they are not whole."""
+    whole = np.rint(later)
+    off = np.abs(later - whole)
+    if off.max() < _ON_FRAME:
+        return positions[whole.astype(int)]
+    if spacing_fs > _SPLINE:
+        raise InputError(
+            f"{where}: its frames lie {spacing_fs:g} fs apart, and none is at {spacing_fs * later[off.argmax()]:g} fs; "
+            "choose --frames and --horizon so that all decoded frames fall on its frames"
+        )
+    from scipy.interpolate import CubicSpline
+
+    return CubicSpline(np.arange(len(positions)), positions)(later)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A trajectory as it was: atomic numbers, positions (F, N, 3) Å, frame spacing, stretches without a break."""
+
+    numbers: np.ndarray
+    x: np.ndarray
+    spacing_fs: float
+    segments: tuple[tuple[int, int], ...]
+
+
+def read_reference(path: Path, spacing_fs: float | None) -> Reference:
+    """Any trajectory that is read here. Raises :class:`InputError` for changing atoms, missing frames, no spacing."""
     if path.suffix == ".npz":
         from omnicalc.data.trajectories import read_trajectory
 
         trajectory = read_trajectory(path, spacing_fs)
-        return trajectory.numbers, trajectory.x.astype(np.float64), trajectory.spacing_fs
+        return Reference(
+            trajectory.numbers, trajectory.x.astype(np.float64), trajectory.spacing_fs, trajectory.segments
+        )
+    from omnicalc.data.trajectories import check_gaps
+
+    numbers, positions, spacing = _single(path, spacing_fs)
+    if len(positions) > 1:
+        check_gaps(positions[None], str(path))
+    return Reference(numbers, positions, spacing, ((0, len(positions)),))
+
+
+def _single(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np.ndarray, float]:
+    """Atomic numbers, positions and frame spacing of one stretch."""
     from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix
     from omnicalc.structure_file import read_structures
 
@@ -119,9 +167,9 @@ def read_reference(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np
     for k, frame in enumerate(frames):
         if not np.array_equal(frame.numbers, frames[0].numbers):
             raise InputError(f"{path}: the atoms change at frame {k}; one fixed set, in one order, is needed")
-    times = [f.info.get("time_fs") for f in frames]
-    if None not in times and len(frames) > 1:
-        gaps = np.diff(np.array(times, dtype=float))
+    times = frame_times(frames, str(path))
+    if times is not None and len(frames) > 1:
+        gaps = np.diff(times)
         if gaps.min() <= 0 or np.ptp(gaps) > 1e-3 * gaps.mean():
             k = int(np.abs(gaps - np.median(gaps)).argmax())
             raise InputError(
@@ -167,14 +215,15 @@ def integrate(start: Atoms, horizon_fs: float, forces: Forces) -> tuple[float, i
 
 def as_text(report: dict) -> str:
     """The report for people."""
-    what = f"{report['frames']} frames over {report['horizon_fs']:g} fs"
+    what = f"{report['frames']} frame{'s' * (report['frames'] > 1)} over {report['horizon_fs']:g} fs"
     lines = [f"{report['model']}: {what} in {report['seconds']:.4f} s"]
     energy = any("potential_energy_eV" in row for row in report["physics"]["frames"])
     columns = "time fs   temperature K   largest bond change Å   closest pair Å"
     lines.append(columns + ("   energy eV" if energy else ""))
     for row in report["physics"]["frames"]:
         text = f"{row['time_fs']:7.1f} {row['temperature_K']:15.0f} {row['largest_bond_change_A']:23.3f}"
-        text += f" {row['closest_pair_A']:16.3f}"
+        closest = row["closest_pair_A"]
+        text += f" {'-':>16}" if closest is None else f" {closest:16.3f}"
         lines.append(text + (f" {row['potential_energy_eV']:11.3f}" if energy else ""))
     lines.append("temperature: a mean over what may happen moves less than any single course; cold frames are the sign")
     if "errors" in report:

@@ -26,7 +26,7 @@ from omnicalc.decoding.baselines import (
 )
 from omnicalc.decoding.card import read_decoder_card
 from omnicalc.decoding.evaluation import DECODER, molecule_errors, table, verdict
-from omnicalc.decoding.report import integrate, physics, temperature
+from omnicalc.decoding.report import as_text, errors_against, integrate, physics, temperature
 from omnicalc.decoding.start import from_two_frames, read_start
 from omnicalc.decoding.start_batch import batch_of
 from omnicalc.errors import InputError, OmniCalcError, WeightsError
@@ -81,9 +81,12 @@ def test_a_rollout_starts_again_from_the_end(decoder):
 def test_beyond_the_training_it_warns_with_measured_errors(decoder, tmp_path):
     with pytest.warns(UserWarning, match=r"beyond the 500 fs .* 0.10 Å at 50 fs, 0.25 Å at 500 fs"):
         decoder.decode(moving(), frames=1, horizon_fs=600.0)
+    with pytest.warns(UserWarning, match="the rollout's end at 800 fs is beyond"):
+        decoder.decode(moving(), frames=1, horizon_fs=400.0, rollout=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         decoder.decode(moving(), frames=1, horizon_fs=500.0)
+        decoder.decode(moving(), frames=1, horizon_fs=250.0, rollout=2)
     write_decoder(tmp_path / "unmeasured", accuracy={})
     with pytest.warns(UserWarning, match="not measured"):
         ParallelDecoder(tmp_path / "unmeasured").decode(moving(), frames=1, horizon_fs=600.0)
@@ -99,9 +102,37 @@ def test_what_cannot_be_decoded(decoder):
     for atoms, message in wrong:
         with pytest.raises(InputError, match=message):
             decoder.decode(atoms)
-    for settings, message in (({"frames": 0}, "frames 0"), ({"rollout": 0}, "rollout 0"), ({"horizon_fs": -1.0}, "-1")):
+    wrong = (
+        ({"frames": 0}, "frames 0"),
+        ({"rollout": 0}, "rollout 0"),
+        ({"horizon_fs": -1.0}, "-1"),
+        ({"horizon_fs": "500fs"}, "'500fs' fs"),
+        ({"horizon_fs": 1e-3}, "0.1 fs or more a frame"),
+    )
+    for settings, message in wrong:
         with pytest.raises(InputError, match=message):
             decoder.decode(moving(), **settings)
+    for times in ([0.0, 10.0], [20.0, 10.0], [-1.0], []):
+        with pytest.raises(InputError, match="above 0 and not falling"):
+            decoder.positions(moving(), np.array(times))
+    with pytest.raises(InputError, match="of type list; one ase.Atoms"):
+        decoder.decode([moving(), moving()])
+    assert len(decoder.decode(moving(), frames=np.int64(2))) == 2
+
+
+def test_what_decoders_do_not_know_of_is_refused(decoder):
+    charged, triplet, heavy, fast = (moving() for _ in range(4))
+    charged.info["charge"] = 1
+    triplet.info["spin"] = 3
+    heavy.set_masses(np.where(heavy.numbers == 1, 2.014, heavy.get_masses()))
+    fast.set_velocities(fast.get_velocities() + [0.0, 0.0, 1.0 / fs])
+    wrong = ((charged, "charge .1 "), (triplet, "spin 3"), (heavy, "mass of 2.014 amu"), (fast, "frames are missing"))
+    for atoms, message in wrong:
+        with pytest.raises(InputError, match=message):
+            decoder.decode(atoms)
+    radical = moving("CH3")
+    radical.info["spin"] = 2
+    assert decoder.decode(radical, frames=1)
 
 
 def test_velocities_from_two_frames(tmp_path):
@@ -126,9 +157,13 @@ def test_velocities_from_two_frames(tmp_path):
     assert np.abs(from_two_frames(before, later, None).get_velocities() * fs - velocities).max() < 1e-12
     with pytest.raises(InputError, match="0.5 fs apart"):
         from_two_frames(before, later, 1.0)
+    later.info["time_fs"] = "soon"
+    with pytest.raises(InputError, match="time_fs is not one finite number"):
+        from_two_frames(before, later, 1.0)
     write(tmp_path / "one.xyz", moving(), format="extxyz")
     with pytest.raises(InputError, match="velocities already"):
         read_start(tmp_path / "one.xyz", -1, 1.0)
+    assert read_start(tmp_path / "one.xyz", -1, 1.0, spacing_is_for_others=True).has("momenta")
 
 
 def test_decoders_by_name(tmp_path, monkeypatch):
@@ -284,8 +319,43 @@ def test_references_with_gaps_or_other_atoms_are_refused(weights, tmp_path):
         omnicalc(*words, "--reference", written("mirror.xyz", [f[::-1] for f in frames[:4]]))
     with pytest.raises(InputError, match="frame spacing; give it"):
         omnicalc(*words, "--reference", written("spaceless.xyz", [Atoms(f.numbers, f.positions) for f in frames]))
+    with pytest.raises(InputError, match="10 fs apart, and none is at 15 fs"):
+        shorter = [*words[:4], "--horizon", "15fs", "--frames", 1, *words[-2:]]
+        omnicalc(*shorter, "--reference", written("good.xyz", frames[:4]))
+    timeless = [Atoms(start.numbers, start.positions + 0.01 * k) for k in (*range(20), *range(60, 80))]
+    with pytest.raises(InputError, match="leaps 0.41 Å between frames 19 and 20"):
+        omnicalc(*words, "--reference", written("leap.xyz", timeless), "--spacing", "1fs")
     said = omnicalc(*words, "--reference", written("good.xyz", frames[:4]))
     assert "no mean structure" in said
+
+
+def test_errors_stay_in_the_segment_of_the_start_and_at_the_times_asked(tmp_path):
+    source = shaking("CH3CH2OH", frames=60, segments=2, spacing=1.0)
+    x = source.x.reshape(2, 60, 9, 3)
+    x[1] += [0.0, 3.0, 0.0]
+    np.savez(tmp_path / "two.npz", coords=x, nuclear_charges=source.numbers, spacing_fs=1.0)
+    start = read_start(tmp_path / "two.npz", 40)
+    later = [Atoms(source.numbers, x[0, 40] + 0.3 * (x[0, 41] - x[0, 40]), info={"time_fs": 0.3})]
+    found = errors_against(tmp_path / "two.npz", None, start, later)["rmse_A"]
+    on_a_frame = np.sqrt(np.mean((later[0].positions - x[0, 40]) ** 2))
+    assert found["decoder"][0] < 0.1 * on_a_frame
+    later[0].info["time_fs"] = 30.0
+    with pytest.raises(InputError, match="19 frames of 1 fs follow the start in its segment"):
+        errors_against(tmp_path / "two.npz", None, start, later)
+
+
+def test_one_atom_has_no_closest_pair(decoder):
+    atom = Atoms("H", velocities=[[0.01 / fs, 0, 0]])
+    found = physics(atom, decoder.decode(atom, frames=1))
+    assert found["frames"][0]["closest_pair_A"] is None
+    report = {"model": "m", "frames": 1, "horizon_fs": 500.0, "seconds": 1.0, "physics": found}
+    assert "m: 1 frame over 500 fs" in as_text(report)
+
+
+def test_the_next_command_can_be_typed(weights, tmp_path):
+    write(tmp_path / "start.xyz", moving("CH3OH"), format="extxyz")
+    said = omnicalc("decode", tmp_path / "start.xyz", "--model", weights, "--frames", 1, "--out", tmp_path / "a b")
+    assert f"analyze geometry '{tmp_path / 'a b' / 'traj.dcd'}'" in said
 
 
 def test_energies_and_time_by_a_potential(weights, tmp_path):
