@@ -6,6 +6,7 @@ it has no heads and no reference energies, and its accuracy is an error that gro
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -42,6 +43,11 @@ class DecoderCard:
     @property
     def full_name(self) -> str:
         return f"{self.name}:{self.tag}@{self.version}"
+
+    def trained_on(self, molecule: str) -> float:
+        """Part of a molecule's frames, from the first on, that the weights were trained on; 0 for one not seen."""
+        recipe = json.loads(self.training.get("recipe", "{}"))
+        return recipe.get("train_part", 1.0) if molecule in recipe.get("molecules", ()) else 0.0
 
     def error_growth(self) -> str:
         """Measured errors in words, empty when there are none."""

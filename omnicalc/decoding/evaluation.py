@@ -14,7 +14,12 @@ from omnicalc.errors import InputError
 from omnicalc.training.decoder.batches import fixed_batch, window
 
 DECODER = "decoder"
-HORIZONS = (50.0, 100.0, 200.0, 500.0)
+HORIZONS = (50.0, 100.0, 200.0, 500.0)  # fs
+
+
+def horizons_up_to(longest: float) -> tuple[float, ...]:
+    """Those of :data:`HORIZONS` below ``longest`` (fs), and itself."""
+    return (*(h for h in HORIZONS if h < longest), float(longest))
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,14 @@ def molecule_errors(
     more than any prediction may.
 
     Raises:
-        InputError: no start with a whole window.
+        InputError: no start with a whole window, or a prediction that is not finite.
     """
     possible = trajectory.starts(window(trajectory, max(horizons)), part)
     if not len(possible):
-        raise InputError(f"{trajectory.name} has no window of {max(horizons):g} fs in the part {part} to evaluate on")
+        raise InputError(
+            f"{trajectory.name} has no window of {max(horizons):g} fs in the part {part[0]:g} to {part[1]:g} of its "
+            "frames to evaluate on; make longer trajectories, or begin earlier (--from)"
+        )
     chosen = possible[np.unique(np.linspace(0, len(possible) - 1, starts).astype(int))]
     first, last = (round(f * len(trajectory.x)) for f in part)
     outside = np.r_[0:first, last : len(trajectory.x)]
@@ -57,6 +65,8 @@ def molecule_errors(
         for model in models:
             with torch.inference_mode():
                 found[DECODER].append(model(single.start, single.times).double())
+            if not found[DECODER][-1].isfinite().all():
+                raise InputError(f"{trajectory.name}: the prediction is not finite; check its velocities and spacing")
         for name, predictions in found.items():
             squares = torch.stack([(p - batch.wanted).square() for p in predictions]).mean(0)
             s2t.setdefault(name, []).append(squares.mean().item())

@@ -144,6 +144,8 @@ def read_recipe(path: Path) -> Recipe:
             its table).
     """
     table = read_recipe_table(path, RECIPES)
+    if table.get("family") == "atom":
+        raise InputError(f"recipe '{path}' makes a decoder, no potential; train it with: omnicalc decoder train {path}")
     from omnicalc.training.objectives import needs_labels
 
     optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")

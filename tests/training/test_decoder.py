@@ -11,6 +11,7 @@ import torch
 
 from omnicalc.card import DECODER_CARD
 from omnicalc.decoding.card import read_decoder_card
+from omnicalc.decoding.evaluation import HORIZONS, horizons_up_to
 from omnicalc.decoding.weights import load_decoder
 from omnicalc.errors import InputError, RunError
 from omnicalc.models.atom.physical import first_guess
@@ -25,6 +26,8 @@ from omnicalc.training.decoder.recipe import (
     shipped,
 )
 from omnicalc.training.decoder.trainer import STATE, DecoderTrainer, weighted_error
+from omnicalc.training.recipe import find_recipe, read_recipe
+from tests.command import omnicalc
 from tests.tiny_decoder import TINY, shaking, tiny_network
 
 RECIPE = DecoderRecipe(
@@ -164,10 +167,39 @@ def test_export_loads_again_with_its_errors(tmp_path):
     assert not torch.equal(wanted, first_guess(batch.start, batch.times).frames)
 
 
+def test_errors_stand_at_the_horizons_trained_for(tmp_path):
+    run = trained(tmp_path / "run", replace(RECIPE, longest=40.0))
+    assert run.validation[0].times[0].tolist() == [40.0]
+    assert (tmp_path / "run" / "log.csv").read_text().startswith("step,learning_rate,loss,mse_40fs\n")
+    card = export(run, [shaking("CH4")], tmp_path / "run" / "weights")
+    assert card.accuracy["horizons_fs"] == [40.0] and card.error_growth().endswith(" Å at 40 fs")
+    assert horizons_up_to(500.0) == HORIZONS
+
+
+def test_evaluation_says_what_was_trained_on(tmp_path):
+    run = trained(tmp_path / "run")
+    export(run, [], tmp_path / "run" / "weights")
+    for name in ("H2O", "CH4"):
+        t = shaking(name, frames=600)
+        x, v = (a.reshape(2, 600, -1, 3) for a in (t.x, t.v))
+        np.savez(tmp_path / f"{name}.npz", coords=x, velocities=v, nuclear_charges=t.numbers, spacing_fs=2.0)
+    words = ["decoder", "evaluate", tmp_path / "run" / "weights", "--data", tmp_path, "--starts", 2, "--from"]
+    said = omnicalc(*words, 0.5)
+    assert "was trained on the first 75% of H2O (see --from)" in said and "trained up to 100 fs" in said
+    assert "was trained on" not in omnicalc(*words, 0.75)
+    with pytest.raises(InputError, match="stand twice"):
+        omnicalc(*words[:3], tmp_path / "run" / "weights", *words[3:], 0.5)
+
+
 def test_schedule():
     rates = [learning_rate(replace(RECIPE, steps=1000, warmup=10), k) for k in (0, 9, 500, 999)]
     assert rates[0] == pytest.approx(2e-4, rel=0.01) and rates[1] == pytest.approx(2e-3, rel=0.01)
     assert rates[2] == pytest.approx(1.01e-3, rel=0.01) and rates[3] == pytest.approx(2e-5, rel=0.02)
+
+
+def test_the_trainer_of_potentials_names_the_command():
+    with pytest.raises(InputError, match="omnicalc decoder train"):
+        read_recipe(find_recipe("atom-small"))
 
 
 def test_shipped_recipes_are_of_our_molecules():
@@ -190,6 +222,11 @@ def test_shipped_recipes_are_of_our_molecules():
         ({"steps": "many"}, "steps = 'many'"),
         ({"time_reversal": 1}, "time_reversal = 1"),
         ({"shortest": 900.0}, "at most longest"),
+        ({"warmup": 0}, "warmup = 0; more than 0"),
+        ({"molecules": "H2O"}, "a list of texts"),
+        ({"summary": 3}, "a text"),
+        ({"version": "1 0"}, "version = '1 0'"),
+        ({"test": ("H2O",)}, "H2O stands twice"),
     ],
 )
 def test_recipes_that_make_no_run(change, message):

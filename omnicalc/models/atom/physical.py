@@ -50,10 +50,10 @@ class PhysicalConfig:
         if self.guess not in GUESSES:
             raise WeightsError(f"guess = {self.guess!r}; one of {', '.join(GUESSES)} is needed")
         for name in ("vectors", "scalars"):
-            if getattr(self, name) % (2 * self.attention_heads):
+            if getattr(self, name) < 1 or getattr(self, name) % (2 * self.attention_heads):
                 raise WeightsError(
                     f"{name} = {getattr(self, name)} with {self.attention_heads} attention heads: an even number of "
-                    "channels per head is needed"
+                    "channels per head, 2 or more, is needed"
                 )
 
     @classmethod

@@ -88,7 +88,7 @@ def random_split(
     """Start indices for training, validation and test drawn at random from one pool, as the release does.
 
     ``frames`` of the trajectory, the last included. Windows overlap between the parts, so that errors on the test part
-    are those of interpolation; :func:`omnicalc.training.trajectories.blocks` splits in time.
+    are those of interpolation; :meth:`omnicalc.data.trajectories.Trajectory.starts` splits in time.
 
     Args:
         most: largest numbers of indices used, the first that were drawn.

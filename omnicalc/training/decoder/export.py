@@ -10,7 +10,7 @@ from safetensors.torch import save
 
 from omnicalc.card import DECODER_CARD, WEIGHTS
 from omnicalc.decoding.card import DecoderCard, write_decoder_card
-from omnicalc.decoding.evaluation import DECODER, HORIZONS, Errors, molecule_errors
+from omnicalc.decoding.evaluation import DECODER, Errors, horizons_up_to, molecule_errors
 from omnicalc.files import write_atomically
 from omnicalc.training.decoder.trainer import DecoderTrainer
 
@@ -20,7 +20,7 @@ def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCa
     from ase.data import chemical_symbols
 
     recipe = trainer.recipe
-    horizons = [h for h in HORIZONS if h <= recipe.longest]
+    horizons = horizons_up_to(recipe.longest)
     errors = [molecule_errors([trainer.averaged_model()], t, horizons=horizons) for t in unseen]
     weights = save({n: t.contiguous() for n, t in trainer.averaged.items()})
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,17 @@
 
 import math
 import tomllib
+from collections import Counter
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
+from omnicalc.card import NAME_PART
 from omnicalc.errors import InputError
 
 SHIPPED = Path(__file__).parent.parent / "recipes"
 _CHOICES = {"objective": ("s2t", "s2s"), "optimiser": ("muon", "adamw")}
-_POSITIVE = ("learning_rate", "steps", "batch", "frames", "shortest", "longest", "clip", "validate_every")
+_KINDS = {str: (str, "a text"), dict: (dict, "a table")}  # of keys without a default; others are lists of texts
+_POSITIVE = ("learning_rate", "warmup", "steps", "batch", "frames", "shortest", "longest", "clip", "validate_every")
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def decoder_recipe(table: dict, where: str) -> DecoderRecipe:
     for key, value in table.items():
         default = known[key].default
         if default is MISSING:
+            kind, words = _KINDS.get(known[key].type, ((list, tuple), "a list of texts"))
+            if not isinstance(value, kind):
+                raise InputError(f"recipe '{where}': {key} = {value!r}; {words} is needed")
             continue
         whole_for_number = type(default) is float and type(value) is int
         if type(value) is not type(default) and not whole_for_number:
@@ -87,6 +93,19 @@ def decoder_recipe(table: dict, where: str) -> DecoderRecipe:
     for key in ("molecules", "validation"):
         if not getattr(recipe, key):
             raise InputError(f"recipe '{where}': {key} is empty; at least one molecule is needed")
+    for key in ("name", "tag", "version"):
+        if not NAME_PART.fullmatch(getattr(recipe, key)):
+            raise InputError(
+                f"recipe '{where}': {key} = {getattr(recipe, key)!r}; letters, digits, '.', '_' and single '-' are "
+                "needed"
+            )
+    seen = Counter(recipe.molecules + recipe.validation + recipe.test)
+    twice = [name for name, count in seen.items() if count > 1]
+    if twice:
+        raise InputError(
+            f"recipe '{where}': {', '.join(twice)} stands twice in molecules, validation and test; errors on what was "
+            "trained on would be called errors on unseen molecules"
+        )
     for key in _POSITIVE:
         if not getattr(recipe, key) > 0:
             raise InputError(f"recipe '{where}': {key} = {getattr(recipe, key)}; more than 0 is needed")

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.data.trajectories import Trajectory
+from omnicalc.decoding.evaluation import horizons_up_to
 from omnicalc.errors import InputError, RunError
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig, first_guess
@@ -21,7 +23,6 @@ from omnicalc.training.muon import Muon
 from omnicalc.training.run_log import LOG
 from omnicalc.training.state import RECIPE, STATE, check_files, load_state, refusing_damage, save_state
 
-HORIZONS = (50.0, 100.0, 200.0, 500.0)  # fs, of the validation
 _STARTS = 12  # per validation molecule
 _SAY_EVERY = 60.0  # s between lines of progress
 # Mean squared error of the rigid guess, Å^2, as a + b t: weights errors so that all times count alike.
@@ -40,7 +41,8 @@ class DecoderTrainer:
             torch.manual_seed(recipe.seed)
             self.model = PhysicalAtom(config)
         self.sampler = Sampler(train, recipe)
-        self.validation = [_spread(t, recipe.longest) for t in valid]
+        self.horizons = horizons_up_to(recipe.longest)  # fs, of the validation
+        self.validation = [_spread(t, self.horizons) for t in valid]
         self.averaged = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.optimiser = make_optimiser(recipe, self.model)
         self.generator = torch.Generator().manual_seed(recipe.seed)
@@ -56,7 +58,7 @@ class DecoderTrainer:
         with made_folder(self.out):
             text = _as_json(self.recipe)
             write_atomically(self.out / RECIPE, lambda temporary: temporary.write_text(text))
-            self._write_log("w", ["step", "learning_rate", "loss", *(f"mse_{h:g}fs" for h in HORIZONS)])
+            self._write_log("w", ["step", "learning_rate", "loss", *(f"mse_{h:g}fs" for h in self.horizons)])
 
     def run(self, steps: int | None = None) -> int | None:
         """Train to the end, for at most ``steps`` more steps, or until SIGINT or SIGTERM, which is returned."""
@@ -121,7 +123,8 @@ class DecoderTrainer:
         loss, rate = sum(self.recent) / len(self.recent), learning_rate(self.recipe, self.step - 1)
         self.recent = []
         self._write_log("a", [self.step, rate, loss, *found.tolist()])
-        errors = "  ".join(f"{h:g} fs {e:.4f} ({g:.4f})" for h, e, g in zip(HORIZONS, found, guess, strict=True))
+        columns = zip(self.horizons, found, guess, strict=True)
+        errors = "  ".join(f"{h:g} fs {e:.4f} ({g:.4f})" for h, e, g in columns)
         self.report(f"step {self.step}/{self.recipe.steps}  loss {loss:.3f}  Å^2, of the guess in brackets: {errors}")
 
     def save(self) -> None:
@@ -188,13 +191,13 @@ def _as_json(recipe: DecoderRecipe) -> str:
     return json.dumps(as_table(recipe), indent=1, sort_keys=True)
 
 
-def _spread(trajectory: Trajectory, longest: float) -> Batch:
+def _spread(trajectory: Trajectory, horizons: Sequence[float]) -> Batch:
     """Evenly spread starts of a whole trajectory with targets at the horizons of the validation."""
-    starts = trajectory.starts(window(trajectory, longest))
+    starts = trajectory.starts(window(trajectory, horizons[-1]))
     if not len(starts):
-        raise InputError(f"{trajectory.name} has no window of {longest:g} fs to validate on")
+        raise InputError(f"{trajectory.name} has no window of {horizons[-1]:g} fs to validate on")
     chosen = starts[np.linspace(0, len(starts) - 1, _STARTS).astype(int)]
-    return fixed_batch(trajectory, chosen, [min(h, longest) for h in HORIZONS])
+    return fixed_batch(trajectory, chosen, horizons)
 
 
 def _errors(found: Tensor, batch: Batch) -> Tensor:
