@@ -6,6 +6,7 @@ An item has tables of atoms (``atoms_pocket``, ``atoms_ligand``, ``atoms_protein
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +58,14 @@ def _items(path: Path) -> Iterator[dict]:
         if form != b"json":
             raise InputError(f"{path}: items are stored as {form.decode()}; those stored as json can be read")
         for k in range(int(count)):
-            yield json.loads(gzip.decompress(txn.get(str(k).encode())))
+            content = txn.get(str(k).encode())
+            if content is None:
+                raise InputError(f"{path}: item {k} of {int(count)} is missing, so this copy is not whole")
+            try:
+                item = json.loads(gzip.decompress(content))
+            except (OSError, EOFError, zlib.error, ValueError) as error:
+                raise InputError(f"{path}: item {k} is no gzipped JSON ({error})") from None
+            yield item
 
 
 def _atoms(table: dict, name: str) -> tuple[Atoms, np.ndarray]:

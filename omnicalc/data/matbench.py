@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
+from ase.data import atomic_numbers
 
 from omnicalc.errors import InputError
 
@@ -38,7 +39,7 @@ def read_matbench(path: Path | str) -> Iterator[Atoms]:
     target = columns[1 - first].replace(" ", "_")
     for name, row in zip(index, rows, strict=True):
         atoms = _crystal(row[first], f"{path}: row {name}")
-        atoms.info = {target: float(row[1 - first]), "molecule": str(name), "charge": 0}
+        atoms.info = {target: _number(row[1 - first], f"{path}: row {name}"), "molecule": str(name), "charge": 0}
         yield atoms
 
 
@@ -57,6 +58,13 @@ def matbench_folds(n: int) -> list[np.ndarray]:
     return [np.sort(part) for part in np.array_split(order, FOLDS)]
 
 
+def _number(value: object, where: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: its target is {value!r}; a number is needed") from None
+
+
 def _crystal(structure: dict, where: str) -> Atoms:
     try:
         cell = np.array(structure["lattice"]["matrix"], dtype=float)
@@ -69,4 +77,7 @@ def _crystal(structure: dict, where: str) -> Atoms:
     if mixed is not None:
         raise InputError(f"{where}: site {mixed} is shared by several species; ordered structures alone can be read")
     symbols = [s[0]["element"].rstrip("+-0123456789") for s in species]
+    unknown = sorted({s for s in symbols if atomic_numbers.get(s, 0) < 1})
+    if unknown:
+        raise InputError(f"{where}: unknown element {', '.join(unknown)}")
     return Atoms(symbols, positions, cell=cell, pbc=True)

@@ -54,7 +54,7 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
         if not files:
             raise InputError(f"{path}: no .xyz files in this folder; the unpacked files of QM9 are needed")
         for file in files:
-            yield str(file), file.read_text(encoding="utf-8")
+            yield str(file), _text(file.read_bytes(), str(file))
         return
     if not path.is_file():
         raise InputError(f"{path}: no such file; a folder or a tar file of QM9's .xyz files is needed")
@@ -62,9 +62,19 @@ def _files(path: Path) -> Iterator[tuple[str, str]]:
         with tarfile.open(path) as tar:
             members = sorted((m for m in tar.getmembers() if m.name.endswith(".xyz")), key=lambda m: m.name)
             for member in members:
-                yield f"{path}:{member.name}", tar.extractfile(member).read().decode()
+                name = f"{path}:{member.name}"
+                yield name, _text(tar.extractfile(member).read(), name)
+            if not members:
+                raise InputError(f"{path}: no .xyz files in this tar file; dsgdb9nsd.xyz.tar.bz2 of QM9 is needed")
     except tarfile.TarError as error:
         raise InputError(f"{path}: not a tar file ({error}); dsgdb9nsd.xyz.tar.bz2 of QM9 is") from None
+
+
+def _text(content: bytes, name: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{name}: not a molecule of QM9 (it is no text)") from None
 
 
 def _molecule(text: str, name: str) -> Atoms:

@@ -19,7 +19,7 @@ def read_raw(source: Path, kind: str = "auto", *, exclude: Path | None = None) -
     """The structures of a raw file, and the one property it is about, if there is one.
 
     ``kind`` "auto": matbench by the ending .json.gz, lba by data.mdb inside, qm9 by a tar or a folder of .xyz files,
-    else frames as ASE reads them.
+    else labelled frames in any format that training reads, MD17's npz among them.
     """
     kind = _guess(source) if kind == "auto" else kind
     if kind == "qm9":
@@ -28,9 +28,9 @@ def read_raw(source: Path, kind: str = "auto", *, exclude: Path | None = None) -
         return list(read_matbench(source)), target_of(source)
     if kind == "lba":
         return list(read_lba(source)), AFFINITY
-    from omnicalc.structure_file import read_structures
+    from omnicalc.data.readers import open_frames
 
-    return read_structures(source), None
+    return list(open_frames(source)), None
 
 
 def write_split(
@@ -41,6 +41,8 @@ def write_split(
 
     if not out.name.endswith((".extxyz", ".extxyz.gz")):
         raise InputError(f"'{out}' given; a name that ends in .extxyz or .extxyz.gz is needed")
+    if not frames:
+        raise InputError("there is no structure in this file to split")
     if key is None and (frames[0].calc is None or "energy" not in frames[0].calc.results):
         raise InputError("the frames carry no energies; say which of their numbers to learn with --property")
     splits, left = random_split(len(frames), train=train, valid=valid, seed=seed), test

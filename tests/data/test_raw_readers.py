@@ -159,6 +159,47 @@ def test_lba(lba):
         list(read_lba(lba / "nothing"))
 
 
+def test_copies_that_are_damaged(qm9, matbench, lba, tmp_path):
+    (qm9 / "dsgdb9nsd_000001.xyz").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="000001.xyz: not a molecule of QM9 .it is no text"):
+        list(read_qm9(qm9))
+    with tarfile.open(tmp_path / "empty.tar", "w"):
+        pass
+    with pytest.raises(InputError, match="no .xyz files in this tar"):
+        list(read_qm9(tmp_path / "empty.tar"))
+    table, other = json.loads(gzip.decompress(matbench[0].read_bytes())), tmp_path / "other.json"
+    table["data"][2][1] = None
+    other.write_text(json.dumps(table))
+    with pytest.raises(InputError, match="mb-gap-00002: its target is None"):
+        list(read_matbench(other))
+    table["data"][1][0]["sites"][0]["species"][0]["element"] = "Xq"
+    other.write_text(json.dumps(table))
+    with pytest.raises(InputError, match="mb-gap-00001: unknown element Xq"):
+        list(read_matbench(other))
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(lba)) as env, env.begin(write=True) as txn:
+        txn.put(b"1", b"cut off")
+        txn.delete(b"2")
+    with pytest.raises(InputError, match="item 1 is no gzipped JSON"):
+        list(read_lba(lba))
+    with lmdb.open(str(lba)) as env, env.begin(write=True) as txn:
+        txn.put(b"1", txn.get(b"0"))
+    with pytest.raises(InputError, match="item 2 of 3 is missing"):
+        list(read_lba(lba))
+
+
+def test_split_command_reads_md17_s_files(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"R": rng.normal(size=(6, 3, 3)), "z": np.array([8, 1, 1]), "F": rng.normal(size=(6, 3, 3))}
+    np.savez(tmp_path / "water.npz", **arrays, E=np.arange(6.0)[:, None])
+    out = tmp_path / "split.extxyz"
+    said = omnicalc("data", "split", tmp_path / "water.npz", "--out", out, "--train", 3, "--valid", 1)
+    assert "energies and forces; 3 train, 1 valid, 2 test" in said
+    for k, atoms in enumerate(read(out, ":")):
+        assert atoms.get_potential_energy() == pytest.approx(k * units.kcal / units.mol)
+        assert np.abs(atoms.get_forces() - arrays["F"][k] * units.kcal / units.mol).max() < 1e-7
+
+
 def test_splits_are_disjoint_and_repeatable():
     first = random_split(1000, train=700, valid=50, seed=3)
     assert first == random_split(1000, train=700, valid=50, seed=3) != random_split(1000, train=700, valid=50, seed=4)
