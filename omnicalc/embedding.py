@@ -1,6 +1,7 @@
 """What SCD networks give beside energies: pooled embeddings, denoising, and properties of structures."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,12 @@ def embed(
     ``conditioned``: of a second pass that is conditioned on the embedding of the first, as in pretraining.
 
     Raises:
-        InputError: no structure, an element that the network has no row for, or weights without an embedding head.
+        InputError: no structure, an element that the weights were not trained on, or weights without an embedding head.
     """
-    network = _network(model)
-    found = []
+    potential = _with_embeddings(model)
+    network, found = potential.model.eval(), []
     with torch.no_grad():
-        for graph in _graphs(structures, network):
+        for graph in _graphs(structures, potential):
             vectors = network.embed(graph)
             found.append(network.embed(graph, vectors) if conditioned else vectors)
     return torch.cat(found).double().cpu().numpy()
@@ -41,16 +42,18 @@ def denoise(
 ) -> Atoms | list[Atoms]:
     """Copies of the structures with the noise that the network sees taken off, ``steps`` times over.
 
-    ``conditioned``: on the structure's own embedding, as in pretraining, where the clean structure's was used.
+    ``conditioned``: on the structure's own embedding, as in pretraining, where the clean structure's was used. Raises
+    as :func:`embed`.
     """
-    network = _network(model)
-    if steps < 1:
-        raise InputError(f"steps = {steps} given; at least one is needed")
+    potential = _with_embeddings(model)
+    network = potential.model.eval()
+    if not (isinstance(steps, Integral) and steps >= 1):
+        raise InputError(f"steps = {steps!r} given; a whole number, 1 or more, is needed")
     frames = [a.copy() for a in _listed(structures)]
     with torch.no_grad():
         for _ in range(steps):
             moved = []
-            for graph in _graphs(frames, network):
+            for graph in _graphs(frames, potential):
                 condition = network.embed(graph) if conditioned else None
                 moved.append(network.denoise(graph, condition).double().cpu().numpy())
             ends = np.cumsum([len(a) for a in frames])[:-1]
@@ -63,15 +66,23 @@ def properties(structures: Atoms | Sequence[Atoms], model: str | Path | Potentia
     """One number per structure (S,), of the property that the head ``head`` was trained on, in its unit.
 
     Raises:
-        InputError: an unknown head, or weights without heads for properties.
+        InputError: an unknown head, weights that were trained for something else, or an element that the head does not
+            know.
     """
     potential = model if isinstance(model, Potential) else load_potential(model)
-    if head not in potential.heads or not hasattr(potential.model, "values"):
+    gives = getattr(getattr(potential.model, "config", None), "gives", "energies")
+    if gives != "properties":
+        raise InputError(
+            f"{potential.name_resolved} gives {gives}, no properties; fine-tune weights for one with gives = "
+            '"properties" in [model] and objective "property" of a recipe of omnicalc train'
+        )
+    if head not in potential.heads:
         names = ", ".join(potential.heads)
         raise InputError(f"no head '{head}' for a property; {potential.name_resolved} has: {names}")
-    row, found = list(potential.heads).index(head), []
+    potential.model.eval()
+    found = []
     with torch.no_grad():
-        for graph in _graphs(structures, potential.model.eval(), row):
+        for graph in _graphs(structures, potential, head):
             references = potential.reference_values(graph.numbers, graph.head[graph.system])
             sums = references.new_zeros(len(graph.head)).index_add(0, graph.system, references)
             found.append(potential.model.values(graph).double() + sums)
@@ -87,23 +98,42 @@ def untrained_twin(potential: Potential, seed: int = 0) -> Potential:
     return Potential(twin.eval(), list(potential.heads.values()))
 
 
-def _network(model: str | Path | Potential):
+def _with_embeddings(model: str | Path | Potential) -> Potential:
     potential = model if isinstance(model, Potential) else load_potential(model)
     network = potential.model
     if not (hasattr(network, "embed") and hasattr(network, "denoise")):
         raise InputError(
             f"{potential.name_resolved} has no embedding and noise heads; weights of the families scd and denoiser have"
         )
-    return network.eval()
+    return potential
+
+
+def _check_elements(potential: Potential, systems: Systems, head: str | None) -> None:
+    """Refuse elements that no head, or not the named one, was trained on: their rows of the tables are random."""
+    from ase.data import chemical_symbols
+
+    heads = potential.heads.values() if head is None else [potential.heads[head]]
+    known = frozenset().union(*(h.elements for h in heads))
+    unknown = sorted(set(systems.numbers.unique().tolist()) - known)
+    if unknown:
+        raise InputError(
+            f"{potential.name_resolved} does not know element {', '.join(chemical_symbols[z] for z in unknown)}; it "
+            f"was trained on {', '.join(chemical_symbols[z] for z in sorted(known))}"
+        )
 
 
 def _listed(structures) -> list[Atoms]:
-    return [structures] if isinstance(structures, Atoms) else list(structures)
+    if isinstance(structures, Atoms):
+        return [structures]
+    if not isinstance(structures, Sequence) or isinstance(structures, str):
+        raise InputError(f"{structures!r} given; one ase.Atoms or a list of them is needed (ase.io.read reads files)")
+    return list(structures)
 
 
-def _graphs(structures, network, head_row: int = 0):
-    """Batches of at most BATCH_ATOMS atoms, in order."""
-    frames, first = _listed(structures), 0
+def _graphs(structures, potential: Potential, head: str | None = None):
+    """Batches of at most BATCH_ATOMS atoms, in order, at the named head or the first."""
+    frames, network, first = _listed(structures), potential.model, 0
+    row = 0 if head is None else list(potential.heads).index(head)
     if not frames:
         raise InputError("no structure was given; at least one is needed")
     parameter = next(network.parameters())
@@ -113,7 +143,8 @@ def _graphs(structures, network, head_row: int = 0):
             atoms += len(frames[last])
             last += 1
         systems = Systems.from_atoms(frames[first:last]).to(parameter.device)
+        _check_elements(potential, systems, head)
         found = neighbors(systems, network.cutoff)
-        head = torch.full((systems.n_systems,), head_row, device=parameter.device)
-        yield geometry(network, systems, found, parameter.dtype, False).graph(head)
+        rows = torch.full((systems.n_systems,), row, device=parameter.device)
+        yield geometry(network, systems, found, parameter.dtype, False).graph(rows)
         first = last

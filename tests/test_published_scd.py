@@ -110,6 +110,23 @@ def test_embedding_needs_the_heads():
         embed(molecule("H2O"), "ubio-s3")
 
 
+@pytest.mark.parametrize("call", [embed, denoise])
+def test_elements_never_seen_are_refused(call):
+    with pytest.raises(InputError, match="does not know element Si; it was trained on H, C, N, O, Na, Mg"):
+        call([molecule("H2O"), molecule("SiH4")], "scd:pretrained")
+    for wrong in ("frames.xyz", None):
+        with pytest.raises(InputError, match="one ase.Atoms or a list"):
+            call(wrong, "scd:pretrained")
+
+
+def test_heads_that_are_none_of_a_property_are_refused():
+    for name, head, gives in (("scd:pretrained", "none", "embeddings"), ("scd", "pbe-d3/def2-svp", "energies")):
+        with pytest.raises(InputError, match=f"gives {gives}, no properties"):
+            properties(molecule("H2O"), name, head=head)
+    with pytest.raises(InputError, match="steps = 1.5"):
+        denoise(molecule("H2O"), "scd:pretrained", steps=1.5)
+
+
 def test_embed_command_draws_a_map(tmp_path):
     omnicalc("models", "import", checkpoint(tmp_path / "last.ckpt"), "--as", "scd:pcq")
     frames = structures() * 3
@@ -143,3 +160,5 @@ def test_properties_are_heads_with_references_and_no_energies():
         OmniCalc(potential).get_potential_energy(water)
     with pytest.raises(InputError, match="has: homo, gap"):
         properties(water, potential, head="lumo")
+    with pytest.raises(InputError, match="does not know element C; it was trained on H, O"):
+        properties(molecule("CH4"), potential, head="gap")

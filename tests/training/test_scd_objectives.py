@@ -204,6 +204,8 @@ def test_fine_tuning_to_a_property(tmp_path, steps=4, factor=1.5):
         atoms.info = {"split": "train" if k % 5 else "valid"}
     write(tmp_path / "frames.extxyz", frames)
     model = SCD + 'gives = "properties"\nenergy_pool = "mean"\n'
+    with pytest.raises(InputError, match="taken for energies"):
+        trainer(tmp_path, "energy", model=SCD, head="size", data="forces = false", objective='name = "property"')
     work = trainer(
         tmp_path, "size", model=model, steps=steps, head="size", data="forces = false",
         objective='name = "property"\nscale = 0.5\ndenoising_weight = 0.1',

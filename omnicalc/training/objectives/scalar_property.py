@@ -52,6 +52,12 @@ class ScalarProperty:
         return decays(name)
 
     def check(self, model: nn.Module) -> None:
+        """Raise InputError for a model whose numbers would be taken for energies, or that cannot denoise."""
+        if getattr(model.config, "gives", None) != "properties":
+            raise InputError(
+                'objective "property" needs family = "scd" and gives = "properties" in [model]: the numbers of other '
+                "weights are taken for energies"
+            )
         if self.settings.denoising_weight and not hasattr(model, "node_features"):
             raise InputError('denoising_weight in [objective] needs a network that denoises: family = "scd"')
 
