@@ -10,6 +10,8 @@ from click.testing import CliRunner
 from omnicalc import load_potential
 from omnicalc.benchmark import call_of, float64_reference, label, time_all, water_box
 from omnicalc.cli.bench import command
+from omnicalc.compiled_peer import CompiledForces
+from omnicalc.errors import InputError
 
 BOX = "examples/water.xyz"
 
@@ -63,3 +65,31 @@ def test_the_command_prints_one_line_per_size_and_kernel():
     lines = result.output.splitlines()[2:]
     assert [line.split()[1] for line in lines] == ["native", "torch", "native", "torch"]
     assert all(float(line.split()[-1]) < 1e-4 for line in lines)
+
+
+def test_the_compiled_peer_gives_the_same_forces(atoms):
+    """Traced, not compiled: that takes a minute. More neighbours than there are slots for are a new trace."""
+    box = water_box(atoms, 24)
+    potential = load_potential("ubio-s3", device="cpu", kernel="torch")
+    compiled, plain = CompiledForces(potential, box, backend="eager"), call_of(potential, box)
+    assert np.abs(compiled(box.positions) - plain(box.positions)).max() < 2e-5
+    first, moved = compiled._compiled, 1.001 * box.positions
+    assert np.abs(compiled(moved) - plain(moved)).max() < 2e-5
+    assert compiled._compiled is first
+    crowded = 0.5 * box.positions  # in the same cell: 109 neighbours in place of 83
+    assert np.abs(compiled(crowded) - plain(crowded)).max() < 1e-4 * np.abs(plain(crowded)).max()
+    assert compiled._compiled is not first
+
+
+def test_what_cannot_be_compiled_is_refused(atoms):
+    with pytest.raises(InputError, match="ubio-s1:small@0.1 cannot be compiled"):
+        CompiledForces(load_potential("ubio-s1", device="cpu"), water_box(atoms, 24))
+
+
+@pytest.mark.slow
+def test_the_command_times_compiled_weights():
+    given = ["--structure", BOX, "--sizes", "24", "--rounds", "1", "--against", "compiled"]
+    result = CliRunner().invoke(command, given)
+    assert result.exit_code == 0, result.output
+    native, compiled = result.output.splitlines()[2:]
+    assert "compiled" in compiled and float(compiled.split()[-1]) < 1e-4

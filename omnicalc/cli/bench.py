@@ -16,8 +16,9 @@ DEFAULT_BOX = Path("examples/water.xyz")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--kernel", default="auto", show_default=True, help="auto, native, native-bf16 or torch.")
-@click.option("--against", type=click.Choice(["torch", "mace"]), multiple=True,
-              help="Peers to time in the same run: these weights on plain torch; MACE, random weights.")  # fmt: skip
+@click.option("--against", type=click.Choice(["torch", "compiled", "mace"]), multiple=True,
+              help="Peers to time in the same run: these weights on plain torch; on torch.compile, which takes minutes "
+                   "for each size; MACE, random weights.")  # fmt: skip
 @click.option("--tf32", is_flag=True, help="TF32 in matrix products, on a GPU that has it.")
 def command(models, structure, sizes, rounds, threads, device, kernel, against, tf32):
     """Time MODELS (default: ubio-s3) in float32; the error is against the same weights in float64.
@@ -58,12 +59,14 @@ def _time(names, box, sizes, rounds, device, kernel, against, tf32) -> None:
     import torch
 
     from omnicalc import benchmark
+    from omnicalc.compiled_peer import CompiledForces
     from omnicalc.registry import load_potential
 
     kernels = [kernel] + (["torch"] if "torch" in against else [])
+    plain = {n: load_potential(n, device=device, kernel="torch") for n in names} if "compiled" in against else {}
     fast = {(n, k): load_potential(n, device=device, kernel=k) for n in names for k in kernels}
     exact = {n: load_potential(n, device="cpu", dtype="float64") for n in names}
-    for potential in (*fast.values(), *exact.values()):
+    for potential in (*fast.values(), *plain.values(), *exact.values()):
         potential.any_box = True  # a box is timed, whether or not its water is any good
     precision = "TF32 in matrix products" if tf32 else "float32"
     click.echo(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {precision}, timestep 0.5 fs")
@@ -75,9 +78,12 @@ def _time(names, box, sizes, rounds, device, kernel, against, tf32) -> None:
         atoms = benchmark.water_box(box, size)
         labels = {key: benchmark.label(potential, atoms) for key, potential in fast.items()}
         calls = {labels[key]: benchmark.call_of(potential, atoms) for key, potential in fast.items()}
+        compiled = {n: f"{potential.name_resolved} compiled" for n, potential in plain.items()}
+        calls |= {compiled[n]: CompiledForces(potential, atoms) for n, potential in plain.items()}
         references = {}
         if size <= benchmark.MOST_CHECKED:
-            references = {labels[n, k]: benchmark.float64_reference(exact[n], atoms) for n, k in fast}
+            weights = [(labels[n, k], n) for n, k in fast] + [(label, n) for n, label in compiled.items()]
+            references = {label: benchmark.float64_reference(exact[n], atoms) for label, n in weights}
         if "mace" in against:
             calls |= {name: benchmark.mace_call(irreps, atoms) for name, irreps in benchmark.MACE_SIZES.items()}
         rows = benchmark.time_all(calls, references, atoms, rounds)
