@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -150,9 +151,16 @@ def imported(done: Imported) -> str:
         remedy = "--smooth would change" if "smooth" in card.training else "because of its"
         lines.append(f"as published, which jumps in energy; {remedy}:")
         lines += [f"    {change}" for change in done.jumps]
-    use = "md STRUCTURE" if _no_energies(card) is None else "embed STRUCTURES --out FOLDER"
-    lines.append(f"To use it: omnicalc {use} --model {card.name}:{card.tag}")
+    lines.append(f"To use it: {use_of(card, f'{card.name}:{card.tag}')}")
     return "\n".join(lines)
+
+
+def use_of(card: Card, model: str) -> str:
+    """What to type next with weights that go by the name or path ``model``."""
+    if card.config.get("gives") == "properties":
+        return f'omnicalc.properties(structures, "{model}", head="{card.heads[0].name}") in Python'
+    use = "md STRUCTURE" if _no_energies(card) is None else "embed STRUCTURES --out FOLDER"
+    return f"omnicalc {use} --model {shlex.quote(model)}"
 
 
 def _numbers(values: Sequence[int], sign: bool = False) -> str:

@@ -1,5 +1,6 @@
 """``omnicalc decoder train``: a recipe and trajectories in, the weights of a decoder out."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,4 +54,4 @@ def command(recipe, data, out, seed, resume, steps, threads):
         return
     card = export(trainer, unseen, out / "weights")
     click.echo(f"error on molecules not trained on: {card.error_growth() or 'not measured'}")
-    click.echo(f"weights: {out / 'weights'}\nnext: omnicalc decode START --model {out / 'weights'}")
+    click.echo(f"weights: {out / 'weights'}\nnext: omnicalc decode START --model {shlex.quote(str(out / 'weights'))}")

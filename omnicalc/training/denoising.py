@@ -36,6 +36,8 @@ class NoiseSettings:
             value = getattr(self, key)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= least:
                 raise InputError(f"{key} = {value!r} given; a length of at least {least:g} Å is needed")
+        if self.most_atoms is not None and not (type(self.most_atoms) is int and self.most_atoms >= 1):
+            raise InputError(f"most_atoms = {self.most_atoms!r} given; a whole number, 1 or more, is needed")
         for key in ("self_conditioned", "tile_cells"):
             if not isinstance(getattr(self, key), bool):
                 raise InputError(f"{key} = {getattr(self, key)!r} given; true or false is needed")

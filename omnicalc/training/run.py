@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from omnicalc.model_text import use_of
 from omnicalc.training.export import export
 from omnicalc.training.fine_tune import before_and_after
 from omnicalc.training.recipe import Recipe
@@ -42,10 +43,10 @@ def train(
         return 0 if signal is None else 128 + signal  # as the shell reports a process ended by this signal
     if trainer.processes.first:
         weights = out / WEIGHTS_FOLDER
-        export(trainer, weights)
+        card = export(trainer, weights)
         if recipe.start:
             report(before_and_after(trainer.log.read()))
-        report(f"weights: {weights}\nnext: omnicalc md STRUCTURE --model {weights}")
+        report(f"weights: {weights}\nnext: {use_of(card, str(weights))}")
     return 0
 
 

@@ -12,9 +12,10 @@ from ase.io import write
 
 from omnicalc import embed, load_potential, properties
 from omnicalc.calculator import OmniCalc
-from omnicalc.card import read_card
+from omnicalc.card import CARD, read_card
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
+from omnicalc.model_text import use_of
 from omnicalc.training.example import collate
 from omnicalc.training.export import export
 from omnicalc.training.recipe import read_recipe
@@ -65,6 +66,7 @@ sha256 = "{sha}"
 {data}
 """
 PRETRAIN = 'name = "self-conditioned-denoising"'
+ENERGIES = {"objective": 'name = "energy-forces"'}
 UNLABELLED = "energies = false\nforces = false"
 
 
@@ -116,6 +118,7 @@ def test_pretraining_on_geometries_alone(tmp_path, model):
     potential = load_potential(folder)
     assert potential.model.noise_normalizer.acc_count > 0  # exported with the weights
     assert embed(molecule("H2O"), potential).shape == (1, 16)
+    assert use_of(read_card(folder / CARD), "a b") == "omnicalc embed STRUCTURES --out FOLDER --model 'a b'"
     with pytest.raises(InputError, match="no energies|pretrained only"):
         OmniCalc(potential).get_potential_energy(molecule("H2O"))
 
@@ -215,6 +218,7 @@ def test_fine_tuning_to_a_property(tmp_path, steps=4, factor=1.5):
     valid = [a for a in frames if a.info["split"] == "valid"]
     wanted = np.array([a.get_potential_energy() for a in valid])
     found = properties(valid, folder, head="size")
+    assert use_of(read_card(folder / CARD), "w") == 'omnicalc.properties(structures, "w", head="size") in Python'
     assert np.abs(found - wanted).mean() == pytest.approx(rows[-1], rel=1e-3)
     losses = [float(r["train_property"]) for r in work.log.read()]
     assert np.mean(losses[len(losses) // 2 :]) < factor * losses[0]
@@ -241,7 +245,11 @@ def test_a_denoised_backbone_begins_a_potential(tmp_path):
     [
         ({"objective": 'name = "self-conditioned-denoising"\nnoise = 1'}, "unknown keys"),
         ({"objective": PRETRAIN + "\ncorrupt_noise = 0.0"}, "corrupt_noise"),
+        ({"objective": PRETRAIN + "\nmost_atoms = 0"}, "most_atoms = 0"),
         ({"objective": 'name = "denoise"'}, "unknown objective"),
+        ({"model": SCD + 'gives = "embeddings"\n', "data": "", **ENERGIES}, "pretrained only"),
+        ({"model": SCD + 'gives = "properties"\n', "data": "", **ENERGIES}, "no energies"),
+        ({"model": SCD + 'backbone = "cgt"\n', "data": "", **ENERGIES}, "CGT"),
         ({"objective": 'name = "energy-forces"'}, "neither energies nor forces"),
         ({"model": 'family = "e2former"\n[model]\nelements = [1, 6, 8]\n'}, "denoiser"),
     ],

@@ -65,6 +65,11 @@ class SCD(Denoising):
 
     def check(self, systems: Systems) -> None:
         """Raise :class:`InputError` when this network has no energy for any structure, or none for these."""
+        self.check_gives_energies()
+        self._check_elements(systems.numbers)
+
+    def check_gives_energies(self) -> None:
+        """Raise :class:`InputError` when this network has no energy for any structure."""
         if self.config.gives == "properties":
             raise InputError(
                 f"these weights give properties ({', '.join(self.config.heads)}), no energies, so there is nothing to "
@@ -81,7 +86,6 @@ class SCD(Denoising):
                 "the energy of a CGT backbone jumps where a torsion passes zero, so it gives no energies or forces; "
                 "use its embeddings (omnicalc.embed), or a CT backbone"
             )
-        self._check_elements(systems.numbers)
 
     def _check_elements(self, numbers: Tensor) -> None:
         largest = int(numbers.max()) if len(numbers) else 0

@@ -42,7 +42,9 @@ class EnergyForces:
         self.settings = settings
 
     def check(self, model: nn.Module) -> None:
-        pass
+        """Raise InputError for a model whose energies are refused, once it is trained."""
+        if hasattr(model, "check_gives_energies"):
+            model.check_gives_energies()
 
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
         kind, delta, totals, stage = self.settings.loss, self.settings.huber_delta, step.totals, step.stage

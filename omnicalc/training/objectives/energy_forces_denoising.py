@@ -47,6 +47,7 @@ class EnergyForcesDenoising(energy_forces.EnergyForces):
         return decays(name)
 
     def check(self, model: nn.Module) -> None:
+        super().check(model)
         if not (hasattr(model, "noise_head") and hasattr(model, "node_features")):
             raise InputError('objective "energy-forces-denoising" needs a network that denoises: family = "scd"')
 
