@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path, optimiser):
     torch.manual_seed(99)  # the global generator must not matter
     parts = trained(tmp_path / "parts", recipe, resume=True)
     assert same(whole.averaged, parts.averaged)
-    assert (tmp_path / "whole" / "log.csv").read_text() == (tmp_path / "parts" / "log.csv").read_text()
+    assert (tmp_path / "whole" / "log.csv").read_bytes() == (tmp_path / "parts" / "log.csv").read_bytes()
     other = trained(tmp_path / "other", replace(recipe, seed=1))
     assert not same(whole.averaged, other.averaged)
 

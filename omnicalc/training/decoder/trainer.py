@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,12 +151,12 @@ class DecoderTrainer:
         with (self.out / LOG).open(newline="") as file:
             rows = list(csv.reader(file))
         kept = rows[:1] + [r for r in rows[1:] if int(r[0]) <= self.step]
-        text = "".join(",".join(r) + os.linesep for r in kept)
+        text = "".join(",".join(r) + "\n" for r in kept)
         write_atomically(self.out / LOG, lambda temporary: temporary.write_text(text))
 
     def _write_log(self, mode: str, row: list) -> None:
         with (self.out / LOG).open(mode, newline="") as file:
-            csv.writer(file).writerow(row)
+            csv.writer(file, lineterminator="\n").writerow(row)
 
 
 def make_optimiser(recipe: DecoderRecipe, model: torch.nn.Module) -> torch.optim.Optimizer:
