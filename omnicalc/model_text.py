@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,7 +142,7 @@ def imported(done: Imported) -> str:
     lines.append(f"licence: {card.licence}")
     if done.dropped:
         lines.append(f"left out, because it never reaches the output ({len(done.dropped)} tensors):")
-        lines += [f"    {name}" for name in done.dropped]
+        lines += [f"    {name}" for name in _grouped(done.dropped)]
     if done.rebuilt:
         lines.append(f"built anew, because it is constant: {done.rebuilt} tensors")
     if card.training.get("smooth"):
@@ -153,6 +154,13 @@ def imported(done: Imported) -> str:
         lines += [f"    {change}" for change in done.jumps]
     lines.append(f"To use it: {use_of(card, f'{card.name}:{card.tag}')}")
     return "\n".join(lines)
+
+
+def _grouped(names: Sequence[str]) -> list[str]:
+    """The names themselves; where they are many, how many begin with each first part."""
+    if len(names) <= _MANY:
+        return list(names)
+    return [f"{first}.*: {count}" for first, count in Counter(name.split(".")[0] for name in names).items()]
 
 
 def use_of(card: Card, model: str) -> str:

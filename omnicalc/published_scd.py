@@ -61,7 +61,10 @@ def import_scd(
     if not any(key.startswith("rep_model.") for key in tensors):
         raise WeightsError(f"{file}: 'state_dict' holds no tensors under model.rep_model, so it is no SCD checkpoint")
     given = {} if config_file is None else read_config(config_file)
-    settings = _settings(container.get("hyper_parameters") or {}, given, tensors, file)
+    recorded = container.get("hyper_parameters") or {}
+    if not isinstance(recorded, dict):
+        raise WeightsError(f"{file}: 'hyper_parameters' is a {type(recorded).__name__}; a table of settings is needed")
+    settings = _settings(recorded, given, tensors, file)
     model = from_published(settings, tensors, gives="embeddings")
     content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
     origin = {
@@ -69,8 +72,7 @@ def import_scd(
         **(source and source.hub or {}),
         "file": file.name,
         "file_sha256": sha256_of(file),
-        "global_step": int(container.get("global_step", -1)),
-        "epoch": int(container.get("epoch", -1)),
+        **{key: n if type(n := container.get(key)) is int else -1 for key in ("global_step", "epoch")},
     }
     facts = json.dumps([origin["file_sha256"], model.config.to_dict()], sort_keys=True)
     card = Card(

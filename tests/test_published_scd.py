@@ -50,7 +50,8 @@ def structures() -> list[Atoms]:
 
 def test_import_embed_and_refusal(tmp_path):
     file = checkpoint(tmp_path / "last.ckpt")
-    omnicalc("models", "import", file, "--as", "scd:pcq")
+    said = omnicalc("models", "import", file, "--as", "scd:pcq")
+    assert "ema_model.*: 142" in said and len(said.splitlines()) < 10
     potential = load_potential("scd:pcq", dtype="float64")
     wanted = np.load(CASE / "output.npz")
     assert np.abs(embed(structures(), potential) - wanted["f64_uncond_mol_emb"]).max() < 1e-9
@@ -83,7 +84,8 @@ def test_denoise_takes_predicted_noise_off(tmp_path):
 
 def test_settings_without_a_record_are_the_published_ones(tmp_path):
     """Sizes come from the tensors; the heads' number, which leaves no trace there, from the published files."""
-    file = checkpoint(tmp_path / "last.ckpt", hyper_parameters={"model_config": "configs/model_configs/scd.yaml"})
+    file = checkpoint(tmp_path / "last.ckpt", hyper_parameters={"model_config": "configs/model_configs/scd.yaml"},
+                      global_step=None)  # fmt: skip
     omnicalc("models", "import", file, "--as", "scd:other")
     config = load_potential("scd:other").model.config
     assert (config.attention_heads, config.layers, config.channels, config.vector_prenorm) == (8, 3, 24, "component")
@@ -96,6 +98,7 @@ def test_settings_without_a_record_are_the_published_ones(tmp_path):
         ({"state_dict": {}}, "no tensors|none at all"),
         ({"state_dict": {"model.head": torch.ones(1)}}, "no SCD checkpoint"),
         ({"hyper_parameters": {"model": "CFrad"}}, "do not fit"),
+        ({"hyper_parameters": ["CET"]}, "'hyper_parameters' is a list"),
     ],
 )
 def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
