@@ -145,7 +145,11 @@ def test_embed_command_draws_a_map(tmp_path):
     assert (tmp_path / "map" / "latent_map.png").stat().st_size > 5000
     with pytest.raises(InputError, match="not empty"):
         omnicalc(*words)
-    with pytest.raises(InputError, match="no number under 'colour'"):
+    frames[2].info["value"] = float("nan")
+    write(tmp_path / "gap.xyz", frames)
+    with pytest.raises(InputError, match="frame 2 has no finite number under 'value'"):
+        omnicalc("embed", tmp_path / "gap.xyz", *words[2:-1], tmp_path / "other", "--colour", "value")
+    with pytest.raises(InputError, match="no finite number under 'colour'"):
         omnicalc(*words[:-1], tmp_path / "other", "--colour", "colour")
 
 

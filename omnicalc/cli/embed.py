@@ -1,5 +1,6 @@
 """``omnicalc embed``: embeddings of structures by SCD weights, and a map of them."""
 
+import math
 from pathlib import Path
 
 import click
@@ -58,6 +59,9 @@ def _number(atoms, key: str, k: int) -> float:
     labels = {} if atoms.calc is None else atoms.calc.results
     value = atoms.info.get(key, labels.get(key))
     try:
-        return float(value)
+        found = float(value)
     except (TypeError, ValueError):
-        raise InputError(f"frame {k} has no number under '{key}' to colour by") from None
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"frame {k} has no finite number under '{key}' to colour by")
+    return found
