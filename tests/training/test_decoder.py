@@ -176,6 +176,17 @@ def test_errors_stand_at_the_horizons_trained_for(tmp_path):
     assert horizons_up_to(500.0) == HORIZONS
 
 
+def test_a_molecule_trained_on_is_validated_on_its_later_frames(tmp_path):
+    later = shaking("NH3", frames=400)
+    run = DecoderTrainer(replace(RECIPE, molecules=("NH3",)), [later], [later], tmp_path / "run", report=print)
+    starts = run.validation[0].start.x
+    places = [int((torch.from_numpy(later.x) - x).abs().amax((1, 2)).argmin()) for x in starts]
+    assert min(places) >= 600 and max(places) + 50 < 800
+    with pytest.raises(InputError, match="to validate on in the part 1 to 1"):
+        whole = replace(RECIPE, molecules=("NH3",), train_part=1.0)
+        DecoderTrainer(whole, [later], [later], tmp_path / "run", report=print)
+
+
 def test_evaluation_says_what_was_trained_on(tmp_path):
     run = trained(tmp_path / "run")
     export(run, [], tmp_path / "run" / "weights")
@@ -226,7 +237,7 @@ def test_shipped_recipes_are_of_our_molecules():
         ({"molecules": "H2O"}, "a list of texts"),
         ({"summary": 3}, "a text"),
         ({"version": "1 0"}, "version = '1 0'"),
-        ({"test": ("H2O",)}, "H2O stands twice"),
+        ({"test": ("H2O",)}, "H2O is in test, and in molecules"),
     ],
 )
 def test_recipes_that_make_no_run(change, message):

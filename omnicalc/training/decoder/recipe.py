@@ -2,7 +2,6 @@
 
 import math
 import tomllib
-from collections import Counter
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -27,7 +26,7 @@ class DecoderRecipe:
     citation: tuple[str, ...]
     data_command: str  # that makes the folder of trajectories
     molecules: tuple[str, ...]  # trained on
-    validation: tuple[str, ...]
+    validation: tuple[str, ...]  # of one that is trained on, the frames after train_part
     test: tuple[str, ...]  # never seen in training
     level_of_theory: str
     model: dict = field(default_factory=dict)  # of PhysicalConfig
@@ -99,11 +98,10 @@ def decoder_recipe(table: dict, where: str) -> DecoderRecipe:
                 f"recipe '{where}': {key} = {getattr(recipe, key)!r}; letters, digits, '.', '_' and single '-' are "
                 "needed"
             )
-    seen = Counter(recipe.molecules + recipe.validation + recipe.test)
-    twice = [name for name, count in seen.items() if count > 1]
-    if twice:
+    seen = [name for name in recipe.test if name in recipe.molecules + recipe.validation]
+    if seen:
         raise InputError(
-            f"recipe '{where}': {', '.join(twice)} stands twice in molecules, validation and test; errors on what was "
+            f"recipe '{where}': {', '.join(seen)} is in test, and in molecules or validation; errors on what was "
             "trained on would be called errors on unseen molecules"
         )
     for key in _POSITIVE:

@@ -41,12 +41,16 @@ class DecoderTrainer:
             self.model = PhysicalAtom(config)
         self.sampler = Sampler(train, recipe)
         self.horizons = horizons_up_to(recipe.longest)  # fs, of the validation
-        self.validation = [_spread(t, self.horizons) for t in valid]
+        self.validation = [_spread(t, self.horizons, self._part(t.name)) for t in valid]
         self.averaged = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.optimiser = make_optimiser(recipe, self.model)
         self.generator = torch.Generator().manual_seed(recipe.seed)
         self.step, self.seconds = 0, 0.0
         self.recent: list[float] = []  # losses since the last validation
+
+    def _part(self, molecule: str) -> tuple[float, float]:
+        """Of a molecule's frames, those to validate on: of one that is trained on, the later ones."""
+        return (self.recipe.train_part if molecule in self.recipe.molecules else 0.0, 1.0)
 
     def prepare(self, resume: bool) -> None:
         """Make or reopen the output folder. Raises InputError rather than touch another run's files."""
@@ -190,11 +194,14 @@ def _as_json(recipe: DecoderRecipe) -> str:
     return json.dumps(as_table(recipe), indent=1, sort_keys=True)
 
 
-def _spread(trajectory: Trajectory, horizons: Sequence[float]) -> Batch:
-    """Evenly spread starts of a whole trajectory with targets at the horizons of the validation."""
-    starts = trajectory.starts(window(trajectory, horizons[-1]))
+def _spread(trajectory: Trajectory, horizons: Sequence[float], part: tuple[float, float]) -> Batch:
+    """Evenly spread starts in ``part`` of a trajectory with targets at the horizons of the validation."""
+    starts = trajectory.starts(window(trajectory, horizons[-1]), part)
     if not len(starts):
-        raise InputError(f"{trajectory.name} has no window of {horizons[-1]:g} fs to validate on")
+        raise InputError(
+            f"{trajectory.name} has no window of {horizons[-1]:g} fs to validate on in the part {part[0]:g} to "
+            f"{part[1]:g} of its frames; make longer trajectories, or give a smaller longest in the recipe"
+        )
     chosen = starts[np.linspace(0, len(starts) - 1, _STARTS).astype(int)]
     return fixed_batch(trajectory, chosen, horizons)
 
