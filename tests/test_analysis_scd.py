@@ -10,7 +10,7 @@ from ase.io import write
 
 from analysis.scd.label_properties import chosen, labeller
 from analysis.scd.molecules import dynamics
-from analysis.scd.study import BEGINNINGS, FORCES, draw, few_labels, main, splits, summary, with_target
+from analysis.scd.study import BEGINNINGS, FORCES, draw, few_labels, geometries, main, splits, summary, with_target
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.training.objectives import build_objective
@@ -37,6 +37,18 @@ def test_labels_are_those_that_frames_have():
     assert len(few) == 7 and few == few_labels(frames[:20], "gap", 7)  # the second file changes no draw of the first
     with pytest.raises(InputError, match="no frame has 'homo'; the frames know dipole_moment, gap, gap_dft and forces"):
         few_labels(frames, "homo", 7)
+
+
+def test_no_molecule_of_the_test_is_denoised():
+    frames = invented(20)
+    parts = splits(frames)
+    assert geometries(parts, []) == parts["pool"]
+    more = [Atoms("CHON", info={"molecule": f"m{k}"}) for k in range(30)]
+    judged = {a.info["molecule"] for key in ("valid", "test") for a in parts[key]}
+    allowed = geometries(parts, more)
+    assert len(judged) == 6 and allowed == [a for a in more if a.info["molecule"] not in judged] and len(allowed) == 24
+    with pytest.raises(InputError, match="frame 30 has no info 'molecule'"):
+        geometries(parts, [*more, Atoms("H")])
 
 
 def test_summary_and_figure(tmp_path):
@@ -78,12 +90,13 @@ def invented(n_molecules: int) -> list[Atoms]:
 
 
 def test_chains_run_alone_and_are_put_together(tmp_path):
-    file, out = tmp_path / "labelled.extxyz", tmp_path / "out"
+    file, more, out = tmp_path / "labelled.extxyz", tmp_path / "more.extxyz", tmp_path / "out"
     write(file, invented(20), format="extxyz")
+    write(more, invented(30), format="extxyz")
 
     def study(*words):
         short = ["--quick", "--target", "gap", "--target", FORCES, "--pretraining-steps", "2", "--steps", "2"]
-        main.main([str(file), "--out", str(out), *short, *words], standalone_mode=False)
+        main.main([str(file), "--unlabelled", str(more), "--out", str(out), *short, *words], standalone_mode=False)
 
     with pytest.raises(InputError, match="scd-seed7; the chains are scratch-seed0"):
         study("--only", "scd-seed7")
@@ -91,6 +104,8 @@ def test_chains_run_alone_and_are_put_together(tmp_path):
     note = out / "seed0" / "forces-scd.json"
     assert not (out / "summary.csv").exists() and json.loads(note.read_text())["error"] > 0
     log = (out / "seed0" / "gap-scd" / "log.csv").read_text().splitlines()
+    used = (out / "data" / "geometries.extxyz").read_text()
+    assert used.count("split=train") == 48 and "forces" not in used  # two frames of each of 30 molecules, 6 judged on
     assert "property_mae" in log[0] and log[1].startswith("0,")  # before training, for it began at pretrained weights
     note.write_text(json.dumps({**json.loads(note.read_text()), "error": 123.0}))
     study()
@@ -116,6 +131,8 @@ def test_molecules_of_bodies_and_groups(tmp_path):
     apart = relaxed.get_all_distances() - warm.get_all_distances()
     assert 0.02 < np.abs(apart).max() < 0.8  # moved, and still together
     assert np.allclose(frames_of("c1cc(C)oc1", seed=1)[1].positions, warm.positions)
+    (alone,) = frames_of("c1cc(C)oc1", seed=1, steps=0)
+    assert np.array_equal(alone.positions, relaxed.positions)
 
 
 def test_properties_by_density_functional_theory():

@@ -1,14 +1,16 @@
 """Small molecules of many kinds, by putting groups on rings, chains and bonds: structures for the study beside.
 
     python -m analysis.scd.molecules --out molecules.extxyz
+    python -m analysis.scd.molecules --out geometries.extxyz --molecules 20000 --relaxed
 
 Every molecule gives a conformer of RDKit relaxed by MMFF94, and a frame after 150 fs of Langevin dynamics at 300 K on
-MMFF94 from there. Molecules with the same canonical SMILES are one. The seed decides which of the
-many that can be made are.
+MMFF94 from there; with ``--relaxed`` the conformer alone, which is what to learn denoising from: in a thermal frame the
+noise that was added hides among the displacements that were there. Molecules with the same canonical SMILES are one.
+The seed decides which of the many that can be made are.
 """
 
 from collections.abc import Callable
-from itertools import combinations_with_replacement
+from itertools import chain, combinations_with_replacement
 from pathlib import Path
 
 import click
@@ -32,6 +34,7 @@ GROUPS = (
     "[H]", "C", "CC", "C(C)C", "C=C", "C#C", "O", "OC", "CO", "N", "NC", "N(C)C", "C=O", "C(C)=O", "C(=O)O", "C(=O)N",
     "C#N", "F", "Cl", "S", "SC", "C(F)F", "C(F)(F)F", "N(=O)=O", "NC=O", "OC=O", "CN", "CF", "CCl", "C1CC1",
 )  # fmt: skip
+STEPS = 150  # of 1 fs, from the relaxed to the thermal frame
 
 
 def all_smiles(largest: int) -> list[str]:
@@ -51,8 +54,10 @@ def all_smiles(largest: int) -> list[str]:
     return sorted(found)
 
 
-def frames_of(smiles: str, seed: int, steps: int = 150) -> list[Atoms]:
-    """The relaxed conformer and the thermal frame; none where RDKit finds no conformer or MMFF94 lacks parameters."""
+def frames_of(smiles: str, seed: int, steps: int = STEPS) -> list[Atoms]:
+    """The relaxed conformer and the frame after ``steps`` of dynamics, if any; none where RDKit finds no conformer or
+    MMFF94 lacks parameters.
+    """
     from rdkit import Chem
     from rdkit.Chem import AllChem
 
@@ -65,6 +70,8 @@ def frames_of(smiles: str, seed: int, steps: int = 150) -> list[Atoms]:
     field = AllChem.MMFFGetMoleculeForceField(molecule, AllChem.MMFFGetMoleculeProperties(molecule))
     atoms = Atoms([atom.GetAtomicNum() for atom in molecule.GetAtoms()], relaxed)
     atoms.info = {"molecule": smiles, "smiles": smiles, "charge": 0, "kind": "relaxed"}
+    if not steps:
+        return [atoms]
 
     def forces(x: np.ndarray) -> np.ndarray:
         flat = x.ravel().tolist()
@@ -99,22 +106,24 @@ def dynamics(atoms: Atoms, forces: Callable, seed: int, steps: int) -> np.ndarra
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="File, .extxyz.")
 @click.option("--molecules", default=2500, show_default=True, type=click.IntRange(min=10))
 @click.option("--largest", default=22, show_default=True, help="Atoms of the largest molecule.")
+@click.option("--relaxed", is_flag=True, help="No thermal frames.")
 @click.option("--seed", default=0, show_default=True)
-def main(out, molecules, largest, seed):
-    """Molecules with up to two groups on a body, two frames of each."""
+def main(out, molecules, largest, relaxed, seed):
+    """Molecules with up to two groups on a body, two frames of each, or the relaxed one alone."""
     if out.suffix != ".extxyz":
         raise InputError(f"'{out}' given; a name that ends in .extxyz is needed")
     names = all_smiles(largest)
     click.echo(f"{len(names)} molecules of at most {largest} atoms can be made", err=True)
-    frames: list[Atoms] = []
+    made: list[list[Atoms]] = []
     for k in np.random.default_rng(seed).permutation(len(names)):
-        if len(frames) >= 2 * molecules:
+        if len(made) == molecules:
             break
-        frames += frames_of(names[k], seed + int(k) + 1)
-        if len(frames) and len(frames) % 500 == 0:
-            click.echo(f"{len(frames)} frames", err=True)
-    write_atomically(out, lambda temporary: write(temporary, frames, format="extxyz"))
-    click.echo(f"{len(frames)} frames of {len(frames) // 2} molecules: {out}")
+        if frames := frames_of(names[k], seed + int(k) + 1, 0 if relaxed else STEPS):
+            made.append(frames)
+            if len(made) % 500 == 0:
+                click.echo(f"{len(made)} molecules", err=True)
+    write_atomically(out, lambda temporary: write(temporary, list(chain(*made)), format="extxyz"))
+    click.echo(f"{sum(map(len, made))} frames of {len(made)} molecules: {out}")
 
 
 if __name__ == "__main__":

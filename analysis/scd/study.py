@@ -1,13 +1,14 @@
 """Does pretraining on geometries pay? Four beginnings of the same network, fine-tuned alike on few labels.
 
-    python -m analysis.scd.study molecules_xtb.extxyz --out scd_study
+    python -m analysis.scd.study molecules_xtb.extxyz --unlabelled geometries.extxyz --out scd_study
     python -m analysis.scd.study molecules_xtb.extxyz molecules_dft.extxyz --target gap_dft --out scd_study
 
 scratch; plain denoising; self-conditioned denoising (SCD); energies and forces (with the labels that the others do
 without). Each beginning, with each seed, is fine-tuned to every target, properties and ``forces``, on the same few
 molecules with the same number of steps, and judged on test molecules that no training saw. Frames without forces serve
-the properties that they have. Can be stopped and started
-again; finished parts are kept. Chains of one beginning and seed can run as processes of their own, as with
+the properties that they have. Both denoising beginnings learn from ``--unlabelled`` geometries, without those of
+molecules to validate and test on, or else from the labelled ones. Can be stopped and started again; finished parts are
+kept. Chains of one beginning and seed can run as processes of their own, as with
 ``--only scd-seed0``; the call without it then makes the summary. ``--quick`` runs everything once in minutes, for a
 look at the code, not at numbers.
 """
@@ -122,15 +123,34 @@ def few_labels(pool: list[Atoms], target: str, most: int) -> list[Atoms]:
     return [there[k] for k in sorted(np.random.default_rng(0).permutation(len(there))[:most])]
 
 
-def write_parts(folder: Path, parts: dict[str, list[Atoms]], targets: tuple[str, ...], labels: int) -> None:
-    """The files that the recipes name: the pool to pretrain on, and a few labels of each target."""
+def geometries(parts: dict[str, list[Atoms]], unlabelled: list[Atoms]) -> list[Atoms]:
+    """What may be denoised: the unlabelled frames of molecules that nothing is judged on; without any, the pool."""
+    if not unlabelled:
+        return with_target(parts["pool"], FORCES)
+    judged = {a.info["molecule"] for part in ("valid", "test") for a in parts[part]}
+    nameless = next((k for k, a in enumerate(unlabelled) if "molecule" not in a.info), None)
+    if nameless is not None:
+        raise InputError(f"--unlabelled: frame {nameless} has no info 'molecule', so it may be one of the test")
+    return [a for a in unlabelled if a.info["molecule"] not in judged]
+
+
+def write_parts(
+    folder: Path, parts: dict[str, list[Atoms]], targets: tuple[str, ...], labels: int, unlabelled: list[Atoms]
+) -> None:
+    """The files that the recipes name: labels and geometries to pretrain on, and a few labels of each target."""
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "pool.extxyz", with_target(parts["pool"], FORCES), with_target(parts["valid"], FORCES))
+    valid = with_target(parts["valid"], FORCES)
+    _write(folder / "pool.extxyz", with_target(parts["pool"], FORCES), valid)
+    _write(folder / "geometries.extxyz", [_bare(a) for a in geometries(parts, unlabelled)], [_bare(a) for a in valid])
     for target in targets:
         train, valid = few_labels(parts["pool"], target, labels), with_target(parts["valid"], target)
         if target != FORCES:
             train, valid = (list(with_property([a.copy() for a in part], target)) for part in (train, valid))
         _write(folder / f"{target}.extxyz", train, valid)
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions, info={"molecule": atoms.info["molecule"], "charge": 0})
 
 
 def _write(file: Path, train: list[Atoms], valid: list[Atoms]) -> None:
@@ -163,7 +183,8 @@ def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size
         folder / f"pretrain-{kind}", data, device, tag=kind, start="", gives="energies" if labels else "embeddings",
         pool="sum", objective=objective, seed=seed, steps=size.pretraining_steps,
         warmup=max(1, min(300, size.pretraining_steps // 3)),
-        rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none", file="pool.extxyz",
+        rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none",
+        file="pool.extxyz" if labels else "geometries.extxyz",
         energies=str(labels).lower(), forces=str(labels).lower(), size=size,
     )  # fmt: skip
 
@@ -277,6 +298,8 @@ def draw(path: Path, table: list[dict]) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--target", "targets", multiple=True, default=("gap", "dipole_moment", FORCES), show_default=True,
               help="Properties of the frames, and forces.")
+@click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Geometries for both denoising beginnings. [default: those of LABELLED]")
 @click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on, at most.")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
@@ -286,7 +309,7 @@ def draw(path: Path, table: list[dict]) -> None:
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Everything once, tiny and short.")
 @click.option("--threads", type=click.IntRange(min=1))
-def main(labelled, out, targets, few, only, device, quick, threads, **sizes):
+def main(labelled, out, targets, unlabelled, few, only, device, quick, threads, **sizes):
     """Pretraining against none, on LABELLED molecules (made by analysis.scd.label_properties)."""
     import torch
 
@@ -298,7 +321,7 @@ def main(labelled, out, targets, few, only, device, quick, threads, **sizes):
     if unknown:
         raise InputError(f"--only {unknown[0]}; the chains are {', '.join(chains)}")
     labels, parts = 24 if quick else few, splits([a for file in labelled for a in open_frames(file)])
-    write_parts(out / "data", parts, targets, labels)
+    write_parts(out / "data", parts, targets, labels, list(open_frames(unlabelled)) if unlabelled else [])
     study = Study(out, size, targets, labels, parts, parts["test"][:20] if quick else parts["test"], device)
     rows = []
     for name, (kind, seed) in chains.items():
