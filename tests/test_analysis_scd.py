@@ -2,6 +2,7 @@
 
 import json
 
+import click
 import numpy as np
 import pytest
 from ase import Atoms, units
@@ -89,7 +90,7 @@ def invented(n_molecules: int) -> list[Atoms]:
     return frames
 
 
-def test_chains_run_alone_and_are_put_together(tmp_path):
+def test_beginnings_run_alone_and_are_put_together(tmp_path):
     file, more, out = tmp_path / "labelled.extxyz", tmp_path / "more.extxyz", tmp_path / "out"
     write(file, invented(20), format="extxyz")
     write(more, invented(30), format="extxyz")
@@ -98,9 +99,9 @@ def test_chains_run_alone_and_are_put_together(tmp_path):
         short = ["--quick", "--target", "gap", "--target", FORCES, "--pretraining-steps", "2", "--steps", "2"]
         main.main([str(file), "--unlabelled", str(more), "--out", str(out), *short, *words], standalone_mode=False)
 
-    with pytest.raises(InputError, match="scd-seed7; the chains are scratch-seed0"):
-        study("--only", "scd-seed7")
-    study("--only", "scd-seed0")
+    with pytest.raises(click.UsageError, match="'cgt' is not one of 'scratch', 'denoising', 'scd'"):
+        study("--only", "cgt")
+    study("--only", "scd")
     note = out / "seed0" / "forces-scd.json"
     assert not (out / "summary.csv").exists() and json.loads(note.read_text())["error"] > 0
     log = (out / "seed0" / "gap-scd" / "log.csv").read_text().splitlines()

@@ -1,16 +1,15 @@
-"""Does pretraining on geometries pay? Four beginnings of the same network, fine-tuned alike on few labels.
+"""Does pretraining on geometries pay? Four beginnings of the same network, fine-tuned alike.
 
     python -m analysis.scd.study molecules_xtb.extxyz --unlabelled geometries.extxyz --out scd_study
     python -m analysis.scd.study molecules_xtb.extxyz molecules_dft.extxyz --target gap_dft --out scd_study
 
 scratch; plain denoising; self-conditioned denoising (SCD); energies and forces (with the labels that the others do
-without). Each beginning, with each seed, is fine-tuned to every target, properties and ``forces``, on the same few
-molecules with the same number of steps, and judged on test molecules that no training saw. Frames without forces serve
-the properties that they have. Both denoising beginnings learn from ``--unlabelled`` geometries, without those of
+without). Each is pretrained once and fine-tuned, with each seed, to every target, properties and ``forces``, on the
+same molecules with the same number of steps, and judged on test molecules that no training saw. Frames without forces
+serve the properties that they have. Both denoising beginnings learn from ``--unlabelled`` geometries, without those of
 molecules to validate and test on, or else from the labelled ones. Can be stopped and started again; finished parts are
-kept. Chains of one beginning and seed can run as processes of their own, as with
-``--only scd-seed0``; the call without it then makes the summary. ``--quick`` runs everything once in minutes, for a
-look at the code, not at numbers.
+kept. Beginnings can run as processes of their own, as with ``--only scd``; the call without it then makes the summary.
+``--quick`` runs everything once in minutes, for a look at the code, not at numbers.
 """
 
 import io
@@ -25,6 +24,7 @@ from ase.data import chemical_symbols
 from ase.io import write
 
 from analysis.common.trainings import weights_of, write_rows
+from omnicalc.cli.memory import keep_freed_memory
 from omnicalc.data.protocols import with_property
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
@@ -114,7 +114,7 @@ def with_target(frames: list[Atoms], target: str) -> list[Atoms]:
     return [a for a in frames if target in a.info]
 
 
-def few_labels(pool: list[Atoms], target: str, most: int) -> list[Atoms]:
+def few_labels(pool: list[Atoms], target: str, most: int | None) -> list[Atoms]:
     """At most so many frames of the pool with this label, drawn at random. Raises InputError where none has it."""
     there = with_target(pool, target)
     if not there:
@@ -135,9 +135,9 @@ def geometries(parts: dict[str, list[Atoms]], unlabelled: list[Atoms]) -> list[A
 
 
 def write_parts(
-    folder: Path, parts: dict[str, list[Atoms]], targets: tuple[str, ...], labels: int, unlabelled: list[Atoms]
+    folder: Path, parts: dict[str, list[Atoms]], targets: tuple[str, ...], labels: int | None, unlabelled: list[Atoms]
 ) -> None:
-    """The files that the recipes name: labels and geometries to pretrain on, and a few labels of each target."""
+    """The files that the recipes name: labels and geometries to pretrain on, and the labels of each target."""
     folder.mkdir(parents=True, exist_ok=True)
     valid = with_target(parts["valid"], FORCES)
     _write(folder / "pool.extxyz", with_target(parts["pool"], FORCES), valid)
@@ -171,8 +171,8 @@ def run(folder: Path, data: Path, device: str, **settings) -> Path:
     return weights_of(read_recipe(recipe), data, folder, device)
 
 
-def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size: Size) -> Path | None:
-    """Weights to begin with; None from scratch."""
+def pretrained(kind: str, out: Path, data: Path, device: str, size: Size) -> Path | None:
+    """Weights to begin with, the same for all seeds, as a published checkpoint would be; None from scratch."""
     if kind == "scratch":
         return None
     labels = kind == "energy-forces"
@@ -180,8 +180,8 @@ def pretrained(kind: str, folder: Path, data: Path, device: str, seed: int, size
     if kind == "denoising":
         objective += "\nself_conditioned = false"
     return run(
-        folder / f"pretrain-{kind}", data, device, tag=kind, start="", gives="energies" if labels else "embeddings",
-        pool="sum", objective=objective, seed=seed, steps=size.pretraining_steps,
+        out / f"pretrain-{kind}", data, device, tag=kind, start="", gives="energies" if labels else "embeddings",
+        pool="sum", objective=objective, seed=0, steps=size.pretraining_steps,
         warmup=max(1, min(300, size.pretraining_steps // 3)),
         rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none",
         file="pool.extxyz" if labels else "geometries.extxyz",
@@ -233,28 +233,28 @@ class Study:
     out: Path
     size: Size
     targets: tuple[str, ...]
-    labels: int
+    labels: int | None
     parts: dict[str, list[Atoms]]
     test: list[Atoms]
     device: str
 
-    def chain(self, kind: str, seed: int) -> list[dict]:
-        """The errors of one beginning with one seed: trained as far as they are not there yet."""
-        folder, rows = self.out / f"seed{seed}", []
-        for target in self.targets:
-            note, test = folder / f"{target}-{kind}.json", with_target(self.test, target)
-            if not note.is_file():
-                data, size = self.out / "data", self.size
-                start = pretrained(kind, folder, data, self.device, seed, size)
-                few = few_labels(self.parts["pool"], target, self.labels)
-                weights = fine_tuned(kind, target, start, folder, data, self.device, seed, size, few)
-                error = test_error(weights.resolve(), target, test, self.device)
-                text = json.dumps({"seed": seed, "beginning": kind, "target": target, "error": error})
-                write_atomically(note, lambda temporary, text=text: temporary.write_text(text))
-            rows.append(json.loads(note.read_text()))
-            error = rows[-1]["error"]
-            click.echo(f"seed {seed}, {kind}, {target}: MAE {error:.4f} on {len(test)} test structures")
-        return rows
+    def errors(self, kind: str) -> list[dict]:
+        """The errors of one beginning: trained as far as they are not there yet."""
+        return [self._error(kind, target, seed) for seed in range(self.size.seeds) for target in self.targets]
+
+    def _error(self, kind: str, target: str, seed: int) -> dict:
+        folder, data = self.out / f"seed{seed}", self.out / "data"
+        note, test = folder / f"{target}-{kind}.json", with_target(self.test, target)
+        if not note.is_file():
+            start = pretrained(kind, self.out, data, self.device, self.size)
+            few = few_labels(self.parts["pool"], target, self.labels)
+            weights = fine_tuned(kind, target, start, folder, data, self.device, seed, self.size, few)
+            error = test_error(weights.resolve(), target, test, self.device)
+            row = {"seed": seed, "beginning": kind, "target": target, "error": error}
+            write_atomically(note, lambda temporary: temporary.write_text(json.dumps(row)))
+        row = json.loads(note.read_text())
+        click.echo(f"seed {seed}, {kind}, {target}: MAE {row['error']:.4f} on {len(test)} test structures")
+        return row
 
 
 def summary(rows: list[dict]) -> list[dict]:
@@ -300,12 +300,12 @@ def draw(path: Path, table: list[dict]) -> None:
               help="Properties of the frames, and forces.")
 @click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="Geometries for both denoising beginnings. [default: those of LABELLED]")
-@click.option("--few", default=300, show_default=True, help="Labelled frames to fine-tune on, at most.")
+@click.option("--few", type=click.IntRange(min=1), help="Labelled frames to fine-tune on, at most. [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
 @click.option("--structures", type=click.IntRange(min=1), help="Per step. [default: 64]")
-@click.option("--only", multiple=True, help="Run these chains alone, such as scd-seed0, and make no summary.")
+@click.option("--only", multiple=True, type=click.Choice(BEGINNINGS), help="These alone, and no summary.")
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--quick", is_flag=True, help="Everything once, tiny and short.")
 @click.option("--threads", type=click.IntRange(min=1))
@@ -315,18 +315,12 @@ def main(labelled, out, targets, unlabelled, few, only, device, quick, threads, 
 
     if threads:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     size = replace(QUICK if quick else Size(), **{k: v for k, v in sizes.items() if v is not None})
-    chains = {f"{kind}-seed{seed}": (kind, seed) for seed in range(size.seeds) for kind in BEGINNINGS}
-    unknown = sorted(set(only) - set(chains))
-    if unknown:
-        raise InputError(f"--only {unknown[0]}; the chains are {', '.join(chains)}")
     labels, parts = 24 if quick else few, splits([a for file in labelled for a in open_frames(file)])
     write_parts(out / "data", parts, targets, labels, list(open_frames(unlabelled)) if unlabelled else [])
     study = Study(out, size, targets, labels, parts, parts["test"][:20] if quick else parts["test"], device)
-    rows = []
-    for name, (kind, seed) in chains.items():
-        if not only or name in only:
-            rows += study.chain(kind, seed)
+    rows = [row for kind in only or BEGINNINGS for row in study.errors(kind)]
     if only:
         return
     table = summary(rows)
