@@ -16,7 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from analysis.common.trainings import write_rows
+from analysis.common.trainings import finish, write_rows
 from omnicalc.data.trajectories import Trajectory, read_folder
 from omnicalc.decoding.baselines import MEAN_RIGID, RIGID
 from omnicalc.decoding.evaluation import DECODER, HORIZONS, molecule_errors
@@ -39,11 +39,7 @@ def trained(recipe: DecoderRecipe, trajectory: Trajectory, out: Path):
     """The averaged network of one molecule, trained as far as it is not yet."""
     trainer = DecoderTrainer(recipe, [trajectory], [trajectory], out,
                              report=lambda line: click.echo(f"{out.name}: {line}"))  # fmt: skip
-    trainer.prepare(resume=(out / "state.pt").is_file())
-    signal = trainer.run()
-    if signal is not None:
-        click.echo(f"stopped; the state of {out} is saved, the same command goes on")
-        raise SystemExit(128 + signal)
+    finish(trainer, out)
     return trainer.averaged_model()
 
 

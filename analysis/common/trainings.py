@@ -24,7 +24,11 @@ def train(recipe: Recipe, data: Path, out: Path, device: str = "cpu") -> None:
     """Train in ``out``, or go on, or nothing where the run is finished. Raises SystemExit when a signal stopped it."""
     from omnicalc.training.trainer import Trainer
 
-    trainer = Trainer(recipe, data, out, device=device, report=lambda line: click.echo(f"{out.name}: {line}"))
+    finish(Trainer(recipe, data, out, device=device, report=lambda line: click.echo(f"{out.name}: {line}")), out)
+
+
+def finish(trainer, out: Path) -> None:
+    """Run a trainer of any kind from where ``out`` says that it stopped. Raises SystemExit when a signal stops it."""
     trainer.prepare(resume=(out / "state.pt").is_file())
     signal = trainer.run()
     if signal is not None:
