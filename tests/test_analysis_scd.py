@@ -5,15 +5,19 @@ import json
 import click
 import numpy as np
 import pytest
+import torch
 from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from analysis.scd.condition import NONE, OTHER, OWN, losses
 from analysis.scd.label_properties import chosen, labeller
 from analysis.scd.molecules import dynamics
 from analysis.scd.study import BEGINNINGS, FORCES, draw, few_labels, geometries, main, splits, summary, with_target
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
+from omnicalc.systems import Systems
+from omnicalc.training.denoising import NoiseSettings, denoise, graph_of, noise_of
 from omnicalc.training.objectives import build_objective
 from omnicalc.training.recipe import RECIPES, read_recipe
 
@@ -113,6 +117,21 @@ def test_beginnings_run_alone_and_are_put_together(tmp_path):
     assert "0,scd,forces,123.0" in (out / "runs.csv").read_text()  # what was there was not done again
     assert len((out / "summary.csv").read_text().splitlines()) == 1 + 2 * len(BEGINNINGS)
     assert (out / "summary.png").stat().st_size > 5000
+
+
+def test_losses_by_condition_are_those_of_the_objective():
+    network = build_model("scd", {"channels": 16, "layers": 1, "n_basis": 8, "gives": "embeddings", "heads": ["none"]})
+    network.noise_normalizer.update(0.04 * torch.randn(50, 3))
+    frames, settings = invented(8), NoiseSettings(clean_noise=0.0)
+    found = losses(network.eval(), frames, settings, seed=3)
+    systems = Systems.from_atoms(frames)
+    noise = noise_of(systems, settings.corrupt_noise, torch.Generator().manual_seed(3))
+    corrupted, clean = graph_of(network, systems, noise), graph_of(network, systems, 0.0 * noise)
+    assert found[OWN] == pytest.approx(denoise(network, corrupted, noise, clean).loss.item(), rel=1e-5)
+    assert found[NONE] == pytest.approx(denoise(network, corrupted, noise).loss.item(), rel=1e-5)
+    assert abs(found[OTHER] - found[OWN]) > 1e-6
+    alike = losses(network, [frames[0]] * 8, settings)  # another structure's embedding is the same one
+    assert alike[OTHER] == pytest.approx(alike[OWN], rel=1e-6)
 
 
 def test_dynamics_of_an_oscillator_are_warm():
