@@ -1,5 +1,6 @@
 """A published checkpoint of any family to weights under a name of ours; the file itself says which family it is."""
 
+import zipfile
 from pathlib import Path
 
 from omnicalc.errors import InputError, WeightsError
@@ -21,10 +22,11 @@ def import_file(
 
     Raises:
         WeightsError, InputError: see :func:`omnicalc.published_weights.import_published` and its like for the others;
-            options that a family does not have, and checkpoints that are no potential of any family here.
+            damaged files, options that a family does not have, checkpoints that are no potential of any family here.
     """
     if not file.is_file():
         raise InputError(f"{file}: no such file")
+    _check_whole(file)
     if file.suffix == ".ckpt":
         from omnicalc.published_scd import import_scd
 
@@ -44,10 +46,21 @@ def import_file(
     return import_published(file, config_file or file.with_name("config.yaml"), name, **options)
 
 
+def _check_whole(file: Path) -> None:
+    """Raise :class:`WeightsError` for an archive whose checksums do not fit its bytes: ``torch.load`` never looks."""
+    if not zipfile.is_zipfile(file):
+        return  # of another form, or cut off: the readers say so
+    try:
+        with zipfile.ZipFile(file) as archive:
+            broken = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        broken = str(error)
+    if broken is not None:
+        raise WeightsError(f"{file}: damaged: checksums do not fit the bytes ({broken}); copy or download it again")
+
+
 def _is_omnilearned(file: Path) -> bool:
     """By the names of its parts in the archive's pickle, which is not run."""
-    import zipfile
-
     try:
         with zipfile.ZipFile(file) as archive:
             content = archive.read(next(n for n in archive.namelist() if n.endswith("/data.pkl")))

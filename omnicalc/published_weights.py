@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from omnicalc.card import CARD, NAME_PART, WEIGHTS, Card, CardHead, write_card
+from omnicalc.decoding.weights import is_decoder
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.files import made_folder, not_writable, sha256_of, write_atomically
 from omnicalc.models.e2former import E2FormerConfig, from_published
@@ -71,7 +72,7 @@ def free_name(name: str, smooth: bool) -> tuple[str, str]:
     """Name and tag to import under. Raises before anything is read or written if that cannot be.
 
     Raises:
-        WeightsError: no ``name:tag``, a name that is bundled, or one that is installed.
+        WeightsError: no ``name:tag``, a name that is bundled, one that is installed, or that of a decoder.
         InputError: a weights folder that cannot be written to.
     """
     wanted, tag, version = split_name(name)
@@ -84,6 +85,11 @@ def free_name(name: str, smooth: bool) -> tuple[str, str]:
         raise WeightsError(f"'{name}' given without --smooth; tags that end in '{SMOOTH}' are those of smooth variants")
     if smooth and not tag.endswith(SMOOTH):
         tag += SMOOTH
+    if is_decoder(f"{wanted}:{tag}"):
+        raise WeightsError(
+            f"{wanted}:{tag} is a decoder on this machine; nothing was written. Import the files under another name or "
+            f"tag (--as {wanted}:OTHER)"
+        )
     taken = next((m for m in list_models() if m.here and (m.name, m.tag) == (wanted, tag)), None)
     if taken is not None:
         where = resolve(taken.full_name)[0]

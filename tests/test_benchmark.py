@@ -67,6 +67,12 @@ def test_the_command_prints_one_line_per_size_and_kernel():
     assert all(float(line.split()[-1]) < 1e-4 for line in lines)
 
 
+def test_tf32_is_not_claimed_without_a_gpu(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    result = CliRunner().invoke(command, ["--structure", BOX, "--sizes", "24", "--rounds", "1", "--tf32"])
+    assert isinstance(result.exception, InputError) and "a CPU has no TF32" in str(result.exception)
+
+
 def test_the_compiled_peer_gives_the_same_forces(atoms):
     """Traced, not compiled: that takes a minute. More neighbours than there are slots for are a new trace."""
     box = water_box(atoms, 24)

@@ -208,6 +208,8 @@ class TestConfigs:
             ({"max_radius": -1}, "max_radius = -1: a number above zero is needed"),
             ({"AutoGradForce": "False"}, "AutoGradForce = 'False': true or false is needed"),
             ({"dataset_name_list": ""}, "dataset_name_list = '': names of heads"),
+            ({"dataset_name_list": "omol25,m06.2x"}, "heads: 'm06.2x' given; .* a text without '.'"),
+            ({"dataset_name_list": "omol25,train"}, "heads: 'train' given; .* no word of torch's own"),
             ({"backbone_config": None}, "the table 'backbone_config' is missing"),
         ],
         ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -304,6 +306,15 @@ class TestCheckpoints:
         refused(InputError, tmp_path / "nowhere.pt", match="nowhere.pt: no such file")
         refused(InputError, tmp_path, match="no such file")
 
+    def test_a_bit_that_flipped(self, tmp_path):
+        """torch.load reads such a file without a word, and the network computes something else."""
+        file = write_published(tmp_path, CASE)
+        content = bytearray(file.read_bytes())
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+        torch.load(file, weights_only=True)
+        refused(WeightsError, file, match="model.pt: damaged: checksums do not fit the bytes .*download it again")
+
 
 class TestPlaces:
     def test_a_name_that_is_taken(self, tmp_path, home):
@@ -314,6 +325,7 @@ class TestPlaces:
         other = write_published(tmp_path / "other", CASE, config=config_with(max_neighbors=64))
         refused(WeightsError, other, match="already on this machine")  # a name never becomes another model
         refused(WeightsError, file, "--as", "ubio-s3:small", match="ubio-s3:small@0.1 is already on this machine")
+        refused(WeightsError, file, "--as", "atom:small", match="atom:small is a decoder on this machine; nothing was")
 
     @pytest.mark.parametrize("name", ["ubio-s3", "ubio-s3:24m@1", "a b:c", "a:../c", "a:b--c", ":", "a:b:c", "a:-b"])
     def test_names_that_cannot_be(self, tmp_path, name):

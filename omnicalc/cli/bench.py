@@ -42,6 +42,8 @@ def command(models, structure, sizes, rounds, threads, device, kernel, against, 
     from omnicalc.cli.memory import keep_freed_memory
 
     benchmark.check_box(box, numbers)
+    if tf32 and not torch.cuda.is_available():
+        raise InputError("--tf32 given, but there is no GPU here, and a CPU has no TF32; leave --tf32 out")
     if "mace" in against:
         benchmark.check_mace()
     keep_freed_memory()

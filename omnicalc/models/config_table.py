@@ -14,6 +14,21 @@ def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] 
         raise WeightsError(f"unknown {family} settings: {', '.join(unknown)}; known: {', '.join(known)}")
 
 
+def check_heads(heads: Iterable[str]) -> None:
+    """Raise :class:`WeightsError` unless there are heads, and each has a name that tensors can bear."""
+    from torch.nn import ModuleDict
+
+    if isinstance(heads, str) or not heads or len(set(heads)) < len(heads):
+        given = heads if isinstance(heads, str) else list(heads)
+        raise WeightsError(f"heads = {given!r} given; at least one is needed, each with a name of its own")
+    for name in heads:
+        if not name or "." in name or hasattr(ModuleDict, name):
+            raise WeightsError(
+                f"heads: '{name}' given; tensors are named after it, so a text without '.' that is no word of torch's "
+                "own is needed, as in pbe0-ts"
+            )
+
+
 def tuples(table: Mapping) -> dict:
     """``table`` with lists, nested ones included, as the tuples that frozen settings hold."""
     return {key: _tuple(value) if isinstance(value, list) else value for key, value in table.items()}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, plain, tuples
 from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
@@ -75,8 +75,7 @@ class AllScAIPConfig:
             _number(key, getattr(self, key))
         for key, allowed in _CHOICES.items():
             _choice(key, getattr(self, key), allowed)
-        if not self.heads or len(set(self.heads)) != len(self.heads):
-            raise WeightsError(f"heads = {list(self.heads)} given; at least one is needed, each with a name of its own")
+        check_heads(self.heads)
         if self.n_radial < 2:
             raise WeightsError("n_radial = 1 given; 2 or more are needed")
         self._check_widths()

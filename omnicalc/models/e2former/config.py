@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, plain, tuples
 
 ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
@@ -61,6 +61,7 @@ class E2FormerConfig:
     core_height: float = 100.0  # of that repulsion at zero distance, eV
 
     def __post_init__(self):
+        check_heads(self.heads)
         for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
             _positive(key, getattr(self, key), whole=True)
         for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, plain, tuples
 
 BACKBONES = ("ct", "et", "cgt")
 BASES = ("expnorm", "gauss")
@@ -95,8 +95,7 @@ class SCDConfig:
             raise WeightsError(f"cutoff = {self.cutoff} given; a length above 0 Å is needed")
         if self.max_neighbors is not None:
             _positive("max_neighbors", self.max_neighbors)
-        if not self.heads or len(set(self.heads)) < len(self.heads):
-            raise WeightsError(f"heads = {list(self.heads)} given; at least one is needed, each with a name of its own")
+        check_heads(self.heads)
 
     @classmethod
     def from_dict(cls, table: dict) -> "SCDConfig":
