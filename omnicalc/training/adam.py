@@ -1,4 +1,6 @@
-"""Adam with decoupled weight decay, gradient clipping, and the running average of the weights."""
+"""Adam with decoupled weight decay, gradient clipping, and the running average of the weights; on request Muon for
+matrices.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,12 +9,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from omnicalc.training.muon import step_of_matrices
 from omnicalc.training.recipe import Optimiser
 
 
 @dataclass
 class Adam:
-    """Kingma and Ba, arXiv:1412.6980; decay as in Loshchilov and Hutter, arXiv:1711.05101.
+    """Kingma and Ba, arXiv:1412.6980; decay as in Loshchilov and Hutter, arXiv:1711.05101. Matrices by
+    :mod:`omnicalc.training.muon` where the recipe says so; their momentum stands in ``first``.
 
     All of its state is in its fields; tensors are by parameter name.
     """
@@ -24,10 +28,15 @@ class Adam:
     updates: int = 0
     names: tuple[str, ...] = field(default=())
     decaying: tuple[str, ...] = field(default=())  # of them, those that weight decay acts on
+    matrices: tuple[str, ...] = field(default=())  # of them, those that take steps of Muon
 
     @classmethod
-    def of(cls, model: nn.Module, chosen: Callable[[str, Tensor], bool] | None = None) -> "Adam":
-        """For the parameters of ``model`` that are to be trained; ``chosen`` (name, parameter): which decay."""
+    def of(
+        cls, model: nn.Module, chosen: Callable[[str, Tensor], bool] | None = None, matrices: str = "adam"
+    ) -> "Adam":
+        """For the parameters of ``model`` that are to be trained; ``chosen`` (name, parameter): which decay;
+        ``matrices`` as in the recipe.
+        """
         trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
         return cls(
             first={n: torch.zeros_like(p) for n, p in trained.items()},
@@ -35,6 +44,7 @@ class Adam:
             averaged={n: p.detach().clone() for n, p in trained.items()},
             names=tuple(trained),
             decaying=tuple(n for n, p in trained.items() if (chosen or decays)(n, p)),
+            matrices=tuple(n for n, p in trained.items() if matrices == "muon" and _is_matrix(n, p)),
         )
 
     def clipped(self, norm: float, settings: Optimiser) -> float:
@@ -46,25 +56,24 @@ class Adam:
     @torch.no_grad()
     def update(self, model: nn.Module, gradients: list[Tensor], rate: float, settings: Optimiser) -> None:
         """One step, in place. ``gradients`` in the order of ``names``."""
-        parameters = dict(model.named_parameters())
-        p, m, v, e = ([d[n] for n in self.names] for d in (parameters, self.first, self.second, self.averaged))
-        b1, b2 = settings.betas
+        parameters, gradient = dict(model.named_parameters()), dict(zip(self.names, gradients, strict=True))
         self.updates += 1
         t = self.updates
         if settings.weight_decay > 0:
             decayed = [parameters[n] for n in self.decaying]
             torch._foreach_mul_(decayed, 1 - rate * settings.weight_decay)
-        torch._foreach_lerp_(m, gradients, 1 - b1)
-        torch._foreach_mul_(v, b2)
-        torch._foreach_addcmul_(v, gradients, gradients, 1 - b2)
-        denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**t))
-        torch._foreach_add_(denominator, 1e-8)
-        torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
+        if self.matrices:
+            step_of_matrices(*([d[n] for n in self.matrices] for d in (parameters, self.first, gradient)), rate)
+        others = [n for n in self.names if n not in set(self.matrices)]
+        if others:
+            p, g, m, v = ([d[n] for n in others] for d in (parameters, gradient, self.first, self.second))
+            _adam_step(p, m, v, g, rate, t, settings.betas)
         # the average starts short, so that it does not remember the random start
+        e, p = ([d[n] for n in self.names] for d in (self.averaged, parameters))
         torch._foreach_lerp_(e, p, 1 - min(settings.ema, t / (t + 10)))
 
     def state(self) -> dict:
-        return {k: v for k, v in vars(self).items() if k not in ("names", "decaying")}
+        return {k: v for k, v in vars(self).items() if k not in ("names", "decaying", "matrices")}
 
     def restore(self, state: dict) -> None:
         """Raises ``KeyError`` or ``RuntimeError`` for a state of another model."""
@@ -77,6 +86,22 @@ class Adam:
 def decays(name: str, parameter: Tensor) -> bool:
     """Weight decay acts on matrices, not on biases, norms and embeddings."""
     return parameter.ndim > 1 and "embedding" not in name and "norm" not in name
+
+
+def _adam_step(p: list, m: list, v: list, gradients: list, rate: float, t: int, betas: tuple[float, float]) -> None:
+    """Step ``t``, in place, of parameters with the running means of their gradients and of the squares."""
+    b1, b2 = betas
+    torch._foreach_lerp_(m, gradients, 1 - b1)
+    torch._foreach_mul_(v, b2)
+    torch._foreach_addcmul_(v, gradients, gradients, 1 - b2)
+    denominator = torch._foreach_sqrt(torch._foreach_div(v, 1 - b2**t))
+    torch._foreach_add_(denominator, 1e-8)
+    torch._foreach_addcdiv_(p, m, denominator, -rate / (1 - b1**t))
+
+
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """What maps features to features: no table of elements or pairs, and no single row, which has no directions."""
+    return decays(name, parameter) and "bias" not in name and min(parameter.shape[-2:]) > 1
 
 
 def norm_of(gradients: list[Tensor]) -> float:

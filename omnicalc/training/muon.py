@@ -10,30 +10,49 @@ with the factor that gives U the root mean square of an Adam step (Jordan et al.
 Liu et al., arXiv:2502.16982). Vectors and scalars get Adam at 0.3 of the rate, without decay.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import sqrt
 
 import torch
 from torch import Tensor
 
+MOMENTUM = 0.95
 _QUINTIC = (3.4445, -4.7750, 2.0315)
+_SCALE = 0.2  # root mean square of a step of Adam, in units of its rate
 
 
-def orthogonalised(matrix: Tensor, rounds: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrix of ``matrix`` (rows, columns), roughly: singular values near 1.
+def orthogonalised(matrix: Tensor, rounds: int = 5, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    """The nearest semi-orthogonal matrices of ``matrix`` (..., rows, columns), roughly: singular values near 1.
 
-    ``rounds`` of the Newton-Schulz iteration X <- a X + (b A + c A A) X, A = X X^T, in bfloat16.
+    ``rounds`` of the Newton-Schulz iteration X <- a X + (b A + c A A) X, A = X X^T, in ``dtype``.
     """
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
-    x = x / (x.norm() + 1e-7)
-    tall = x.shape[0] > x.shape[1]
+    x = matrix.to(dtype)
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    tall = x.shape[-2] > x.shape[-1]
     if tall:
-        x = x.T
+        x = x.mT
     for _ in range(rounds):
-        square = x @ x.T
+        square = x @ x.mT
         x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if tall else x).to(matrix.dtype)
+    return (x.mT if tall else x).to(matrix.dtype)
+
+
+def step_of_matrices(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradients: Sequence[Tensor], rate: float):
+    """One step, in place, of weights (..., rows, columns), stacks of matrices that are orthogonalised each by itself.
+
+    Without decay. Those of one shape go through the iteration together: alone they are too small to be worth a call.
+    """
+    torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
+    updates = torch._foreach_lerp(gradients, momenta, MOMENTUM)
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for k, update in enumerate(updates):
+        shapes.setdefault(tuple(update.shape[-2:]), []).append(k)
+    for shape, chosen in shapes.items():
+        stacks = [updates[k].reshape(-1, *shape) for k in chosen]
+        whole = orthogonalised(torch.cat(stacks), dtype=stacks[0].dtype)
+        for k, part in zip(chosen, whole.split([len(s) for s in stacks]), strict=True):
+            weights[k].add_(part.view_as(weights[k]), alpha=-_SCALE * rate * sqrt(max(shape)))
 
 
 class Muon(torch.optim.Optimizer):
@@ -45,7 +64,7 @@ class Muon(torch.optim.Optimizer):
         lr: float = 1e-3,
         *,
         weight_decay: float = 1e-5,
-        momentum: float = 0.95,
+        momentum: float = MOMENTUM,
         adam_ratio: float = 0.3,
         adam_betas: tuple[float, float] = (0.9, 0.95),
         adam_eps: float = 1e-8,
@@ -81,7 +100,7 @@ class Muon(torch.optim.Optimizer):
         m = state["momentum"].lerp_(p.grad, 1 - b)
         update = orthogonalised(p.grad.lerp(m, b).flatten(1))
         p.mul_(1 - rate * group["weight_decay"])
-        p.add_(update.view_as(p), alpha=-0.2 * rate * sqrt(max(update.shape)))
+        p.add_(update.view_as(p), alpha=-_SCALE * rate * sqrt(max(update.shape)))
 
     def _vector(self, p: Tensor, group: dict) -> None:
         state, (b1, b2) = self.state[p], group["adam_betas"]

@@ -78,6 +78,7 @@ class Optimiser:
     """Adam, gradients clipped relative to their own running norm, averaged weights."""
 
     seed: int = 0
+    matrices: str = "adam"  # or "muon": momentum made orthogonal for matrices, Adam for everything else
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0  # decoupled (AdamW); matrices only, no biases, norms or embeddings
     clip: float = 1.5  # times the running mean of the gradient norm

@@ -98,6 +98,7 @@ _RANGES = {
         "a list of numbers of 0 or more, not all 0,",
     ),
     ("Optimiser", "seed"): (lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1"),
+    ("Optimiser", "matrices"): (lambda x: x in ("adam", "muon"), '"adam" or "muon"'),
     ("Optimiser", "betas"): (lambda x: all(0 <= b < 1 for b in x), "two numbers from 0 to below 1"),
     ("Batching", "atoms"): _AT_LEAST_1,
     ("Batching", "edges"): _AT_LEAST_1,

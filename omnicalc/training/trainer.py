@@ -79,7 +79,7 @@ class Trainer:
             )
         sizes = [[e.size for e in source.train] for source in self.dataset.sources]
         self.sampler = Sampler(sizes, recipe.batch, recipe.optimiser.seed)
-        self.adam = Adam.of(self.model, getattr(self.objective, "decays", decays))
+        self.adam = Adam.of(self.model, getattr(self.objective, "decays", decays), recipe.optimiser.matrices)
         self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
         self.best: float | None = None
         self.recent: list[dict[str, float]] = []  # losses of the steps since the last validation
