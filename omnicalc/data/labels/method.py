@@ -52,8 +52,11 @@ def parse_method(text: str, grid: int = 3, convergence: float = 1e-8) -> Method:
         raise InputError(
             f"method '{text}' given; --method takes {XTB}, or functional/basis as in {', '.join(SHIPPED[1:])}"
         )
-    if convergence > 1e-6:
-        raise InputError(f"convergence {convergence:g} Ha given; 1e-6 or tighter is needed, forces depend on it")
+    if not 1e-12 <= convergence <= 1e-6:  # of total energies in double precision no more can be asked; nan is none
+        raise InputError(
+            f"--convergence {convergence:g} Ha given; from 1e-12 to 1e-6 is needed: forces depend on it, and a field "
+            "that never converges has no label"
+        )
     return Method(functional, basis, grid, convergence)
 
 

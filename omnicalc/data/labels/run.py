@@ -74,6 +74,10 @@ def label_all(
         run_all: see :func:`omnicalc.data.parallel.runner`.
         progress: called with structures done, structures in all, and a note.
     """
+    if out.suffix not in (".extxyz", ".xyz"):  # readers choose the format by the ending
+        raise InputError(f"--out {out}: entries are written as extended XYZ; let the name end in .extxyz")
+    if out.is_dir():
+        raise InputError(f"--out {out}: a folder; the name of a file is needed, as in {out / 'labelled.extxyz'}")
     reason = not_writable(out.parent)
     if reason is not None:
         raise InputError(f"--out {out}: {reason}")

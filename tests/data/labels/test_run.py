@@ -161,7 +161,9 @@ def test_spin_is_the_lowest_unless_said():
     [
         (("--method", "gfn2"), "either structure files, --from-uncertain RUN or --free-atoms"),
         (("WATERS", "--method", "wb97m"), "takes gfn2-xtb, or functional/basis as in wb97m-d3bj/def2-svp"),
-        (("WATERS", "--method", "pbe/def2-svp", "--convergence", "1e-4"), "1e-6 or tighter"),
+        (("WATERS", "--method", "pbe/def2-svp", "--convergence", "1e-4"), "from 1e-12 to 1e-6"),
+        (("WATERS", "--method", "pbe/def2-svp", "--convergence", "nan"), "from 1e-12 to 1e-6"),
+        (("WATERS", "--method", "pbe/def2-svp", "--convergence", "-1"), "from 1e-12 to 1e-6"),
         (("WATERS", "--method", "gfn2-xtb", "--max-atoms", "2"), "no structure with at most 2 atoms"),
         (("--free-atoms", "H U", "--method", "gfn2-xtb"), "no ground state known for U"),
         (("WATERS", "--method", "gfn2-xtb", "--scheduler", "nonsense"), "no Dask scheduler at 'nonsense'"),
@@ -173,6 +175,19 @@ def test_refused(waters, tmp_path, words, message):
     with pytest.raises(InputError, match=message):
         omnicalc("label", *(waters if word == "WATERS" else word for word in words), "--out", tmp_path / "o.extxyz")
     assert not (tmp_path / "o.extxyz").exists()
+
+
+@pytest.mark.parametrize("name", ["o.aselmdb", "o.extxyz.gz", "o.json"])
+def test_a_name_that_readers_take_for_another_format_is_refused(waters, tmp_path, name):
+    with pytest.raises(InputError, match="let the name end in .extxyz"):
+        run(waters, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_is_no_file_of_entries(waters, tmp_path):
+    (tmp_path / "o.extxyz").mkdir()
+    with pytest.raises(InputError, match="a folder; the name of a file is needed"):
+        run(waters, tmp_path / "o.extxyz")
 
 
 def test_a_file_of_something_else_is_left_alone(waters, tmp_path):
