@@ -96,6 +96,10 @@ def test_ase_lmdb(tmp_path):
     (tmp_path / "no.aselmdb").write_bytes(b"text")
     with pytest.raises(InputError, match="not an LMDB file"):
         open_frames(tmp_path / "no.aselmdb")
+    with lmdb.open(str(tmp_path / "list.aselmdb"), subdir=False) as env, env.begin(write=True) as out:
+        out.put(b"1", zlib.compress(b"[1, 2]"))
+    with pytest.raises(InputError, match="row 1: not a row of ASE-LMDB"):
+        list(open_frames(tmp_path / "list.aselmdb"))
 
 
 def test_spice(tmp_path):
@@ -128,6 +132,12 @@ def test_spice(tmp_path):
         file.create_group("x")["positions"] = [1.0]
     with pytest.raises(InputError, match="molecule 'x' lacks atomic_numbers"):
         open_frames(tmp_path / "other.h5")
+    with h5py.File(tmp_path / "short.h5", "w") as file:
+        group = file.create_group("water")
+        group["atomic_numbers"], group["conformations"] = [8, 1, 1], rng.normal(size=(2, 3, 3))
+        group["dft_total_energy"], group["dft_total_gradient"] = [-1.0], rng.normal(size=(2, 3, 3))
+    with pytest.raises(InputError, match=r"molecule 'water' has dft_total_energy of shape \(1,\); \(2,\) is needed"):
+        open_frames(tmp_path / "short.h5")
 
 
 def test_formal_charges():
@@ -148,6 +158,9 @@ def test_md17(tmp_path, names):
     np.testing.assert_allclose(found[2].get_forces(), values[3][2] * kcal)
     np.savez(tmp_path / "ev.npz", **dict(zip(names, values, strict=True)), e_unit="eV")
     assert open_frames(tmp_path / "ev.npz")[0].get_potential_energy() == pytest.approx(values[2][0, 0])
+    np.savez(tmp_path / "half.npz", **dict(zip(names, (values[0] + 0.5, *values[1:]), strict=True)))
+    with pytest.raises(InputError, match="atomic numbers of type float64"):
+        open_frames(tmp_path / "half.npz")
     np.savez(tmp_path / "no.npz", a=1)
     with pytest.raises(InputError, match="no.npz: arrays a found"):
         open_frames(tmp_path / "no.npz")

@@ -54,7 +54,7 @@ class AseLmdb(Sequence):
             raw = transaction.get(self._keys[k])
         try:
             return atoms_of(decode(zlib.decompress(raw).decode()))
-        except (zlib.error, ValueError, KeyError, TypeError) as error:
+        except (zlib.error, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
             raise InputError(f"{self.path}, row {self._keys[k].decode()}: not a row of ASE-LMDB ({error})") from None
 
 

@@ -41,6 +41,8 @@ class MD17(Sequence):
             raise InputError(f"{path}: not an npz file of arrays ({error})") from None
         if unit not in _UNITS:
             raise InputError(f"{path}: e_unit is '{unit}'; known are {', '.join(_UNITS)}")
+        if self.numbers.dtype.kind not in "iu":  # others would be rounded down to some element
+            raise InputError(f"{path}: atomic numbers of type {self.numbers.dtype}; whole numbers are needed")
         self.scale = _UNITS[unit]
         self.energies = self.energies.reshape(-1)
         shape = (len(self.energies), len(self.numbers), 3)

@@ -42,6 +42,7 @@ class Spice(Sequence):
             missing = [key for key in _NEEDED if key not in group]
             if missing:
                 raise InputError(f"{path}: molecule '{name}' lacks {', '.join(missing)}; this is not SPICE's layout")
+            _check_shapes(group, f"{path}: molecule '{name}'")
             total += len(group["conformations"])
             self._last.append(total)
         if not total:
@@ -69,6 +70,18 @@ class Spice(Sequence):
         forces = -np.asarray(group["dft_total_gradient"][c], dtype=float) * units.Hartree / units.Bohr
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
         return atoms
+
+
+def _check_shapes(group, where: str) -> None:
+    """Raise :class:`InputError` where labels are not those of the conformations; sequences end at an IndexError, so
+    frames would go missing without a word.
+    """
+    shape = group["conformations"].shape
+    wanted = {"conformations": (*shape[:1], *group["atomic_numbers"].shape, 3)}
+    wanted |= {"dft_total_energy": shape[:1], "dft_total_gradient": wanted["conformations"]}
+    for key, needed in wanted.items():
+        if group[key].shape != needed:
+            raise InputError(f"{where} has {key} of shape {group[key].shape}; {needed} is needed")
 
 
 def _charge(group) -> int | None:
