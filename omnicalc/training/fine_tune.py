@@ -166,7 +166,8 @@ def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) ->
 
 def _start(wish: FineTune) -> Potential:
     potential = load_potential(wish.start, device="cpu")
-    potential.any_box = True  # frames of a kind that the start does not know are what it is to learn
+    # frames of a kind that the start does not know are what it is to learn
+    potential.any_box, potential.charges, potential.spins = True, None, None
     return potential
 
 
@@ -218,7 +219,13 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, f
 
 def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHead) -> DataSource:
     info = [frames[k].info for k in range(len(frames))]
-    split_by = "key" if all("split" in i for i in info) else "frame"
+    without = [k for k, i in enumerate(info) if "split" not in i]
+    if 0 < len(without) < len(info):
+        raise InputError(
+            f"frame {without[0]} of '{wish.data}' lacks the key split=train|valid, which other frames have; give it to "
+            "all of them, or to none"
+        )
+    split_by = "frame" if without else "key"
     if split_by == "frame" and all("molecule" in i for i in info):
         molecules = {str(i["molecule"]) for i in info}
         both = {split_of_molecule(name, _VALID) for name in molecules} == {"train", "valid"}

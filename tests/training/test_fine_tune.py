@@ -118,6 +118,26 @@ def test_refusals(files):
         omnicalc("train", files / "recipe.toml", "--data", files, "--out", files / "x", "--length", 5)
 
 
+def test_frames_of_a_charge_that_the_start_does_not_know(files):
+    """They are what it is to learn; the new weights take both charges."""
+    frames = read(files / "mine.extxyz", ":")
+    for atoms in frames:
+        atoms.info["charge"] = 2
+    write(files / "charged.extxyz", frames)
+    old = str(files / "old" / "best")
+    assert 2 not in load_potential(old, device="cpu").charges
+    assert fine_tune_recipe(FineTune(old, files / "charged.extxyz")).charges == (0, 2)
+
+
+def test_splits_that_only_some_frames_have(files):
+    """A test frame among frames without the key would be learned from."""
+    frames = read(files / "mine.extxyz", ":")
+    frames[0].info["split"] = "test"
+    write(files / "some.extxyz", frames)
+    with pytest.raises(InputError, match="frame 1 of .*some.extxyz' lacks the key split"):
+        fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "some.extxyz"))
+
+
 def changed(files, name, change):
     """The frames of another level of theory, changed by ``change`` (k, atoms, energy, forces), as a file."""
     frames = read(files / "mine.extxyz", ":")
