@@ -159,6 +159,11 @@ def read_recipe(path: Path) -> Recipe:
     if not sources or not stages:
         raise InputError(f"recipe '{path}' needs at least one [[data]] (a labelled file) and one [[stages]]")
     for stage in stages:
+        if stage.decay_steps is not None and stage.decay_steps < stage.steps:  # past its end a cosine rises again
+            raise InputError(
+                f"decay_steps = {stage.decay_steps} in [[stages]] of '{path}' is less than steps = {stage.steps}; give "
+                "at least as many, or leave it out"
+            )
         if stage.mixture is not None and len(stage.mixture) != len(sources):
             raise InputError(f"mixture in '{path}' lists {len(stage.mixture)} numbers for {len(sources)} [[data]]")
     if sum(source.weight for source in sources) <= 0:

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from omnicalc.errors import InputError
 from omnicalc.training.recipe import Stage
 from omnicalc.training.schedule import energy_weight, learning_rate
-from tests.training.toy import recipe_in
+from tests.training.toy import recipe_in, write_frames
 
 
 def test_cosine():
@@ -36,3 +37,11 @@ def test_stages_follow_each_other(folder):
     assert recipe.steps == 15
     assert [recipe.stage_at(k)[1] for k in (0, 9, 10, 14, 15)] == [0, 9, 0, 4, 5]
     assert recipe.stage_at(9)[0] is recipe.stages[0] and recipe.stage_at(10)[0] is recipe.stages[1]
+
+
+def test_a_cosine_shorter_than_its_stage_is_refused(tmp_path):
+    """The rate would rise again after its end."""
+    write_frames(tmp_path, 4)
+    recipe_in(tmp_path, steps=20, stage="decay_steps = 20")
+    with pytest.raises(InputError, match="decay_steps = 19 in .* is less than steps = 20"):
+        recipe_in(tmp_path, steps=20, stage="decay_steps = 19")
