@@ -66,6 +66,8 @@ def test_a_case_begins_at_random_weights_on_one_source():
     assert case.stages[0].learning_rate == BASE.stages[-1].learning_rate
     with pytest.raises(InputError, match="--source xtb: the sources of the recipe are water, "):
         case_recipe(BASE, "xtb", None, 300, None)
+    assert case.optimiser.matrices == BASE.optimiser.matrices
+    assert case_recipe(BASE, "ubio-dft", 45, 300, None, "muon").optimiser.matrices == "muon"
 
 
 def test_curve_of_made_up_waters(tmp_path):

@@ -24,10 +24,13 @@ ALL = "all"
 DYNAMICS = ("md300", "md400", "md500")  # origins of frames
 
 
-def case_recipe(base: Recipe, source: str, frames: int | None, steps: int, learning_rate: float | None) -> Recipe:
+def case_recipe(
+    base: Recipe, source: str, frames: int | None, steps: int, learning_rate: float | None, matrices: str | None = None
+) -> Recipe:
     """The model of ``base`` from scratch, on ``frames`` training frames of one of its sources (None: all).
 
-    One stage, with the weights of the last stage of ``base``. Raises InputError for a source that it does not have.
+    ``learning_rate`` and ``matrices`` (the optimiser for them) are those of ``base`` where None is given. One stage,
+    with the weights of the last stage of ``base``. Raises InputError for a source that it does not have.
     """
     there = [s for s in base.data if s.label == source]
     if not there:
@@ -38,7 +41,10 @@ def case_recipe(base: Recipe, source: str, frames: int | None, steps: int, learn
         learning_rate=learning_rate or last.learning_rate,
     )  # fmt: skip
     every = max(1, steps // 8)
-    optimiser = replace(base.optimiser, validate_every=every, checkpoint_every=every, validate_frames=None)
+    optimiser = replace(
+        base.optimiser, validate_every=every, checkpoint_every=every, validate_frames=None,
+        matrices=matrices or base.optimiser.matrices,
+    )  # fmt: skip
     head = there[0].head
     return replace(
         base, tag=f"scratch-{frames or ALL}", start="", copy_heads={}, kept_heads=(), stages=(stage,),
@@ -110,14 +116,15 @@ def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
               help="Training frames, besides all of them.")
 @click.option("--steps", type=click.IntRange(min=1), default=8000, show_default=True, help="Of every training.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate. [default: the recipe's last]")
+@click.option("--matrices", type=click.Choice(["adam", "muon"]), help="Optimiser for them. [default: the recipe's]")
 @click.option("--beside", multiple=True, metavar="MODEL", help="Weights to judge on the same frames.")
-def main(recipe, source, data, out, frames, steps, rate, beside):  # fmt: skip
+def main(recipe, source, data, out, frames, steps, rate, matrices, beside):  # fmt: skip
     """From scratch on part of one source of RECIPE, and on all of it."""
     base, rows = read_recipe(find_recipe(recipe)), []
-    whole = case_recipe(base, source, None, steps, rate)
+    whole = case_recipe(base, source, None, steps, rate, matrices)
     head, tested, total = whole.data[0].head, test_frames(whole, data), _training_frames(whole, data)
     for number in (*sorted(frames), None):
-        case = case_recipe(base, source, number, steps, rate)
+        case = case_recipe(base, source, number, steps, rate, matrices)
         folder = out / case.tag
         if not any(int(row["step"]) == steps for row in validations(folder)):
             train(case, data, folder)
