@@ -26,6 +26,8 @@ def command(files, out, count, max_atoms, max_force, charge, elements, seed):
 
     if out.exists():
         raise InputError(f"'{out}' is there already; choose another --out")
+    if not out.name.endswith((".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz")):  # readers choose the format by the ending
+        raise InputError(f"--out {out}: frames are written as extended XYZ; let the name end in .extxyz or .extxyz.gz")
     frames = [atoms for path in files for atoms in read_structures(path)]
 
     from omnicalc.data.subset import Limits, subset, write_frames

@@ -58,3 +58,9 @@ def test_charge_and_elements(frames, tmp_path):
     assert {a.info["key"] for a in read(out, ":")} == {frames[2].info["key"], frames[3].info["key"]}
     with pytest.raises(InputError, match="Xx.*give symbols"):
         omnicalc("data", "subset", tmp_path / "in.extxyz", "--elements", "H Xx", "--out", tmp_path / "no.extxyz")
+
+
+def test_a_name_that_readers_take_for_another_format_is_refused(tmp_path):
+    write(tmp_path / "a.extxyz", Atoms("H"))
+    with pytest.raises(InputError, match="let the name end in .extxyz"):
+        omnicalc("data", "subset", tmp_path / "a.extxyz", "--out", tmp_path / "b.aselmdb")

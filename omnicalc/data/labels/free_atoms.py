@@ -28,6 +28,8 @@ def free_atoms(symbols: Sequence[str], method: Method) -> dict:
     """
     from ase import Atoms
 
+    if not symbols:
+        raise InputError("--free-atoms without a symbol; give some, as in 'H C N O'")
     unknown = [s for s in symbols if s not in _GROUND_STATES]
     if unknown:
         raise InputError(f"no ground state known for {', '.join(unknown)}; known: {', '.join(_GROUND_STATES)}")
