@@ -7,7 +7,8 @@ import click
 
 @click.command(name="subset", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ file, .extxyz or .extxyz.gz.")
+@click.option("--out", type=click.Path(path_type=Path), required=True,
+              help="File: .extxyz or .extxyz.gz (extended XYZ), or .aselmdb (ASE-LMDB).")  # fmt: skip
 @click.option("--count", type=click.IntRange(min=1), help="At most so many frames.")
 @click.option("--max-atoms", type=click.IntRange(min=1), help="Leave larger frames out.")
 @click.option("--max-force", type=click.FloatRange(min=0), help="Leave frames with a larger force out, eV/Å.")
@@ -26,8 +27,11 @@ def command(files, out, count, max_atoms, max_force, charge, elements, seed):
 
     if out.exists():
         raise InputError(f"'{out}' is there already; choose another --out")
-    if not out.name.endswith((".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz")):  # readers choose the format by the ending
-        raise InputError(f"--out {out}: frames are written as extended XYZ; let the name end in .extxyz or .extxyz.gz")
+    if not out.name.endswith((".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz", ".aselmdb")):  # readers go by the ending
+        raise InputError(
+            f"--out {out}: frames are written as extended XYZ or ASE-LMDB; let the name end in .extxyz, .extxyz.gz or "
+            ".aselmdb"
+        )
     frames = [atoms for path in files for atoms in read_structures(path)]
 
     from omnicalc.data.subset import Limits, subset, write_frames

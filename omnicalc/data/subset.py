@@ -69,7 +69,14 @@ def _in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
 
 
 def write_frames(out: Path, frames: Sequence[Atoms]) -> None:
-    """Extended XYZ, compressed where the name ends in ``.gz``; the same bytes for the same frames."""
+    """Extended XYZ, compressed where the name ends in ``.gz``, or ASE-LMDB where it ends in ``.aselmdb``.
+
+    The same frames give the same bytes of extended XYZ.
+    """
+    if out.suffix == ".aselmdb":
+        from omnicalc.data.ase_lmdb import write_ase_lmdb
+
+        return write_ase_lmdb(out, frames)
     from ase.io import write
 
     text = io.StringIO()

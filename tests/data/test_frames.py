@@ -13,6 +13,7 @@ from ase.io.jsonio import encode
 
 from omnicalc.data.readers import open_frames
 from omnicalc.data.readers.spice import smiles_charge
+from omnicalc.data.subset import write_frames
 from omnicalc.errors import InputError
 
 
@@ -100,6 +101,39 @@ def test_ase_lmdb(tmp_path):
         out.put(b"1", zlib.compress(b"[1, 2]"))
     with pytest.raises(InputError, match="row 1: not a row of ASE-LMDB"):
         list(open_frames(tmp_path / "list.aselmdb"))
+
+
+def test_written_ase_lmdb_is_read_again(tmp_path):
+    pytest.importorskip("lmdb")
+    file, made = tmp_path / "b.aselmdb", frames()
+    for k, atoms in enumerate(made):
+        atoms.info |= {"charge": k - 2, "spin": np.int64(2), "level_of_theory": "pbe/def2-svp", "seconds": 0.5}
+    made.append(Atoms("H", cell=[3, 4, 5], pbc=[True, False, True]))  # without labels
+    write_frames(file, made)
+    found = open_frames(file)
+    assert len(found) == 6 and [p.name for p in tmp_path.iterdir()] == [file.name]
+    for k in (4, 0, 3):
+        same(found[k], made[k])
+        assert found[k].info == made[k].info
+    assert found[5].calc is None and found[5] == made[5]  # numbers, positions, cell and periodic axes
+    wrong = made[0].copy()
+    wrong.positions[0] += 1e-6
+    assert not np.array_equal(found[0].positions, wrong.positions)  # every digit is kept
+
+
+def test_others_read_what_is_written(tmp_path):
+    """By the package that OMol25's loaders use."""
+    pytest.importorskip("ase_db_backends")
+    from ase.db import connect
+
+    made = frames()
+    made[1].info["charge"] = 1
+    write_frames(tmp_path / "b.aselmdb", made)
+    with connect(tmp_path / "b.aselmdb", readonly=True) as database:
+        rows = list(database.select())
+        assert len(rows) == len(made) and rows[1].data["charge"] == 1
+        for row, atoms in zip(rows, made, strict=True):
+            same(row.toatoms(), atoms)
 
 
 def test_spice(tmp_path):

@@ -63,4 +63,4 @@ def test_charge_and_elements(frames, tmp_path):
 def test_a_name_that_readers_take_for_another_format_is_refused(tmp_path):
     write(tmp_path / "a.extxyz", Atoms("H"))
     with pytest.raises(InputError, match="let the name end in .extxyz"):
-        omnicalc("data", "subset", tmp_path / "a.extxyz", "--out", tmp_path / "b.aselmdb")
+        omnicalc("data", "subset", tmp_path / "a.extxyz", "--out", tmp_path / "b.json")

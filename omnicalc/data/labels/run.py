@@ -75,7 +75,10 @@ def label_all(
         progress: called with structures done, structures in all, and a note.
     """
     if out.suffix not in (".extxyz", ".xyz"):  # readers choose the format by the ending
-        raise InputError(f"--out {out}: entries are written as extended XYZ; let the name end in .extxyz")
+        raise InputError(
+            f"--out {out}: entries are written as extended XYZ; let the name end in .extxyz (of which omnicalc data "
+            "subset FILE.extxyz --out FILE.aselmdb makes ASE-LMDB)"
+        )
     if out.is_dir():
         raise InputError(f"--out {out}: a folder; the name of a file is needed, as in {out / 'labelled.extxyz'}")
     reason = not_writable(out.parent)

@@ -1,0 +1,55 @@
+"""Writes labelled frames as ASE-LMDB, the layout of OMol25 (an ASE database in an LMDB file); the reader is
+:mod:`omnicalc.data.readers.aselmdb`.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+from ase.io.jsonio import encode
+
+from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
+
+_LARGEST = 1 << 40  # bytes that the file may grow to; it takes what it needs
+_LABELS = ("energy", "forces", "stress")
+
+
+def write_ase_lmdb(path: Path, frames: Sequence[Atoms]) -> None:
+    """One file of all ``frames``: labels of their calculators, and what is in ``info`` (charge, spin, ...) as data.
+
+    Raises:
+        InputError: the package lmdb is not installed.
+    """
+    try:
+        import lmdb
+    except ImportError:
+        raise InputError(f"{path}: writing ASE-LMDB needs lmdb: pip install 'omnicalc[train]'") from None
+
+    def save(temporary: Path) -> None:
+        temporary.unlink(missing_ok=True)
+        about = {"nextid": len(frames) + 1, "deleted_ids": [], "metadata": {}}
+        settings = {"subdir": False, "lock": False, "map_size": _LARGEST}
+        with lmdb.open(str(temporary), **settings) as env, env.begin(write=True) as out:
+            for k, atoms in enumerate(frames, start=1):
+                out.put(str(k).encode(), zlib.compress(encode(_row(atoms)).encode()))
+            for key, value in about.items():
+                out.put(key.encode(), zlib.compress(json.dumps(value).encode()))
+
+    write_atomically(path, save)
+
+
+def _row(atoms: Atoms) -> dict:
+    """A row of ASE's database; times and id depend on nothing but the frame."""
+    results = {} if atoms.calc is None else atoms.calc.results
+    row = {"numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell), "pbc": atoms.pbc}
+    row |= {key: results[key] for key in _LABELS if key in results}
+    if results:
+        row |= {"calculator": "unknown", "calculator_parameters": {}}
+    row["data"] = {key: value for key, value in atoms.info.items() if np.ndim(value) == 0}
+    unique = hashlib.md5(encode(row).encode(), usedforsecurity=False).hexdigest()
+    return row | {"key_value_pairs": {}, "unique_id": unique, "ctime": 0.0, "mtime": 0.0, "user": ""}
