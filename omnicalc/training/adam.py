@@ -64,7 +64,8 @@ class Adam:
             torch._foreach_mul_(decayed, 1 - rate * settings.weight_decay)
         if self.matrices:
             step_of_matrices(*([d[n] for n in self.matrices] for d in (parameters, self.first, gradient)), rate)
-        others = [n for n in self.names if n not in set(self.matrices)]
+        matrices = set(self.matrices)
+        others = [n for n in self.names if n not in matrices]
         if others:
             p, g, m, v = ([d[n] for n in others] for d in (parameters, gradient, self.first, self.second))
             _adam_step(p, m, v, g, rate, t, settings.betas)
