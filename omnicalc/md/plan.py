@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from omnicalc.md.settings import Settings
 
 _LEAST_STEPS, _MOST_STEPS = 5, 1000
+_PATIENCE = 30.0  # s, after which fewer steps than the least will do
 _LOG_LINE = 90  # bytes, about
 
 
@@ -60,13 +61,7 @@ def plan(
     dynamics, guards = dynamics_of(job, settings), Guards(settings, job.atoms, folder, lambda text: None)
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     restart_bytes = len(Restart(state, 1, 0, state.positions).to_bytes())
-    state = dynamics.step(state)  # the first one makes what later ones find
-    start, done = time.perf_counter(), 0
-    while done < _LEAST_STEPS or (time.perf_counter() - start < seconds and done < _MOST_STEPS):
-        state, done = dynamics.step(state), done + 1
-    if job.device != "cpu":
-        torch.cuda.synchronize()
-    per_step = (time.perf_counter() - start) / done
+    state, done, per_step = _timed(dynamics, state, job.device, seconds)
     left = max(settings.steps - first, 0)
     frames = settings.steps // settings.interval + 1
     dcd_files = 2 if settings.beads else 1
@@ -86,6 +81,28 @@ def plan(
         free_MB=shutil.disk_usage(there).free / 1e6,
         frames=frames,
     )
+
+
+def _timed(dynamics, state, device: str, seconds: float) -> tuple[object, int, float]:
+    """The state after some steps, how many were timed, and seconds per step.
+
+    The first step makes what later ones find, so it counts only where steps take so long that it makes no difference.
+    """
+
+    def synchronised() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    start = synchronised()
+    state = dynamics.step(state)
+    first = synchronised() - start
+    if first > _PATIENCE:
+        return state, 1, first
+    start, done = synchronised(), 0
+    while done < _MOST_STEPS and time.perf_counter() - start < (seconds if done >= _LEAST_STEPS else _PATIENCE):
+        state, done = dynamics.step(state), done + 1
+    return state, done, (synchronised() - start) / done
 
 
 def _more(job: Job, settings: Settings, state) -> int:
@@ -127,6 +144,7 @@ def as_text(found: Plan, settings: Settings, replicas: int, device: str) -> str:
     pairs = "" if found.edges is None else f", {found.edges} neighbours within {found.cutoff:g} Å "
     pairs += "" if found.edges is None else f"({found.edges / found.atoms:.1f} per atom)"
     kept = "on the GPU" if device != "cpu" else "of the process"
+    kept += ", of one replica" if replicas > 1 else ""
     enough = "" if found.free_MB > found.disk_MB + 100 else "; NOT ENOUGH: fewer frames (--interval), or another --out"
     return "\n".join(
         [

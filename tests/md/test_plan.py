@@ -26,17 +26,35 @@ def test_disk_is_what_is_written(tmp_path, monkeypatch, save):
     assert found.disk_MB == pytest.approx(written, rel=0.1)
 
 
-def test_time_is_that_of_the_steps():
-    class Slow(type(pairs_job().bound)):
-        def __call__(self, positions, **more):
-            time.sleep(0.02)
-            return super().__call__(positions, **more)
+class Slow(type(pairs_job().bound)):
+    def __call__(self, positions, **more):
+        time.sleep(0.02)
+        return super().__call__(positions, **more)
 
+
+def slow_job():
+    return replace(pairs_job(), bound=Slow(pairs_job().bound.systems))
+
+
+def test_time_is_that_of_the_steps():
     job = pairs_job()
-    found = plan(replace(job, bound=Slow(job.bound.systems)), SETTINGS, RunFolder("nowhere").path, seconds=0.3)
+    found = plan(slow_job(), SETTINGS, RunFolder("nowhere").path, seconds=0.3)
     assert found.ms_per_step > 20 and found.run_s == pytest.approx(0.2 * found.ms_per_step)
     again = plan(job, SETTINGS, RunFolder("nowhere").path, replicas=3, first=150, seconds=0.1)
     assert again.run_s == pytest.approx(0.05 * 3 * again.ms_per_step)
+
+
+@pytest.mark.parametrize(("patience", "steps"), [(0.01, [1]), (0.05, [1, 2, 3]), (9.0, [5])])
+def test_steps_that_take_long_are_not_waited_for(monkeypatch, patience, steps):
+    monkeypatch.setattr("omnicalc.md.plan._PATIENCE", patience)
+    found = plan(slow_job(), SETTINGS, RunFolder("nowhere").path, seconds=0.0)
+    assert found.steps_timed in steps and found.ms_per_step > 20
+
+
+def test_memory_is_said_to_be_of_one_replica():
+    found = plan(pairs_job(), SETTINGS, RunFolder("nowhere").path, seconds=0.0)
+    assert "of one replica" in as_text(found, SETTINGS, 3, "cpu")
+    assert "of one replica" not in as_text(found, SETTINGS, 1, "cpu")
 
 
 def test_edges_and_words():

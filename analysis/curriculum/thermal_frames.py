@@ -1,0 +1,112 @@
+"""Frames of dynamics at 300 to 500 K out of labelled ones, for a costlier level of theory.
+
+    python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz --out thermal.extxyz
+    omnicalc label thermal.extxyz --grid 2 --convergence 1e-7 --out ubio-dft-md.extxyz
+
+A label's cost goes with the square of the number of atoms, so each class has its own largest size: small molecules by
+which a network learns, and test molecules as large as peptides and nucleic acids are. Test frames stand evenly among
+training frames, so that a labelling which is stopped early leaves a fair part.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+from ase import Atoms
+
+from omnicalc.data.readers import open_frames
+from omnicalc.data.subset import write_frames
+from omnicalc.errors import InputError
+
+ORIGINS = ("md300", "md400", "md500")
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many frames of a class, of which sizes."""
+
+    split: str
+    config_type: str
+    frames: int
+    most_atoms: int
+    least_atoms: int = 1
+
+
+SHARES = (
+    Share("train", "peptide", 16, 14),
+    Share("train", "peptide", 12, 22, 15),
+    Share("train", "nucleic", 10, 22),
+    Share("train", "nucleic-water", 2, 22),
+    Share("train", "ion-phosphate", 8, 14),
+    Share("train", "ion-phosphate", 6, 20, 15),
+    Share("train", "ion-site", 8, 16),
+    Share("train", "peptide-water", 6, 16),
+    Share("train", "peptide-water", 2, 22, 17),
+    Share("train", "ion", 8, 16),
+    Share("train", "water", 6, 16),
+    Share("train", "drug", 4, 14),
+    Share("train", "drug-water", 2, 16),
+    Share("test", "peptide", 4, 32),
+    Share("test", "nucleic", 1, 29),
+    Share("test", "water", 2, 24),
+    Share("test", "ion", 8, 14),
+    Share("test", "ion-phosphate", 5, 16),
+)
+
+
+def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:
+    """Frames of every share, in turn of each of its molecules; those to test evenly among the others."""
+    thermal = [atoms for atoms in frames if atoms.info.get("origin") in ORIGINS]
+    chosen = {"train": [], "test": []}
+    for share in shares:
+        chosen[share.split] += _of_share(thermal, share, rng)
+    for part in chosen.values():
+        rng.shuffle(part)
+    return _evenly(chosen["train"], chosen["test"])
+
+
+def _of_share(frames: Sequence[Atoms], share: Share, rng: random.Random) -> list[Atoms]:
+    molecules: dict[str, list[Atoms]] = defaultdict(list)
+    for atoms in frames:
+        info = atoms.info
+        if (info.get("split"), info.get("config_type")) == (share.split, share.config_type) and (
+            share.least_atoms <= len(atoms) <= share.most_atoms
+        ):
+            molecules[info["molecule"]].append(atoms)
+    names = sorted(molecules)
+    rng.shuffle(names)
+    for part in molecules.values():
+        rng.shuffle(part)
+    found = []
+    while len(found) < share.frames and any(molecules.values()):
+        turn = [molecules[name].pop() for name in names if molecules[name]]
+        found += turn[: share.frames - len(found)]
+    return found
+
+
+def _evenly(many: Sequence[Atoms], few: Sequence[Atoms]) -> list[Atoms]:
+    """Both in their orders, ``few`` spread over ``many``."""
+    places = [((k + 0.5) / len(part), atoms) for part in (many, few) for k, atoms in enumerate(part)]
+    return [atoms for _, atoms in sorted(places, key=lambda pair: pair[0])]
+
+
+@click.command()
+@click.argument("labelled", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ, without labels.")
+@click.option("--seed", default=20261126, show_default=True)
+def main(labelled, out, seed):
+    """Of LABELLED: frames of the curriculum, with the keys split, config_type, origin and molecule."""
+    chosen = choose(list(open_frames(labelled)), SHARES, random.Random(seed))
+    if not chosen:
+        raise InputError(f"{labelled}: no frame has an origin of {', '.join(ORIGINS)} and a split")
+    for atoms in chosen:
+        atoms.calc = None
+    write_frames(out, chosen)
+    click.echo(f"{len(chosen)} frames: {out}")
+
+
+if __name__ == "__main__":
+    main()
