@@ -66,7 +66,7 @@ def run_job(job: Job, recipe: Recipe) -> tuple[list[Atoms], list[str]]:
                 "config_type": group.config_type,
                 "molecule": "+".join(molecules),
                 "system": job.system,
-                "split": split_of(molecules, recipe.split_salt, recipe.always_train),
+                "split": recipe.only_split or split_of(molecules, recipe.split_salt, recipe.always_train),
             }
             atoms.positions = atoms.positions.round(8)
             timer = Timer()

@@ -50,6 +50,7 @@ class Recipe:
     solvent: tuple[str, ...] = ("water", "na", "k", "mg", "cl")  # components that do not name a molecule
     split_salt: str = ""  # before the molecule's name when that is hashed for its split
     always_train: tuple[str, ...] = ()  # molecules too elementary to be left out of training
+    only_split: str = ""  # "train", "valid" or "test": of all frames, whatever their molecules are called
     step_fs: float = 2.0
     hydrogen_mass: float = 4.0  # amu, in sampling only: static averages do not know masses
     friction_per_fs: float = 0.02
@@ -86,6 +87,8 @@ def _made(kind, table: dict, where: str):
 def _check(recipe: Recipe, path: Path) -> None:
     from omnicalc.data.build.composition import composition
 
+    if recipe.only_split not in ("", "train", "valid", "test"):
+        raise InputError(f"only_split = '{recipe.only_split}' in '{path}'; train, valid or test is needed")
     for group in recipe.groups:
         if group.kind not in KINDS:
             raise InputError(f"kind = '{group.kind}' in '{path}'; known: {', '.join(KINDS)}")

@@ -142,7 +142,7 @@ def test_shipped_recipes(path):
     for one in smiles:
         atoms = _molecule(one).GetAtoms()
         assert sum(a.GetAtomicNum() - a.GetFormalCharge() for a in atoms) % 2 == 0, one
-    if len(groups) < len(recipe.groups):
+    if len(groups) < len(recipe.groups) or recipe.only_split:
         return  # spheres say only when cut what they are of
     parts = {split_of(molecules_of(job.system, recipe), recipe.split_salt, recipe.always_train) for job in jobs(recipe)}
     assert parts == {"train", "valid", "test"}
@@ -232,3 +232,26 @@ def test_rotations_are_proper():
         r = random_rotation(rng)
         np.testing.assert_allclose(r @ r.T, np.eye(3), atol=1e-12)
         assert np.linalg.det(r) == pytest.approx(1)
+
+
+def test_what_is_larger_is_nowhere_in_the_training_data():
+    """No system of the test recipe is one of the training recipe, and its solutes, but Ace-Ala-Nme and phosphate that
+    stand in larger droplets, are new; all frames are to test on.
+    """
+    larger, trained = read_recipe("ubio-larger"), read_recipe("ubio-xtb")
+    seen = {job.system for job in jobs(trained)}
+    assert larger.only_split == "test" and not {job.system for job in jobs(larger)} & seen
+    solutes = {molecule for job in jobs(larger) for molecule in molecules_of(job.system, larger)}
+    known = {molecule for job in jobs(trained) for molecule in molecules_of(job.system, trained)}
+    assert {"ApU", "ACE-A-A-A-NME", "ACE-mL-mL-A-dA-NME"} <= solutes - known
+
+
+def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text('only_split = "test"' + SMALL)
+    recipe = read_recipe(path)
+    frames, _ = run_job(jobs(recipe)[0], recipe)
+    assert frames and {atoms.info["split"] for atoms in frames} == {"test"}
+    path.write_text('only_split = "tests"' + SMALL)
+    with pytest.raises(InputError, match="'tests'.*train, valid or test"):
+        read_recipe(path)
