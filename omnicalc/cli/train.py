@@ -25,6 +25,9 @@ from omnicalc.cli.options import Folder
     type=click.FloatRange(min=0, min_open=True),
     help="Fine-tuning: learning rate. [default: 2e-3; of networks above 1 M parameters 5e-4]",
 )
+@click.option(
+    "--matrices", type=click.Choice(["adam", "muon"]), help="Fine-tuning: what matrices step by. [default: adam]"
+)
 @click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
 @click.option(

@@ -43,6 +43,7 @@ class FineTune:
     lora_rank: int = 4
     length: int = 3000
     learning_rate: float | None = None  # None: by the size of the network
+    matrices: str = "adam"  # or "muon", as in recipes
     seed: int = 0
 
 
@@ -78,8 +79,9 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
         model={k: v for k, v in card.config.items() if k != "heads"},
         optimiser=Optimiser(
-            seed=wish.seed, ema=0.99, validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=100
-        ),
+            seed=wish.seed, matrices=wish.matrices, ema=0.99, validate_every=max(1, wish.length // 5),
+            checkpoint_every=200, validate_frames=100,
+        ),  # fmt: skip
         stages=(
             Stage(
                 steps=wish.length, learning_rate=wish.learning_rate or _rate(folder), warmup=min(50, wish.length),

@@ -183,6 +183,12 @@ def test_few_frames_are_split_all_the_same(files):
         assert recipe.data[0].split_by == wanted
 
 
+def test_matrices_can_step_by_muon(files):
+    wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz")
+    assert fine_tune_recipe(wish).optimiser.matrices == "adam"
+    assert fine_tune_recipe(replace(wish, matrices="muon")).optimiser.matrices == "muon"
+
+
 def test_the_rate_goes_with_the_size_of_the_network(files, monkeypatch):
     wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz")
     assert fine_tune_recipe(wish).stages[0].learning_rate == 2e-3
