@@ -9,13 +9,14 @@ import click
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True,
               help="File: .extxyz or .extxyz.gz (extended XYZ), or .aselmdb (ASE-LMDB).")  # fmt: skip
+@click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--count", type=click.IntRange(min=1), help="At most so many frames.")
 @click.option("--max-atoms", type=click.IntRange(min=1), help="Leave larger frames out.")
 @click.option("--max-force", type=click.FloatRange(min=0), help="Leave frames with a larger force out, eV/Å.")
 @click.option("--charge", type=int, help="Only frames of this total charge.")
 @click.option("--elements", metavar="SYMBOLS", help="Leave frames with other elements out, as in 'H C N O'.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(files, out, count, max_atoms, max_force, charge, elements, seed):
+def command(files, out, only, count, max_atoms, max_force, charge, elements, seed):
     """Take frames of FILES, each once, in turn from every config_type, and there in turn from every molecule.
 
     Every first part of the result is spread over all classes, as labelling may be stopped at any time.
@@ -34,12 +35,14 @@ def command(files, out, count, max_atoms, max_force, charge, elements, seed):
         )
     frames = [atoms for path in files for atoms in read_structures(path)]
 
+    from omnicalc.data import only as by_keys
     from omnicalc.data.subset import Limits, subset, write_frames
 
     limits = Limits(max_atoms, max_force, charge, _symbols(elements))
-    chosen = subset(frames, count, limits, seed)
+    allowed = by_keys.only(frames, only, ", ".join(map(str, files)))
+    chosen = subset(allowed, count, limits, seed)
     if not chosen:
-        raise InputError(f"none of {len(frames)} frames is within --max-atoms, --max-force, --charge and --elements")
+        raise InputError(f"none of {len(allowed)} frames is within --max-atoms, --max-force, --charge and --elements")
     write_frames(out, chosen)
     shares = Counter(str(atoms.info.get("config_type", "no config_type")) for atoms in chosen)
     click.echo(f"{len(chosen)} of {len(frames)} frames: {', '.join(f'{k} {n}' for k, n in sorted(shares.items()))}")

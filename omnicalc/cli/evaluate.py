@@ -13,6 +13,7 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--head", help="Level of theory. [default: the first head of the model that knows all elements]")
 @click.option("--split", help="Only frames whose key `split` has this value, e.g. valid.")
+@click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--by", help="Errors by the values of this key of the frames, e.g. config_type or molecule.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a parity plot, a PNG file.")
 @click.option("--atoms", type=click.IntRange(min=1), help="Atoms computed at once. [default: 1000]")
@@ -20,12 +21,13 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 @click.option("--device", default="auto", show_default=True)
 @click.option("--rotations", type=int, help="Also turn every frame N times, and measure how far its results spread.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, head, split, by, plot, atoms, dtype, device, rotations, as_json):
+def command(model, data, head, split, only, by, plot, atoms, dtype, device, rotations, as_json):
     """Compare MODEL with the energies and forces in DATA.
 
     DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Weights
     with a committee also say how sure they are, and how well that fits their errors.
     """
+    from omnicalc.data import only as by_keys
     from omnicalc.data.readers import open_frames
     from omnicalc.errors import InputError
     from omnicalc.files import no_folder_for
@@ -42,7 +44,7 @@ def command(model, data, head, split, by, plot, atoms, dtype, device, rotations,
 
     potential = load_potential(model, device=device, dtype=dtype)
     potential.spread = potential.has_committee
-    frames = labelled_frames(frames, split, str(data))
+    frames = by_keys.only(labelled_frames(frames, split, str(data)), only, str(data))
     if rotations is not None:
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
 

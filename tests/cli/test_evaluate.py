@@ -50,6 +50,16 @@ def test_json(files):
     assert other["head"] == "salt-theory" and other["energy_mae"] != table["energy_mae"]
 
 
+def test_only_frames_of_a_kind(files):
+    words = ("evaluate", files / "weights", files / "data.extxyz.gz", "--json")
+    of_b = json.loads(omnicalc(*words, "--only", "config_type=b"))
+    by = json.loads(omnicalc(*words, "--by", "config_type"))["by"]
+    assert of_b["frames"] == 2 and of_b["force_mae"] == pytest.approx(by["b"]["force_mae"])
+    assert json.loads(omnicalc(*words, "--only", "config_type=a,b", "--only", "split=train"))["frames"] == 1
+    with pytest.raises(InputError, match="values of 'config_type': a, b"):
+        omnicalc(*words, "--only", "config_type=c")
+
+
 def test_unknown_keys_and_heads(files):
     with pytest.raises(InputError, match="no frame of .* has the key 'kind'; keys: config_type, split"):
         omnicalc("evaluate", files / "weights", files / "data.extxyz.gz", "--by", "kind")

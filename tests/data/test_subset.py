@@ -49,6 +49,14 @@ def test_command(frames, tmp_path):
         omnicalc("data", "subset", tmp_path / "in.extxyz", "--max-atoms", 1, "--out", tmp_path / "three.extxyz")
 
 
+def test_only_frames_of_a_kind(frames, tmp_path):
+    write(tmp_path / "in.extxyz", frames, format="extxyz")
+    words = ("data", "subset", tmp_path / "in.extxyz", "--out", tmp_path / "out.xyz", "--only")
+    with pytest.raises(InputError, match="values of 'config_type': many, few, big, steep"):
+        omnicalc(*words, "config_type=x")
+    assert "3 of 35 frames: big 1, few 2" in omnicalc(*words, "config_type=few,big")
+
+
 def test_charge_and_elements(frames, tmp_path):
     frames[0].info["charge"] = 1
     frames[1].symbols[0] = "Na"
