@@ -255,3 +255,25 @@ def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
     path.write_text('only_split = "tests"' + SMALL)
     with pytest.raises(InputError, match="'tests'.*train, valid or test"):
         read_recipe(path)
+
+
+@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics"])
+def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
+    """Neither by the molecules' names nor, where they are called otherwise, by what they are."""
+    from rdkit.Chem import MolFromSmiles, MolToSmiles
+
+    def flat(smiles: str) -> str:
+        return MolToSmiles(MolFromSmiles(smiles), isomericSmiles=False)
+
+    more, first = read_recipe(name), read_recipe("ubio-xtb")
+    split = {
+        solute: split_of([solute], first.split_salt, first.always_train)
+        for job in jobs(first)
+        for solute in molecules_of(job.system, first)
+    }
+    judged = {flat(first.components[m]) for m, part in split.items() if part != "train" and m in first.components}
+    assert more.only_split == "train" and len(judged) > 20
+    for job in jobs(more):
+        for solute in molecules_of(job.system, more):
+            assert split.get(solute, "train") == "train", job.system
+            assert solute not in more.components or flat(more.components[solute]) not in judged, job.system
