@@ -18,15 +18,34 @@ _CONTACT = {"ion-heavy": 2.3, "mg-heavy": 2.0, "anion-h": 2.1, "heavy-heavy": 2.
 
 def place(pieces: Sequence[Piece], rng: np.random.Generator, tries: int = 12) -> Atoms:
     """All pieces in one structure, in contact and not overlapping; ``info`` has charge and spin (closed shell)."""
-    placed = [_turned(pieces[0], rng)]
-    for new in pieces[1:]:
+    return _filled([_turned(pieces[0], rng)], pieces[1:], rng, tries)
+
+
+def place_apart(pieces: Sequence[Piece], distance: float, rng: np.random.Generator, tries: int = 12) -> Atoms:
+    """As :func:`place`, but that the nearest atoms of the first two pieces are ``distance`` (Å) from each other, and
+    held there by a constraint; the others are put around these two.
+    """
+    from ase.constraints import FixBondLength
+
+    first, second = (_turned(one, rng) for one in pieces[:2])
+    second = _moved_to(first, second, distance, rng)
+    atoms = _filled([first, second], pieces[2:], rng, tries)
+    gaps = np.linalg.norm(first.atoms.positions[:, None] - second.atoms.positions[None], axis=2)
+    i, j = np.unravel_index(gaps.argmin(), gaps.shape)
+    atoms.set_constraint(FixBondLength(int(i), len(first.atoms) + int(j)))
+    return atoms
+
+
+def _filled(placed: list[Piece], pieces: Sequence[Piece], rng: np.random.Generator, tries: int) -> Atoms:
+    """``pieces`` put around what is ``placed``, each in turn."""
+    for new in pieces:
         candidates = [_beside(placed, new, rng) for _ in range(int(rng.integers(2, tries + 1)))]
         placed.append(min(candidates, key=lambda one: _coulomb(placed, one)))
     atoms = placed[0].atoms.copy()
     for other in placed[1:]:
         atoms += other.atoms
     atoms.positions -= atoms.positions.mean(axis=0)
-    charge = int(sum(p.charge for p in pieces))
+    charge = int(sum(p.charge for p in placed))
     electrons = int(atoms.numbers.sum()) - charge
     atoms.info = {"charge": charge, "spin": 1 + electrons % 2}
     return atoms
@@ -43,6 +62,26 @@ def _turned(one: Piece, rng: np.random.Generator) -> Piece:
     atoms = one.atoms.copy()
     atoms.positions = atoms.positions @ random_rotation(rng).T
     return Piece(atoms, one.charge, one.partial)
+
+
+def _moved_to(first: Piece, second: Piece, distance: float, rng: np.random.Generator) -> Piece:
+    """``second`` brought in along a random line through both centres until its nearest atom is ``distance`` from the
+    nearest of ``first``.
+    """
+    direction = rng.normal(size=3)
+    direction /= np.linalg.norm(direction)
+    there = first.atoms.positions - first.atoms.positions.mean(axis=0)
+    here = second.atoms.positions - second.atoms.positions.mean(axis=0)
+    away = distance + np.linalg.norm(there, axis=1).max() + np.linalg.norm(here, axis=1).max()
+
+    def gap(along: float) -> float:
+        return float(np.linalg.norm(there[:, None] - here[None] - along * direction, axis=2).min())
+
+    while away > 0 and (beyond := gap(away) - distance) > 1e-3:  # atoms near each other by no more than the way made
+        away -= beyond
+    atoms = second.atoms.copy()
+    atoms.positions = here + first.atoms.positions.mean(axis=0) + away * direction
+    return Piece(atoms, second.charge, second.partial)
 
 
 def _beside(placed: Sequence[Piece], new: Piece, rng: np.random.Generator) -> Piece:

@@ -8,7 +8,7 @@ from omnicalc.errors import InputError
 from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-KINDS = ("sample", "stretch", "approach", "carve")
+KINDS = ("sample", "stretch", "approach", "apart", "carve")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Group:
     stretched: float = 0.25  # share of the kept frames of which a copy with stretched or squeezed bonds is kept
     stretch: tuple[float, float] = (0.75, 1.6)  # factor on a bond's length
     approach: tuple[float, float] = (0.45, 2.5)  # factor on the contact distance of two pieces
+    apart: tuple[float, float] = (3.0, 7.0)  # Å, of kind apart: how far the first two pieces are held from each other
     frames: int = 20  # of kinds stretch and approach, per start
     max_force: float = 30.0  # eV/Å; frames above are left out
     file: str = ""  # of kind carve: the structure file

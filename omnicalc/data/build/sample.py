@@ -10,7 +10,7 @@ import numpy as np
 from omnicalc.data.build.composition import composition
 from omnicalc.data.build.distort import pressed, rattled, stretched
 from omnicalc.data.build.geometry import piece
-from omnicalc.data.build.placing import contacts, place
+from omnicalc.data.build.placing import contacts, place, place_apart
 from omnicalc.data.build.walled import WalledXtb
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def frames(system: str, group: Group, recipe: Recipe, start: int, rng: np.random
     if group.kind == "approach":
         yield from _approaches(pieces, group, rng)
         return
-    atoms = place(pieces, rng)
+    atoms = place_apart(pieces, rng.uniform(*group.apart), rng) if group.kind == "apart" else place(pieces, rng)
     yield from sampled(atoms, group, recipe, start, rng)
 
 

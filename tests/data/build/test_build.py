@@ -18,7 +18,7 @@ from tests.command import omnicalc
 pytest.importorskip("rdkit")
 pytest.importorskip("tblite", exc_type=ImportError)
 from omnicalc.data.build.geometry import piece  # noqa: E402
-from omnicalc.data.build.placing import place  # noqa: E402
+from omnicalc.data.build.placing import place, place_apart  # noqa: E402
 
 SMALL = """
 name = "small"
@@ -257,7 +257,7 @@ def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics"])
+@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics", "ubio-apart"])
 def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
     """Neither by the molecules' names nor, where they are called otherwise, by what they are."""
     from rdkit.Chem import MolFromSmiles, MolToSmiles
@@ -277,3 +277,33 @@ def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
         for solute in molecules_of(job.system, more):
             assert split.get(solute, "train") == "train", job.system
             assert solute not in more.components or flat(more.components[solute]) not in judged, job.system
+
+
+@pytest.mark.parametrize("distance", [3.0, 6.5])
+@pytest.mark.parametrize("smiles", [("[Na+]", "[Cl-]"), ("COP(=O)([O-])OC", "[Mg+2]"), ("c1ccccc1", "C[NH3+]")])
+def test_pieces_are_placed_apart(smiles, distance):
+    rng = np.random.default_rng(4)
+    pieces = [piece(one, 1) for one in (*smiles, "O", "O", "O")]
+    atoms = place_apart(pieces, distance, rng)
+    cut = [0, *np.cumsum([len(p.atoms) for p in pieces])]
+    parts = [atoms.positions[a:b] for a, b in zip(cut, cut[1:], strict=False)]
+    gap = np.linalg.norm(parts[0][:, None] - parts[1][None], axis=2)
+    assert gap.min() == pytest.approx(distance, abs=2e-3)
+    (held,) = atoms.constraints
+    assert atoms.get_distance(*held.pairs[0]) == pytest.approx(distance, abs=2e-3)
+    assert atoms.info["charge"] == sum(p.charge for p in pieces)
+
+
+def test_a_pair_that_is_held_apart_stays_so(tmp_path):
+    path = tmp_path / "apart.toml"
+    path.write_text(
+        'name = "apart"\nseed = 1\nsummary = "for tests"\n[components]\nwater = "O"\nna = "[Na+]"\ncl = "[Cl-]"\n'
+        '[[groups]]\nconfig_type = "ion"\nkind = "apart"\nsystems = ["na cl water*2"]\napart = [4.0, 4.5]\n'
+        "relax_steps = 6\nmd_frames = 3\nmd_every = 4\nstretched = 0.0\n"
+    )
+    recipe = read_recipe(path)
+    frames, left_out = run_job(jobs(recipe)[0], recipe)
+    gaps = {a.info["origin"]: a.get_distance(0, 1) for a in frames}
+    assert not left_out and not any(a.constraints for a in frames)
+    assert 4.0 <= gaps["relax"] <= 4.5 and gaps["md300"] == pytest.approx(gaps["relax"], abs=1e-4)
+    assert abs(gaps["rattle"] - gaps["relax"]) > 1e-4  # displaced on purpose, so labels say how it would move
