@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.calculator import Calculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
@@ -15,7 +16,7 @@ from analysis.curriculum.ion_pairs import SETS, errors, interaction_energies, of
 from analysis.curriculum.ion_pairs import main as ion_pairs
 from analysis.curriculum.ions_apart import frames as ions_apart
 from analysis.curriculum.learning_curve import case_recipe, draw, main
-from analysis.curriculum.long_range import recipes as long_recipes
+from analysis.curriculum.long_range import recipe_of
 from omnicalc import load_potential
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
@@ -158,11 +159,52 @@ def test_ions_apart_are_alone_and_far():
 
 
 def test_with_and_without_long_range_differ_in_nothing_else():
-    (local, then), (long, after) = (long_recipes(BASE, long, (60, 20)) for long in (False, True))
+    local, long = (recipe_of(BASE, long, 60) for long in (False, True))
     assert replace(long, model=local.model, tag=local.tag) == local != long
-    assert replace(after, model=then.model, tag=then.tag) == then
-    assert [s.label for s in then.data] == [*(s.label for s in BASE.data), "ions-apart", "ions-alone"]
-    digest = hashlib.sha256((SCANS.parent / "ions-apart-dft.extxyz.gz").read_bytes()).hexdigest()
-    assert {s.sha256 for s in then.data[-2:]} == {digest}
+    assert local.data == BASE.data and local.start == "ubio-s3:wide"
     networks = [build_model(r.family, {**r.model, "heads": list(r.heads)}).state_dict() for r in (local, long)]
     assert set(networks[0]) < set(networks[1]) and not networks[1]["add_long.weight"].any()
+
+
+def test_forces_on_a_pair_that_is_pulled_apart():
+    """Nothing is off by its own label; forces that miss the pair's pull are."""
+    pytest.importorskip("tblite", exc_type=ImportError)
+    pytest.importorskip("rdkit")
+    from analysis.curriculum.pull_apart import droplet, pair_error
+    from omnicalc.data.labels.xtb import Xtb
+
+    class Right(Calculator):
+        implemented_properties = ["energy", "forces"]
+        without_pull = False
+
+        def calculate(self, atoms=None, properties=(), changes=()):
+            super().calculate(atoms, properties, changes)
+            label = Xtb()(self.atoms)
+            forces = label.forces.copy()
+            if self.without_pull:
+                forces[:2] = 0.0
+            self.results = {"energy": label.energy, "forces": forces}
+
+    atoms = droplet("na cl water*2", 3.6, seed=0)
+    assert atoms.info["pair"] == [0, 1] and atoms.get_distance(0, 1) == pytest.approx(3.6, abs=0.01)
+    assert atoms.info["charge"] == 0 and len(atoms) == 8
+    right, wrong = Right(), Right()
+    wrong.without_pull = True
+    assert pair_error(right, atoms) < 1e-6
+    pull = float(np.abs(atoms.get_forces()[:2]).max())
+    assert pull > 0.3 and pair_error(wrong, atoms) == pytest.approx(pull)
+
+
+def test_bundled_weights_let_ions_go_of_each_other():
+    """Version 0.2 does so in a wall; later ones do not."""
+    pytest.importorskip("tblite", exc_type=ImportError)
+    pytest.importorskip("rdkit")
+    from analysis.curriculum.pull_apart import droplet, pair_error
+    from omnicalc import OmniCalc
+
+    drops = [droplet("na cl water*9", distance, seed=1) for distance in (3.8, 4.0, 4.2)]
+    errors = {
+        name: max(pair_error(OmniCalc(name, head="gfn2-xtb"), drop) for drop in drops)
+        for name in ("ubio-s2", "ubio-s3:wide", "ubio-s2:small@0.2")
+    }
+    assert max(errors["ubio-s2"], errors["ubio-s3:wide"]) < 5.0 < errors["ubio-s2:small@0.2"], errors

@@ -1,7 +1,9 @@
 """Frames of dynamics at 300 to 500 K out of labelled ones, for a costlier level of theory.
 
     python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz --out thermal.extxyz
-    omnicalc label thermal.extxyz --grid 2 --convergence 1e-7 --out ubio-dft-md.extxyz
+    python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz data/ubio-more-xtb.extxyz.gz --shares ions \
+        --out ions.extxyz
+    omnicalc label thermal.extxyz ions.extxyz --grid 2 --convergence 1e-7 --out ubio-dft-md.extxyz
 
 A label's cost goes with the square of the number of atoms, so each class has its own largest size: small molecules by
 which a network learns, and test molecules as large as peptides and nucleic acids are. Test frames stand evenly among
@@ -35,7 +37,7 @@ class Share:
     least_atoms: int = 1
 
 
-SHARES = (
+ALL_CLASSES = (
     Share("train", "peptide", 16, 14),
     Share("train", "peptide", 12, 22, 15),
     Share("train", "nucleic", 10, 22),
@@ -54,18 +56,31 @@ SHARES = (
     Share("test", "water", 2, 24),
     Share("test", "ion", 8, 14),
     Share("test", "ion-phosphate", 5, 16),
+    Share("valid", "peptide", 4, 16),
+    Share("valid", "ion", 2, 16),
 )
+
+IONS = (  # where the first set left the largest errors
+    Share("train", "ion", 30, 12),
+    Share("train", "ion-phosphate", 14, 15),
+    Share("train", "ion-site", 4, 14),
+    Share("train", "nucleic", 3, 16),
+    Share("train", "peptide", 3, 14),
+)
+SHARES = {"all": ALL_CLASSES, "ions": IONS}
 
 
 def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:
-    """Frames of every share, in turn of each of its molecules; those to test evenly among the others."""
+    """Frames of every share, in turn of each of its molecules: those to train and to test on evenly mixed, the few to
+    validate on last.
+    """
     thermal = [atoms for atoms in frames if atoms.info.get("origin") in ORIGINS]
-    chosen = {"train": [], "test": []}
+    chosen = {"train": [], "test": [], "valid": []}
     for share in shares:
         chosen[share.split] += _of_share(thermal, share, rng)
     for part in chosen.values():
         rng.shuffle(part)
-    return _evenly(chosen["train"], chosen["test"])
+    return _evenly(chosen["train"], chosen["test"]) + chosen["valid"]
 
 
 def _of_share(frames: Sequence[Atoms], share: Share, rng: random.Random) -> list[Atoms]:
@@ -94,14 +109,16 @@ def _evenly(many: Sequence[Atoms], few: Sequence[Atoms]) -> list[Atoms]:
 
 
 @click.command()
-@click.argument("labelled", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--shares", default="all", show_default=True, type=click.Choice(list(SHARES)), help="Which classes.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ, without labels.")
 @click.option("--seed", default=20261126, show_default=True)
-def main(labelled, out, seed):
-    """Of LABELLED: frames of the curriculum, with the keys split, config_type, origin and molecule."""
-    chosen = choose(list(open_frames(labelled)), SHARES, random.Random(seed))
+def main(files, shares, out, seed):
+    """Of FILES: labelled frames of the curriculum, with the keys split, config_type, origin and molecule."""
+    frames = [atoms for path in files for atoms in open_frames(path)]
+    chosen = choose(frames, SHARES[shares], random.Random(seed))
     if not chosen:
-        raise InputError(f"{labelled}: no frame has an origin of {', '.join(ORIGINS)} and a split")
+        raise InputError(f"{', '.join(map(str, files))}: no frame has an origin of {', '.join(ORIGINS)} and a split")
     for atoms in chosen:
         atoms.calc = None
     write_frames(out, chosen)
