@@ -32,11 +32,19 @@ TOLERANCE = {
 
 
 class Evaluate:
-    """A potential with one head and a fresh neighbour search at every call."""
+    """A potential with one head and a fresh neighbour search at every call.
 
-    def __init__(self, potential: Potential, head: str):
-        self.potential, self.head = potential, head
+    ``rounding``: what single precision may cost in forces, eV/Å.
+    """
+
+    def __init__(self, potential: Potential, head: str, rounding: float = TOLERANCE[torch.float32].force):
+        self.potential, self.head, self.rounding = potential, head, rounding
         self.dtype = potential.dtype
+
+    @property
+    def tolerance(self) -> Tolerance:
+        found = TOLERANCE[self.dtype]
+        return replace(found, force=self.rounding) if self.dtype == torch.float32 else found
 
     def __call__(self, systems: Systems, *, forces: bool = True, stress: bool = False) -> Prediction:
         found = neighbors(systems, self.potential.cutoff)
@@ -55,7 +63,7 @@ class Wrong(Evaluate):
     """A right potential with one mistake made on purpose."""
 
     def __init__(self, evaluate: Evaluate, mistake):
-        super().__init__(evaluate.potential, evaluate.head)
+        super().__init__(evaluate.potential, evaluate.head, evaluate.rounding)
         self.right, self.mistake = evaluate, mistake
 
     def __call__(self, systems, *, forces=True, stress=False):
@@ -92,7 +100,7 @@ def transformed(atoms: Atoms, matrix: np.ndarray) -> Systems:
 
 def check_orthogonal(evaluate, atoms: Atoms, matrix: np.ndarray) -> None:
     """Energy does not change and forces turn along when the whole structure is rotated or mirrored."""
-    tolerance = TOLERANCE[evaluate.dtype]
+    tolerance = evaluate.tolerance
     before, after = evaluate(Systems.from_atoms(atoms)), evaluate(transformed(atoms, matrix))
     assert abs(before.energy - after.energy).item() / len(atoms) < tolerance.energy
     turned = before.forces @ torch.from_numpy(matrix.T)
@@ -101,7 +109,7 @@ def check_orthogonal(evaluate, atoms: Atoms, matrix: np.ndarray) -> None:
 
 def check_translation(evaluate, atoms: Atoms) -> None:
     """Nothing changes when all atoms move by the same vector, even a long one."""
-    tolerance = TOLERANCE[evaluate.dtype]
+    tolerance = evaluate.tolerance
     systems = Systems.from_atoms(atoms)
     moved = systems.with_positions(systems.positions + torch.tensor([13.7, -201.3, 88.1], dtype=torch.float64))
     before, after = evaluate(systems), evaluate(moved)
@@ -112,7 +120,7 @@ def check_translation(evaluate, atoms: Atoms) -> None:
 
 def check_permutation(evaluate, atoms: Atoms) -> None:
     """Renumbering the atoms renumbers the results."""
-    tolerance = TOLERANCE[evaluate.dtype]
+    tolerance = evaluate.tolerance
     order = np.random.default_rng(1).permutation(len(atoms))
     before, after = evaluate(Systems.from_atoms(atoms)), evaluate(Systems.from_atoms(atoms[order]))
     assert (before.energies[order] - after.energies).abs().max() < tolerance.energy * 10
@@ -131,7 +139,7 @@ def check_forces(evaluate, reference, atoms: Atoms) -> None:
             for s in (1, -1)
         )
         slope = (down - up) / (2 * step)
-        assert abs(slope - (forces * direction).sum().item()) < TOLERANCE[evaluate.dtype].difference
+        assert abs(slope - (forces * direction).sum().item()) < evaluate.tolerance.difference
 
 
 def check_stress(evaluate, reference, atoms: Atoms) -> None:
@@ -149,7 +157,7 @@ def check_stress(evaluate, reference, atoms: Atoms) -> None:
             strained = replace(systems, positions=systems.positions @ deform, cell=systems.cell @ deform)
             energies.append(reference(strained, forces=False).energy.item())
         slope = (energies[0] - energies[1]) / (2 * step * volume)
-        assert abs(slope - stress[a, b].item()) < TOLERANCE[evaluate.dtype].stress
+        assert abs(slope - stress[a, b].item()) < evaluate.tolerance.stress
 
 
 def check_smooth(evaluate, atoms: Atoms, moving: int, distances: np.ndarray) -> None:
@@ -170,7 +178,7 @@ def check_smooth(evaluate, atoms: Atoms, moving: int, distances: np.ndarray) -> 
 
 def check_batch(evaluate, structures: list[Atoms]) -> None:
     """A batch gives what single runs give."""
-    tolerance = TOLERANCE[evaluate.dtype]
+    tolerance = evaluate.tolerance
     batch = evaluate(Systems.from_atoms(structures))
     first = 0
     for k, atoms in enumerate(structures):
@@ -183,7 +191,7 @@ def check_batch(evaluate, structures: list[Atoms]) -> None:
 
 def check_separation(evaluate, one: Atoms, other: Atoms, distance: float) -> None:
     """Two neutral structures far apart have the sum of their energies, and their own forces."""
-    tolerance = TOLERANCE[evaluate.dtype]
+    tolerance = evaluate.tolerance
     far = other.copy()
     far.positions += [distance, 0.0, 0.0]
     together = evaluate(Systems.from_atoms(one + far))
