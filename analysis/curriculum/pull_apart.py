@@ -25,7 +25,6 @@ from omnicalc.data.labels.xtb import Xtb
 HEAD = "gfn2-xtb"
 DISTANCES = (2.6, 3.0, 3.4, 3.6, 3.8, 4.0, 4.1, 4.2, 4.3, 4.4, 4.6, 5.0, 5.5, 6.0)  # Å
 RELAXED = 20  # steps
-ROOM = 1.0  # Å, around the droplet
 
 
 def droplet(system: str, distance: float, seed: int) -> Atoms:
@@ -38,7 +37,7 @@ def droplet(system: str, distance: float, seed: int) -> Atoms:
     recipe = read_recipe("ubio-apart")
     atoms = place_apart([piece(s, int(rng.integers(2**31))) for s in composition(system, recipe)], distance, rng)
     pair = [int(k) for k in atoms.constraints[0].pairs[0]]
-    atoms.calc = WalledXtb(np.linalg.norm(atoms.positions, axis=1).max() + ROOM)
+    atoms.calc = WalledXtb.around(atoms)
     FIRE(atoms, logfile=None, maxstep=0.1).run(fmax=0.02, steps=RELAXED)
     found = Atoms(atoms.numbers, atoms.positions, info=dict(atoms.info) | {"pair": pair})
     label = Xtb()(found)

@@ -20,7 +20,7 @@ import click
 from ase import Atoms
 
 from omnicalc.data.readers import open_frames
-from omnicalc.data.subset import write_frames
+from omnicalc.data.subset import in_turn, write_frames
 from omnicalc.errors import InputError
 
 ORIGINS = ("md300", "md400", "md500")
@@ -95,11 +95,7 @@ def _of_share(frames: Sequence[Atoms], share: Share, rng: random.Random) -> list
     rng.shuffle(names)
     for part in molecules.values():
         rng.shuffle(part)
-    found = []
-    while len(found) < share.frames and any(molecules.values()):
-        turn = [molecules[name].pop() for name in names if molecules[name]]
-        found += turn[: share.frames - len(found)]
-    return found
+    return in_turn([molecules[name][::-1] for name in names])[: share.frames]
 
 
 def _evenly(many: Sequence[Atoms], few: Sequence[Atoms]) -> list[Atoms]:

@@ -57,12 +57,12 @@ def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int
     for k in order:
         info = kept[k].info
         classes[str(info.get("config_type", ""))][str(info.get("molecule", ""))].append(kept[k])
-    turns = [_in_turn(list(molecules.values())) for _, molecules in sorted(classes.items())]
-    chosen = _in_turn(turns)
+    turns = [in_turn(list(molecules.values())) for _, molecules in sorted(classes.items())]
+    chosen = in_turn(turns)
     return chosen if count is None else chosen[:count]
 
 
-def _in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
+def in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
     """First of all lists, then second of all that have one, and so on."""
     longest = max(map(len, lists), default=0)
     return [one[k] for k in range(longest) for one in lists if k < len(one)]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from omnicalc.data.build.recipe import Group, Recipe
 
-_ROOM_A = 1.0  # between the outermost atom at the start and the wall
-
 
 def frames(system: str, group: Group, recipe: Recipe, start: int, rng: np.random.Generator) -> Iterator[Atoms]:
     """Structures of one start, unlabelled, with ``info["origin"]`` saying what made them.
@@ -37,7 +35,7 @@ def frames(system: str, group: Group, recipe: Recipe, start: int, rng: np.random
 
 def sampled(atoms: Atoms, group: Group, recipe: Recipe, start: int, rng: np.random.Generator) -> Iterator[Atoms]:
     """Frames from one starting geometry on."""
-    atoms.calc = WalledXtb(np.linalg.norm(atoms.positions, axis=1).max() + _ROOM_A)
+    atoms.calc = WalledXtb.around(atoms)
     yield from _relaxed(atoms, group)
     if group.kind == "stretch":
         yield from _stretches(atoms, group, rng)

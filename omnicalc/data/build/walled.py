@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
 
 from omnicalc.data.labels.xtb import Xtb
 
+if TYPE_CHECKING:
+    from ase import Atoms
+
 _STIFFNESS = 1.0  # eV/Å²
+_ROOM_A = 1.0  # between the outermost atom at the start and the wall
 
 
 class WalledXtb(Calculator):
@@ -19,6 +25,11 @@ class WalledXtb(Calculator):
         super().__init__()
         self._radius = radius_A
         self._xtb = Xtb(reuse=True, accuracy=1.0, rungs=1)  # tblite's default is enough to move by
+
+    @classmethod
+    def around(cls, atoms: Atoms) -> WalledXtb:
+        """With the wall a little beyond the outermost of ``atoms``."""
+        return cls(np.linalg.norm(atoms.positions, axis=1).max() + _ROOM_A)
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
