@@ -41,7 +41,8 @@ class Forks:
 
         An exception that it did not expect is an ``AssertionError`` here, with the child's traceback.
         """
-        before = self._told.seek(0, os.SEEK_END)
+        self._told.seek(0)
+        self._told.truncate()  # what was told before counts where a child's files are limited in size
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         child = int(self._process.stdout.readline())
@@ -50,12 +51,12 @@ class Forks:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
         status = int(self._process.stdout.readline())
-        assert status != UNEXPECTED, f"{request}: {self.told(before)}"
+        assert status != UNEXPECTED, f"{request}: {self.told()}"
         return status
 
-    def told(self, first: int = 0) -> str:
-        """What the process and its children wrote to stderr, from byte ``first`` on."""
-        self._told.seek(first)
+    def told(self) -> str:
+        """What the last child wrote to stderr."""
+        self._told.seek(0)
         return self._told.read()
 
     def close(self) -> None:
@@ -69,15 +70,17 @@ def serve(child: Callable[[dict], int]) -> None:
     for line in sys.stdin:
         process = os.fork()
         if process == 0:
-            os._exit(_status_of(child, json.loads(line)))
+            _exit_with(child, json.loads(line))
         print(process, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 
-def _status_of(child: Callable[[dict], int], request: dict) -> int:
+def _exit_with(child: Callable[[dict], int], request: dict) -> None:
+    status = UNEXPECTED
     try:
-        return child(request)
+        status = child(request)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
-        return UNEXPECTED
+    finally:  # whatever happened: stderr, too, can be full
+        os._exit(status)
