@@ -67,7 +67,16 @@ IONS = (  # where the first set left the largest errors
     Share("train", "nucleic", 3, 16),
     Share("train", "peptide", 3, 14),
 )
-SHARES = {"all": ALL_CLASSES, "ions": IONS}
+PHOSPHATES = (
+    Share("train", "ion-phosphate", 24, 18),
+    Share("train", "ion", 16, 13),
+    Share("train", "peptide", 20, 16),
+    Share("train", "nucleic", 6, 18),
+)
+
+ORGANICS = (Share("train", "drug", 60, 11),)  # one frame of many molecules: bonds, cheaply
+
+SHARES = {"all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS}
 
 
 def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:

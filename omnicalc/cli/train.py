@@ -26,7 +26,9 @@ from omnicalc.cli.options import Folder
     help="Fine-tuning: learning rate. [default: 2e-3; of networks above 1 M parameters 5e-4]",
 )
 @click.option(
-    "--matrices", type=click.Choice(["adam", "muon"]), help="Fine-tuning: what matrices step by. [default: adam]"
+    "--matrices",
+    type=click.Choice(["adam", "muon"]),
+    help="Fine-tuning: what matrices step by. [default: as in the training of the weights]",
 )
 @click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)

@@ -105,6 +105,8 @@ def _training(trainer) -> dict:
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "sources": [_source(source) for source in trainer.dataset.sources],
     }
+    if recipe.optimiser.matrices != "adam":
+        table["matrices"] = recipe.optimiser.matrices  # fine-tuning then steps alike
     if recipe.start:
         table["start"] = trainer.start_report
     return table

@@ -43,7 +43,7 @@ class FineTune:
     lora_rank: int = 4
     length: int = 3000
     learning_rate: float | None = None  # None: by the size of the network
-    matrices: str = "adam"  # or "muon", as in recipes
+    matrices: str | None = None  # "adam" or "muon", as in recipes; None: as the start was trained
     seed: int = 0
 
 
@@ -79,8 +79,8 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
         model={k: v for k, v in card.config.items() if k != "heads"},
         optimiser=Optimiser(
-            seed=wish.seed, matrices=wish.matrices, ema=0.99, validate_every=max(1, wish.length // 5),
-            checkpoint_every=200, validate_frames=100,
+            seed=wish.seed, matrices=wish.matrices or _matrices(wish, card), ema=0.99,
+            validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=100,
         ),  # fmt: skip
         stages=(
             Stage(
@@ -106,6 +106,11 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
 def _rate(folder: Path) -> float:
     """Large networks know more that a high rate would undo; their tensors are float32."""
     return _RATE if (folder / WEIGHTS).stat().st_size < 4 * _SMALL else _RATE_OF_LARGE
+
+
+def _matrices(wish: FineTune, card: Card) -> str:
+    """As the start's own; the small matrices of LoRA, which begin at zero, by Adam."""
+    return str(card.training.get("matrices", "adam")) if wish.trains == "all" else "adam"
 
 
 def _counted(atoms, k: int, data: Path) -> Systems:

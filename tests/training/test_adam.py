@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from omnicalc.card import read_card
 from omnicalc.errors import InputError
 from omnicalc.training.adam import Adam
 from omnicalc.training.muon import MOMENTUM, step_of_matrices
@@ -67,6 +68,8 @@ def test_training_with_muon_learns(tmp_path):
     work.run()
     errors = [float(row["force_mae"]) for row in work.log.read() if row["group"] == "all"]
     assert errors[-1] < 0.4 * errors[0]
+    card = read_card(tmp_path / "run" / "best" / "card.toml")
+    assert card.training["matrices"] == "muon"  # fine-tuning these weights steps alike
 
 
 def test_a_resumed_training_with_muon_is_the_same_training(tmp_path):

@@ -183,10 +183,18 @@ def test_few_frames_are_split_all_the_same(files):
         assert recipe.data[0].split_by == wanted
 
 
-def test_matrices_can_step_by_muon(files):
+def test_matrices_step_as_in_the_training_of_the_start(files, tmp_path):
     wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz")
     assert fine_tune_recipe(wish).optimiser.matrices == "adam"
     assert fine_tune_recipe(replace(wish, matrices="muon")).optimiser.matrices == "muon"
+    by_muon = tmp_path / "start"
+    shutil.copytree(files / "old" / "best", by_muon)
+    card = read_card(by_muon / "card.toml")
+    write_card(by_muon / "card.toml", replace(card, training={**card.training, "matrices": "muon"}))
+    wish = replace(wish, start=str(by_muon))
+    assert fine_tune_recipe(wish).optimiser.matrices == "muon"
+    assert fine_tune_recipe(replace(wish, matrices="adam")).optimiser.matrices == "adam"
+    assert fine_tune_recipe(replace(wish, trains="lora")).optimiser.matrices == "adam"
 
 
 def test_the_rate_goes_with_the_size_of_the_network(files, monkeypatch):
