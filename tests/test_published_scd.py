@@ -153,6 +153,14 @@ def test_embed_command_draws_a_map(tmp_path):
         omnicalc(*words[:-1], tmp_path / "other", "--colour", "colour")
 
 
+def test_two_structures_are_embedded_without_a_map(tmp_path):
+    write(tmp_path / "two.xyz", [molecule("H2O"), molecule("CH4")])
+    said = omnicalc("embed", tmp_path / "two.xyz", "--out", tmp_path / "out")
+    assert "no map, which needs 3 structures" in said and not (tmp_path / "out" / "latent_map.png").exists()
+    arrays = np.load(tmp_path / "out" / "embeddings.npz")
+    assert np.abs(arrays["embeddings"] - embed(read(tmp_path / "two.xyz", ":"), "scd:pretrained")).max() < 1e-6
+
+
 def test_properties_are_heads_with_references_and_no_energies():
     """A property head: the network's sum and a reference per element; forces and energies of it are refused."""
     config = {"heads": ["homo", "gap"], "gives": "properties", "channels": 16, "layers": 1, "energy_pool": "mean"}

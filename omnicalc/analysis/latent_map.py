@@ -10,18 +10,19 @@ from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
 
 METHODS = ("pca", "umap")
+FEWEST = 3  # structures that have a map
 
 
 def coordinates(embeddings: np.ndarray, method: str = "pca", seed: int = 0) -> tuple[np.ndarray, str]:
     """Two coordinates of every embedding, (S, D) -> (S, 2), and what they are, in words.
 
     "pca": the two directions of largest variance of the standardised embeddings; their signs are fixed by the largest
-    entry. "umap" needs the package umap-learn. Raises :class:`InputError` for fewer than three structures.
+    entry. "umap" needs the package umap-learn. Raises :class:`InputError` for fewer than :data:`FEWEST` structures.
     """
     if method not in METHODS:
         raise InputError(f"method = {method!r} given; choose one of: {', '.join(METHODS)}")
-    if len(embeddings) < 3:
-        raise InputError(f"{len(embeddings)} structures given; a map needs at least three")
+    if len(embeddings) < FEWEST:
+        raise InputError(f"{len(embeddings)} structures given; a map needs at least {FEWEST}")
     spread = embeddings.std(0)
     scaled = (embeddings - embeddings.mean(0)) / np.where(spread > 1e-9 * max(spread.max(), 1e-300), spread, 1.0)
     if method == "umap":

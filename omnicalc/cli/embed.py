@@ -31,7 +31,7 @@ def command(structures, model, out, keys, method, untrained, seed):
     colours = {"atoms": np.array([float(len(a)) for a in frames])}
     colours |= {key: np.array([_number(a, key, k) for k, a in enumerate(frames)]) for key in keys}
 
-    from omnicalc.analysis.latent_map import draw_map
+    from omnicalc.analysis.latent_map import FEWEST, draw_map
     from omnicalc.embedding import embed, untrained_twin
     from omnicalc.files import made_folder, write_atomically
     from omnicalc.registry import load_potential
@@ -40,9 +40,11 @@ def command(structures, model, out, keys, method, untrained, seed):
     vectors = {potential.name_resolved: embed(frames, potential)}
     if untrained:
         vectors["untrained"] = embed(frames, untrained_twin(potential, seed))
+    arrays = {"embeddings": next(iter(vectors.values())), **colours}
     with made_folder(out):
-        points = draw_map(out / MAP, vectors, colours, method=method, seed=seed)
-        arrays = {"embeddings": next(iter(vectors.values())), "coordinates": next(iter(points.values())), **colours}
+        if mapped := len(frames) >= FEWEST:
+            points = draw_map(out / MAP, vectors, colours, method=method, seed=seed)
+            arrays["coordinates"] = next(iter(points.values()))
 
         def save(temporary: Path) -> None:
             with temporary.open("wb") as file:
@@ -50,7 +52,7 @@ def command(structures, model, out, keys, method, untrained, seed):
 
         write_atomically(out / ARRAYS, save)
     click.echo(f"{len(frames)} structures, {arrays['embeddings'].shape[1]} numbers each: {out / ARRAYS}")
-    click.echo(f"map: {out / MAP}")
+    click.echo(f"map: {out / MAP}" if mapped else f"no map, which needs {FEWEST} structures")
 
 
 def _number(atoms, key: str, k: int) -> float:

@@ -34,7 +34,7 @@ def test_figure_and_errors(tmp_path):
     found = draw_map(tmp_path / "map.png", sets, {"atoms": np.arange(30.0), "gap (eV)": RNG.normal(size=30)})
     assert found["b"].shape == (30, 2)
     assert imread(tmp_path / "map.png")[..., :3].std() > 0.01
-    with pytest.raises(InputError, match="at least three"):
+    with pytest.raises(InputError, match="2 structures given; a map needs at least 3"):
         coordinates(np.zeros((2, 4)))
     with pytest.raises(InputError, match="pca, umap"):
         coordinates(np.zeros((9, 4)), "tsne")
