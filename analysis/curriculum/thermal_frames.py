@@ -19,11 +19,10 @@ from pathlib import Path
 import click
 from ase import Atoms
 
+from analysis.curriculum.learning_curve import DYNAMICS
 from omnicalc.data.readers import open_frames
 from omnicalc.data.subset import in_turn, write_frames
 from omnicalc.errors import InputError
-
-ORIGINS = ("md300", "md400", "md500")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random)
     """Frames of every share, in turn of each of its molecules: those to train and to test on evenly mixed, the few to
     validate on last.
     """
-    thermal = [atoms for atoms in frames if atoms.info.get("origin") in ORIGINS]
+    thermal = [atoms for atoms in frames if atoms.info.get("origin") in DYNAMICS]
     chosen = {"train": [], "test": [], "valid": []}
     for share in shares:
         chosen[share.split] += _of_share(thermal, share, rng)
@@ -123,7 +122,7 @@ def main(files, shares, out, seed):
     frames = [atoms for path in files for atoms in open_frames(path)]
     chosen = choose(frames, SHARES[shares], random.Random(seed))
     if not chosen:
-        raise InputError(f"{', '.join(map(str, files))}: no frame has an origin of {', '.join(ORIGINS)} and a split")
+        raise InputError(f"{', '.join(map(str, files))}: no frame has an origin of {', '.join(DYNAMICS)} and a split")
     for atoms in chosen:
         atoms.calc = None
     write_frames(out, chosen)
