@@ -75,7 +75,15 @@ PHOSPHATES = (
 
 ORGANICS = (Share("train", "drug", 60, 11),)  # one frame of many molecules: bonds, cheaply
 
-SHARES = {"all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS}
+TESTS = (
+    Share("test", "peptide", 5, 26),
+    Share("test", "nucleic", 3, 29),
+    Share("test", "ion", 6, 17),
+    Share("test", "ion-phosphate", 3, 20),
+    Share("test", "water", 3, 24),
+)
+
+SHARES = {"all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS, "tests": TESTS}
 
 
 def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:
