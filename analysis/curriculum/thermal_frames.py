@@ -1,7 +1,7 @@
 """Frames of dynamics at 300 to 500 K out of labelled ones, for a costlier level of theory.
 
     python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz --out thermal.extxyz
-    python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz data/ubio-more-xtb.extxyz.gz --shares ions \
+    python -m analysis.curriculum.thermal_frames data/ubio-xtb.extxyz.gz data/ubio-more-xtb.extxyz.gz --shares ions \\
         --out ions.extxyz
     omnicalc label thermal.extxyz ions.extxyz --grid 2 --convergence 1e-7 --out ubio-dft-md.extxyz
 

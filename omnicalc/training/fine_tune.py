@@ -18,7 +18,7 @@ from omnicalc.training.dataset import split_of_molecule
 from omnicalc.training.label_checks import check_labels
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.references import fit_references
-from omnicalc.training.replay import replay_of
+from omnicalc.training.replay import VALIDATED, replay_of
 
 _SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they are of another level of theory
 _CHECKED = 20  # frames that the start is compared with
@@ -80,7 +80,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         model={k: v for k, v in card.config.items() if k != "heads"},
         optimiser=Optimiser(
             seed=wish.seed, matrices=wish.matrices or _matrices(wish, card), ema=0.99,
-            validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=100,
+            validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=VALIDATED,
         ),  # fmt: skip
         stages=(
             Stage(

@@ -16,7 +16,7 @@ from omnicalc.training.dataset import Entry, Source
 
 REPLAY = "replay.extxyz.gz"
 SHARED = "replay"  # key of [training] in a card
-_MOST_VALID = 100  # of a source; fine-tuning validates on no more
+VALIDATED = 100  # frames of a source that fine-tuning validates on: no more need to go along
 
 
 def replay_of(folder: Path, card: Card) -> Path | None:
@@ -39,15 +39,15 @@ def replay_of(folder: Path, card: Card) -> Path | None:
 
 
 def write_replay(sources: Sequence[Source], path: Path) -> None:
-    """Of every source up to ``replay`` training frames and half as many validation frames, at most 100, evenly spaced,
-    with their labels, and the keys head and split.
+    """Of every source up to ``replay`` training frames and half as many validation frames, at most
+    :data:`VALIDATED`, evenly spaced, with their labels, and the keys head and split.
     """
     from ase.io.extxyz import write_xyz
 
     frames = []
     for source in sources:
         wanted = source.settings.replay
-        checked = min(wanted // 2, _MOST_VALID)
+        checked = min(wanted // 2, VALIDATED)
         for split, entries, count in (("train", source.train, wanted), ("valid", source.valid, checked)):
             frames += [_frame(source, entry, split) for entry in _spaced(entries, count)]
     text = io.StringIO()

@@ -25,7 +25,7 @@ class PotentialContract:
     elements: tuple[str, ...]
     mirror_symmetric = True
     separation = 30.0  # Å, beyond which two neutral systems must not feel each other
-    rounding = 1e-4  # eV/Å: what single precision may cost in forces; more where a network is steep
+    rounding = checks.TOLERANCE[torch.float32].force  # eV/Å, what single precision may cost; more if a network is steep
     step_at_the_cutoff = 1e-4  # eV, of the wrong variant: what must be seen beside the network's own bends there
     charge_sensitive = False  # whether the model looks at charge and spin; if not, it must refuse what it does not know
 
