@@ -23,14 +23,22 @@ def only(frames: Sequence[Atoms], conditions: Sequence[str], source: str) -> lis
     left = list(frames)
     for condition in conditions:
         key, equals, values = condition.partition("=")
-        wanted = {value.strip() for value in values.split(",")} - {""}
-        if not (key and equals and wanted):
+        if not (key and equals and _listed(values)):
             raise InputError(f"--only '{condition}' given; KEY=VALUE or KEY=VALUE,VALUE is needed, as in origin=md300")
-        met = [atoms for atoms in left if str(atoms.info.get(key)) in wanted]
+        met = [atoms for atoms in left if has_one_of(atoms, key, values)]
         if not met:
             raise InputError(f"--only {condition}: no frame of '{source}' is left; {_what_there_is(left, key)}")
         left = met
     return left
+
+
+def has_one_of(atoms: Atoms, key: str, values: str) -> bool:
+    """Whether ``key`` of a frame has one of ``values``, written with commas between: ``md300,md400``."""
+    return str(atoms.info.get(key)) in _listed(values)
+
+
+def _listed(values: str) -> set[str]:
+    return {value.strip() for value in values.split(",")} - {""}
 
 
 def _what_there_is(frames: Sequence[Atoms], key: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from omnicalc.data.only import has_one_of
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
@@ -211,9 +212,9 @@ def _scan(source: Source, cutoff: float, units: UnitCheck):
 
 
 def _ruled_out(atoms, settings: DataSource, where: str) -> bool:
-    if any(atoms.info.get(key) == value for key, value in settings.exclude.items()):
+    if any(has_one_of(atoms, key, values) for key, values in settings.exclude.items()):
         return True
-    if any(str(atoms.info.get(key)) != value for key, value in settings.only.items()):
+    if not all(has_one_of(atoms, key, values) for key, values in settings.only.items()):
         return True
     labels = {} if atoms.calc is None else atoms.calc.results
     forces = labels.get("forces")

@@ -28,8 +28,8 @@ class DataSource:
     weight: float = 1.0  # relative probability of drawing a structure from here
     energies: bool = True  # false: learn from forces only, as where the zero of energy differs from the head's
     forces: bool = True  # false: learn from energies only
-    exclude: dict[str, str] = field(default_factory=dict)  # frame keys that rule a frame out
-    only: dict[str, str] = field(default_factory=dict)  # frame keys that a frame must have to be taken
+    exclude: dict[str, str] = field(default_factory=dict)  # keys that rule a frame out, with any of the values
+    only: dict[str, str] = field(default_factory=dict)  # keys a frame needs, with one of the values: "md300,md400"
     split_by: str = "key"  # the frames' key "split"; or "molecule" or "frame": by a hash, valid_fraction of them
     valid_fraction: float = 0.1
     limit: int | None = None  # train on so many frames only, chosen by the seed

@@ -138,6 +138,21 @@ def test_force_only_and_energy_only_sources(folder):
     assert found.example(0, found.sources[0].train[0]).forces.abs().max() == 0
 
 
+def test_frames_are_chosen_by_one_of_several_values(folder):
+    frames = read(folder / "frames.extxyz", ":")
+    for k, atoms in enumerate(frames):
+        atoms.info["origin"] = ("md300", "md400", "rattle")[k // 8]
+
+    def origins(data):
+        (source,) = built(folder, frames, data=data).sources
+        return {frames[entry.frame].info["origin"] for entry in (*source.train, *source.valid)}
+
+    assert origins("") == {"md300", "md400", "rattle"}
+    assert origins('only = { origin = "md300, md400" }') == {"md300", "md400"}
+    assert origins('only = { origin = "md300" }') == {"md300"}
+    assert origins('exclude = { origin = "md300,rattle" }') == {"md400"}
+
+
 def test_frames_are_left_out_as_the_recipe_says(folder):
     all_of_them = built(folder)
     largest = sorted(
