@@ -75,6 +75,16 @@ PHOSPHATES = (
 
 ORGANICS = (Share("train", "drug", 60, 11),)  # one frame of many molecules: bonds, cheaply
 
+BROAD = (  # of ubio-broad: ions that lose a water before all
+    Share("train", "ion", 60, 13),
+    Share("train", "ion-phosphate", 50, 19),
+    Share("train", "peptide", 50, 18),
+    Share("train", "nucleic", 30, 20),
+    Share("train", "ion-site", 30, 15),
+    Share("train", "peptide-water", 6, 18),
+    Share("train", "nucleic-water", 8, 20),
+)
+
 TESTS = (
     Share("test", "peptide", 5, 26),
     Share("test", "nucleic", 3, 29),
@@ -83,7 +93,9 @@ TESTS = (
     Share("test", "water", 3, 24),
 )
 
-SHARES = {"all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS, "tests": TESTS}
+SHARES = {
+    "all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS, "broad": BROAD, "tests": TESTS
+}  # fmt: skip
 
 
 def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:

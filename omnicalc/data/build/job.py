@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,7 +68,7 @@ def run_job(job: Job, recipe: Recipe) -> tuple[list[Atoms], list[str]]:
                 "system": job.system,
                 "split": recipe.only_split or split_of(molecules, recipe.split_salt, recipe.always_train),
             }
-            atoms.positions = atoms.positions.round(8)
+            atoms.positions = atoms.positions.round(recipe.decimals)  # before the label, which is then of what is kept
             timer = Timer()
             try:
                 label = xtb(atoms)
@@ -79,6 +79,7 @@ def run_job(job: Job, recipe: Recipe) -> tuple[list[Atoms], list[str]]:
             if largest > group.max_force:
                 left_out.append(f"{name}: {atoms.info['origin']}: a force of {largest:.0f} eV/Å")
                 continue
+            label = replace(label, forces=label.forces.round(recipe.decimals))
             labelled.append(entry(atoms, label, METHOD, program, timer.stop()))
     except LabelError as error:
         left_out.append(f"{name}: ended after {len(labelled)} frames: {error}")

@@ -56,6 +56,7 @@ class Recipe:
     hydrogen_mass: float = 4.0  # amu, in sampling only: static averages do not know masses
     friction_per_fs: float = 0.02
     jobs_per_shard: int = 10
+    decimals: int = 8  # of positions (Å) and forces (eV/Å) that are kept; 5 make files smaller by a third
     licence: str = "CC0-1.0"
     notes: dict = field(default_factory=dict)
 

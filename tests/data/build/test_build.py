@@ -19,6 +19,7 @@ pytest.importorskip("rdkit")
 pytest.importorskip("tblite", exc_type=ImportError)
 from omnicalc.data.build.geometry import piece  # noqa: E402
 from omnicalc.data.build.placing import place, place_apart  # noqa: E402
+from omnicalc.data.labels.xtb import Xtb  # noqa: E402
 
 SMALL = """
 name = "small"
@@ -246,6 +247,20 @@ def test_what_is_larger_is_nowhere_in_the_training_data():
     assert {"ApU", "ACE-A-A-A-NME", "ACE-mL-mL-A-dA-NME"} <= solutes - known
 
 
+def test_fewer_decimals_are_those_of_the_labelled_structure(tmp_path):
+    """Positions are rounded before the label, not after it."""
+    path = tmp_path / "small.toml"
+    path.write_text("decimals = 3" + SMALL)
+    recipe = read_recipe(path)
+    frames, _ = run_job(Job(group=0, system="water*2", start=0), recipe)
+    for atoms in frames:
+        np.testing.assert_array_equal(atoms.positions, atoms.positions.round(3))
+        np.testing.assert_array_equal(atoms.get_forces(), atoms.get_forces().round(3))
+        again = Xtb()(atoms)
+        assert again.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+        np.testing.assert_allclose(again.forces, atoms.get_forces(), atol=6e-4)
+
+
 def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
     path = tmp_path / "small.toml"
     path.write_text('only_split = "test"' + SMALL)
@@ -257,13 +272,24 @@ def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics", "ubio-apart", "ubio-wider"])
+@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics", "ubio-apart", "ubio-wider", "ubio-broad"])
 def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
     """Neither by the molecules' names nor, where they are called otherwise, by what they are."""
     from rdkit.Chem import MolFromSmiles, MolToSmiles
 
     def flat(smiles: str) -> str:
         return MolToSmiles(MolFromSmiles(smiles), isomericSmiles=False)
+
+    def hands(peptide: str) -> set[str]:  # a mirror image has the same energies
+        smiles = peptide_smiles(peptide.removeprefix("ACE-").removesuffix("-NME"))
+        mirrored = smiles.replace("@@", "?").replace("@", "@@").replace("?", "@")
+        return {MolToSmiles(MolFromSmiles(one)) for one in (smiles, mirrored)}
+
+    def formula(system: str, recipe) -> tuple[str, ...]:  # "mg water water*2" is "mg water*3"
+        return tuple(sorted(composition(system, recipe)))
+
+    def solvent_alone(system: str, recipe) -> bool:
+        return molecules_of(system, recipe) == [system]
 
     more, first = read_recipe(name), read_recipe("ubio-xtb")
     split = {
@@ -272,11 +298,15 @@ def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
         for solute in molecules_of(job.system, first)
     }
     judged = {flat(first.components[m]) for m, part in split.items() if part != "train" and m in first.components}
-    assert more.only_split == "train" and len(judged) > 20
+    clusters = {formula(m, first) for m, part in split.items() if part != "train" and solvent_alone(m, first)}
+    peptides = set().union(*(hands(m) for m, part in split.items() if part != "train" and m.startswith("ACE-")))
+    assert more.only_split == "train" and len(judged) > 20 and len(clusters) > 10 and len(peptides) > 10
     for job in jobs(more):
+        assert not solvent_alone(job.system, more) or formula(job.system, more) not in clusters, job.system
         for solute in molecules_of(job.system, more):
             assert split.get(solute, "train") == "train", job.system
             assert solute not in more.components or flat(more.components[solute]) not in judged, job.system
+            assert not solute.startswith("ACE-") or hands(solute).isdisjoint(peptides), job.system
 
 
 @pytest.mark.parametrize("distance", [3.0, 6.5])
