@@ -374,6 +374,7 @@ def _plan(potential, job, settings: Settings, folder, given, stored: dict | None
         place = folder.path if replicas is None else replica_folder(folder.path, 0, count)
         steps = restart.steps(place / folder.restart.name, job.device)
     _header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
+    click.echo("timing     the first steps of a copy: seconds, or minutes where one step takes so long")
     found = plan(job, settings, folder.path, replicas=count, first=max(steps, default=0))
     click.echo(as_text(found, settings, count, job.device))
 

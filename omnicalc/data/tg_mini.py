@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.data.trajectories import LEAST_FRAMES
 from omnicalc.errors import InputError, RunError
 from omnicalc.files import write_atomically
 
@@ -52,10 +53,9 @@ class Settings:
 
     def check(self) -> None:
         """Raise :class:`InputError` for settings that make no trajectory."""
-        whole = {"segments": self.segments, "frames": self.frames}
-        for name, value in whole.items():
-            if value < 1:
-                raise InputError(f"{name} {value} given; 1 or more is needed")
+        for name, least in (("segments", 1), ("frames", LEAST_FRAMES)):
+            if getattr(self, name) < least:
+                raise InputError(f"{name} {getattr(self, name)} given; {least} or more is needed")
         if not 0 < self.spacing_fs <= 1.5:
             raise InputError(f"spacing {self.spacing_fs} fs given; above 0 and at most 1.5 fs is needed (hydrogens)")
         for name in ("temperature", "equilibration_fs", "friction_per_fs"):

@@ -18,6 +18,7 @@ _GAP = 6.0  # times the usual largest step of an atom, and
 _LEAP = 0.02  # Å: beyond both, frames are missing in between
 _COARSE = 3.0  # fs between two frames beyond which their difference is no velocity of a hydrogen
 _FASTEST = 0.3  # Å/fs; hydrogens at 1000 K have 0.05
+LEAST_FRAMES = 3  # of a segment: velocities of differences need one on either side
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def trajectory_of(arrays: dict[str, np.ndarray], name: str, where: str, spacing_
     bad = np.argwhere(~np.isfinite(positions).all((2, 3)))
     if len(bad):
         raise InputError(f"{where}: frame {bad[0][1]} has a position that is not finite; leave that stretch out")
-    if positions.shape[1] < 3:
-        raise InputError(f"{where} holds {positions.shape[1]} frames; at least 3 are needed")
+    if positions.shape[1] < LEAST_FRAMES:
+        raise InputError(f"{where} holds {positions.shape[1]} frames; at least {LEAST_FRAMES} are needed")
     check_gaps(positions, where)
     if "velocities" not in arrays:  # differences over two frames, at the ends over one
         check_spacing(spacing, where)

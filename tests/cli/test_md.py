@@ -439,6 +439,7 @@ def test_a_plan_starts_nothing(argon_file, tmp_path):
     before = sorted(path.name for path in tmp_path.iterdir())
     said = omnicalc("md", argon_file, *QUICK, "--plan", "--seed", "1")
     assert "ms per step" in said and "MB for 4 frames" in said and "nothing was started" in said
+    assert said.index("timing     the first steps") < said.index("plan       ")  # before what may take minutes
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     omnicalc("md", argon_file, *QUICK, "--seed", "1")
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")

@@ -118,8 +118,10 @@ def test_what_cannot_be_built(tmp_path):
         build(tmp_path / "set", Settings(method="magic"))
     with pytest.raises(InputError, match="1.5 fs"):
         build(tmp_path / "set", Settings(spacing_fs=5.0))
-    with pytest.raises(InputError, match="1 or more"):
-        build(tmp_path / "set", Settings(frames=0))
+    with pytest.raises(InputError, match="segments 0 given; 1 or more"):
+        build(tmp_path / "set", Settings(segments=0))
+    with pytest.raises(InputError, match="frames 2 given; 3 or more"):
+        build(tmp_path / "set", Settings(frames=2))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(InputError, match="not an empty folder"):
