@@ -219,12 +219,12 @@ def test_bundled_frames_to_replay_are_of_the_heads_they_name():
         for atoms in chosen:
             assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
         found += 1
-    assert found == 11
+    assert found == 14
 
 
 def test_bundled_frames_are_stored_once():
     contents = [path.read_bytes() for path in BUNDLED.glob(f"*/{REPLAY}")]
-    assert len(contents) == len(set(contents)) == 4
+    assert len(contents) == len(set(contents)) == 5
 
 
 def test_frames_shared_by_weights_side_by_side(files, tmp_path):
