@@ -33,8 +33,10 @@ def only(frames: Sequence[Atoms], conditions: Sequence[str], source: str) -> lis
 
 
 def has_one_of(atoms: Atoms, key: str, values: str) -> bool:
-    """Whether ``key`` of a frame has one of ``values``, written with commas between: ``md300,md400``."""
-    return str(atoms.info.get(key)) in _listed(values)
+    """Whether ``key`` of a frame has one of ``values``, written with commas between (``md300,md400``), or has all of
+    it as its one value, commas and all.
+    """
+    return str(atoms.info.get(key)) in {values, *_listed(values)}
 
 
 def _listed(values: str) -> set[str]:

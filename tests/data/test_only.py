@@ -10,6 +10,7 @@ FRAMES = [
     Atoms("H", info={"origin": origin, "split": split, "charge": k % 2})
     for k, (origin, split) in enumerate([("md300", "train"), ("md400", "test"), ("relax", "test"), ("md300", "test")])
 ]
+FRAMES[2].info["system"] = "na, cl"
 
 
 @pytest.mark.parametrize(
@@ -20,6 +21,7 @@ FRAMES = [
         (["origin=md300,md400"], [0, 1, 3]),
         (["origin=md300, md400", "split=test"], [1, 3]),
         (["charge=1"], [1, 3]),
+        (["system=na, cl"], [2]),  # a value with a comma of its own
     ],
 )
 def test_every_condition_counts(conditions, left):
@@ -37,5 +39,5 @@ def test_what_there_is_is_named():
         only(FRAMES, ["origin=md500"], "x")
     with pytest.raises(InputError, match="values of 'origin': md300$"):
         only(FRAMES, ["split=train", "origin=relax"], "x")
-    with pytest.raises(InputError, match="none has the key 'kind'; keys: charge, origin, split"):
+    with pytest.raises(InputError, match="none has the key 'kind'; keys: charge, origin, split, system"):
         only(FRAMES, ["kind=a"], "x")
