@@ -92,7 +92,7 @@ class TestSmallSaltWaterHead(Bundled):
 class TestWideXtbHead(Bundled):
     name = "ubio-s3:wide"
     head = "gfn2-xtb"
-    rounding = 5e-4  # of steps of Muon: 1.4e-4 with forces up to 7.7 eV/Å
+    rounding = 5e-4  # of steps of Muon: 3.3e-4 with forces up to 10.4 eV/Å
     step_at_the_cutoff = 1e-2
     elements = ("H", "C", "N", "O", "Na", "Mg", "P", "S", "Cl", "K")
 

@@ -14,6 +14,8 @@ native = pytest.importorskip("omnicalc.kernels.native.library")
 class OnNativeKernel:
     """Put before a contract class: float32 runs on the kernel, the float64 reference on plain torch."""
 
+    kernel_rounding = 3e-5  # eV/Å
+
     def make(self, dtype):
         potential = super().make(dtype).requires_grad_(False)
         if dtype == torch.float32:
@@ -30,7 +32,7 @@ class OnNativeKernel:
         systems = Systems.from_atoms(self.box())
         rough, fine = evaluate(systems, stress=True), reference(systems, stress=True)
         assert (rough.energies - fine.energies).abs().max() < 5e-6
-        assert 0 < (rough.forces - fine.forces).abs().max() < 3e-5
+        assert 0 < (rough.forces - fine.forces).abs().max() < self.kernel_rounding
         assert (rough.stress - fine.stress).abs().max() < 1e-6
 
 
@@ -75,7 +77,7 @@ class TestSmallSaltWaterHeadNative(OnNativeKernel, TestSmallSaltWaterHead, Bundl
 
 
 class TestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
-    pass
+    kernel_rounding = 1e-4  # 6.6e-5 with forces up to 10.4 eV/Å, where plain torch is off by 3.3e-4
 
 
 del TestSmallWaterHead, TestSmallSaltWaterHead, TestWideXtbHead  # they run in their own file
