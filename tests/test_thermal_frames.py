@@ -58,6 +58,16 @@ def test_the_command_writes_frames_without_labels_and_refuses_others(tmp_path):
     assert not (tmp_path / "none.extxyz").exists()
 
 
+def test_structures_that_are_labelled_already_are_left_out(tmp_path):
+    every = frames("train", "drug", "ethanol", 4, 4)
+    write_frames(tmp_path / "in.extxyz", every)
+    write_frames(tmp_path / "known.extxyz", every[:3])
+    options = ["--without", str(tmp_path / "known.extxyz"), "--out", str(tmp_path / "out.extxyz")]
+    done = CliRunner().invoke(main, [str(tmp_path / "in.extxyz"), *options])
+    (left,) = open_frames(tmp_path / "out.extxyz")
+    assert done.exit_code == 0 and left.positions == pytest.approx(every[3].positions, abs=1e-8)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_seed_decides(seed):
     names = [[a.positions[0, 0] for a in choose(POOL, SHARES, random.Random(s))] for s in (seed, seed, seed + 7)]

@@ -20,6 +20,7 @@ import click
 from ase import Atoms
 
 from analysis.curriculum.learning_curve import DYNAMICS
+from omnicalc.data.labels.key import label_key
 from omnicalc.data.readers import open_frames
 from omnicalc.data.subset import in_turn, write_frames
 from omnicalc.errors import InputError
@@ -93,9 +94,25 @@ TESTS = (
     Share("test", "water", 3, 24),
 )
 
+DROPLETS = (  # water and ions alone, which cost seconds
+    Share("train", "ion", 230, 14),
+    Share("train", "ion", 50, 17, 15),
+    Share("train", "water", 50, 9),
+    Share("train", "water", 100, 18, 10),
+    Share("train", "water", 12, 21, 19),
+    Share("test", "ion", 24, 14),
+    Share("test", "water", 6, 24),
+)
+
 SHARES = {
-    "all": ALL_CLASSES, "ions": IONS, "phosphates": PHOSPHATES, "organics": ORGANICS, "broad": BROAD, "tests": TESTS
-}  # fmt: skip
+    "all": ALL_CLASSES,
+    "ions": IONS,
+    "phosphates": PHOSPHATES,
+    "organics": ORGANICS,
+    "broad": BROAD,
+    "tests": TESTS,
+    "droplets": DROPLETS,
+}
 
 
 def choose(frames: Sequence[Atoms], shares: Sequence[Share], rng: random.Random) -> list[Atoms]:
@@ -132,14 +149,21 @@ def _evenly(many: Sequence[Atoms], few: Sequence[Atoms]) -> list[Atoms]:
     return [atoms for _, atoms in sorted(places, key=lambda pair: pair[0])]
 
 
+def _structure(atoms: Atoms) -> str:
+    return label_key(atoms, method="")
+
+
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--shares", default="all", show_default=True, type=click.Choice(list(SHARES)), help="Which classes.")
+@click.option("--without", "known", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="Labelled frames: their structures are left out. May be given again.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ, without labels.")
 @click.option("--seed", default=20261126, show_default=True)
-def main(files, shares, out, seed):
+def main(files, shares, known, out, seed):
     """Of FILES: labelled frames of the curriculum, with the keys split, config_type, origin and molecule."""
-    frames = [atoms for path in files for atoms in open_frames(path)]
+    labelled = {_structure(atoms) for path in known for atoms in open_frames(path)}
+    frames = [atoms for path in files for atoms in open_frames(path) if _structure(atoms) not in labelled]
     chosen = choose(frames, SHARES[shares], random.Random(seed))
     if not chosen:
         raise InputError(f"{', '.join(map(str, files))}: no frame has an origin of {', '.join(DYNAMICS)} and a split")

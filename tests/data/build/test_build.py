@@ -272,7 +272,7 @@ def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
         read_recipe(path)
 
 
-@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics", "ubio-apart", "ubio-wider", "ubio-broad"])
+@pytest.mark.parametrize("name", ["ubio-more", "ubio-organics", "ubio-apart", "ubio-wider", "ubio-broad", "ubio-droplets"])
 def test_more_to_train_on_holds_nothing_that_is_judged_on(name):
     """Neither by the molecules' names nor, where they are called otherwise, by what they are."""
     from rdkit.Chem import MolFromSmiles, MolToSmiles
