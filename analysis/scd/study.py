@@ -45,6 +45,7 @@ class Size:
     steps: int = 800
     structures: int = 64  # per step
     seeds: int = 3
+    widest_noise: float | None = None  # Å, of both denoising beginnings
 
 
 QUICK = Size(channels=16, layers=1, basis=8, pretraining_steps=6, steps=6, structures=4, seeds=1)
@@ -179,6 +180,8 @@ def pretrained(kind: str, out: Path, data: Path, device: str, size: Size) -> Pat
     objective = 'name = "energy-forces"\nloss = "mae"' if labels else 'name = "self-conditioned-denoising"'
     if kind == "denoising":
         objective += "\nself_conditioned = false"
+    if not labels and size.widest_noise is not None:
+        objective += f"\nwidest_noise = {size.widest_noise}"
     return run(
         out / f"pretrain-{kind}", data, device, tag=kind, start="", gives="energies" if labels else "embeddings",
         pool="sum", objective=objective, seed=0, steps=size.pretraining_steps,
@@ -303,6 +306,8 @@ def draw(path: Path, table: list[dict]) -> None:
 @click.option("--few", type=click.IntRange(min=1), help="Labelled frames to fine-tune on, at most. [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
+@click.option("--widest-noise", type=click.FloatRange(min=0.0, min_open=True),
+              help="Å: noise of 0.04 Å to this for both denoising beginnings. [default: 0.04 Å alone]")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
 @click.option("--structures", type=click.IntRange(min=1), help="Per step. [default: 64]")
 @click.option("--only", multiple=True, type=click.Choice(BEGINNINGS), help="These alone, and no summary.")

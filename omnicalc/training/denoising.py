@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from omnicalc.errors import InputError
 from omnicalc.gradients import geometry
@@ -27,6 +26,7 @@ class NoiseSettings:
 
     clean_noise: float = 0.005  # Å, of the view that is embedded
     corrupt_noise: float = 0.04  # Å, of the view that is denoised
+    widest_noise: float | None = None  # Å: each structure's noise is drawn from corrupt_noise to this, log-uniformly
     self_conditioned: bool = True  # false: plain coordinate denoising, one pass
     tile_cells: bool = True  # random supercells of periodic structures
     most_atoms: int | None = None  # of a batch after tiling; structures beyond it are left out at random
@@ -36,6 +36,11 @@ class NoiseSettings:
             value = getattr(self, key)
             if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= least:
                 raise InputError(f"{key} = {value!r} given; a length of at least {least:g} Å is needed")
+        widest = self.widest_noise
+        if widest is not None and not (type(widest) in (int, float) and self.corrupt_noise < widest < float("inf")):
+            raise InputError(
+                f"widest_noise = {widest!r} given; a length above corrupt_noise, {self.corrupt_noise:g} Å, is needed"
+            )
         if self.most_atoms is not None and not (type(self.most_atoms) is int and self.most_atoms >= 1):
             raise InputError(f"most_atoms = {self.most_atoms!r} given; a whole number, 1 or more, is needed")
         for key in ("self_conditioned", "tile_cells"):
@@ -54,11 +59,14 @@ class Denoised:
     system: Tensor  # (N,) of the structures that were denoised
 
 
-def denoise(network: nn.Module, corrupted: Graph, noise: Tensor, clean: Graph | None = None) -> Denoised:
+def denoise(
+    network: nn.Module, corrupted: Graph, noise: Tensor, clean: Graph | None = None, even: bool = False
+) -> Denoised:
     """Predict ``noise`` (N, 3), Å, of ``corrupted`` structures, conditioned on the embeddings of the ``clean`` ones.
 
     Gradients pass through both passes. Without ``clean`` this is plain coordinate denoising. In training the normaliser
-    sees the noise before it is used; the network drops conditions by itself.
+    sees the noise before it is used; the network drops conditions by itself. ``even``: a structure's squared errors are
+    divided by the root mean square of its noise, halfway to counting all structures alike however noisy they are.
     """
     condition = None if clean is None else network.embed(clean)
     x, v = network.node_features(corrupted, condition)
@@ -67,7 +75,16 @@ def denoise(network: nn.Module, corrupted: Graph, noise: Tensor, clean: Graph | 
     if network.training:
         normalizer.update(noise)
     target = normalizer.normalised(noise)
-    return Denoised(F.mse_loss(prediction, target), prediction, target, condition, corrupted.system)
+    square = (prediction - target).square()
+    loss = (square / _rms(target, corrupted.system)).mean() if even else square.mean()
+    return Denoised(loss, prediction, target, condition, corrupted.system)
+
+
+def _rms(noise: Tensor, system: Tensor) -> Tensor:
+    """(N, 1): over the components of each atom's structure; at least 1e-6, as of one atom alone nothing is left."""
+    mean = torch.bincount(system).to(noise).unsqueeze(1)
+    mean = torch.zeros_like(mean).index_add_(0, system, noise.square().mean(1, keepdim=True)) / mean
+    return mean.sqrt().clamp_min(1e-6)[system]
 
 
 def denoise_systems(
@@ -82,11 +99,12 @@ def denoise_systems(
         torch.manual_seed(_seed(generator))  # of the draws inside the network: dropped conditions and paths
         if network.training and settings.tile_cells and bool(systems.pbc.any()):
             systems = tiled_systems(systems, settings, np.random.default_rng(_seed(generator)))
-        noise = noise_of(systems, settings.corrupt_noise, generator)
+        noise = noise_of(systems, settings.corrupt_noise, generator, settings.widest_noise)
         clean = None
         if settings.self_conditioned:
             clean = graph_of(network, systems, noise_of(systems, settings.clean_noise, generator))
-        return denoise(network, graph_of(network, systems, noise), noise, clean)
+        even = settings.widest_noise is not None
+        return denoise(network, graph_of(network, systems, noise), noise, clean, even)
 
 
 def plain_denoising(
@@ -109,15 +127,20 @@ def denoise_pairs(
         raise InputError(f"{condition.n_systems} conditions given for {denoised.n_systems} structures; as many needed")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_seed(generator))
-        noise = noise_of(denoised, settings.corrupt_noise, generator)
+        noise = noise_of(denoised, settings.corrupt_noise, generator, settings.widest_noise)
         clean = graph_of(network, condition, noise_of(condition, settings.clean_noise, generator))
-        return denoise(network, graph_of(network, denoised, noise), noise, clean)
+        return denoise(network, graph_of(network, denoised, noise), noise, clean, settings.widest_noise is not None)
 
 
-def noise_of(systems: Systems, scale: float, generator: torch.Generator) -> Tensor:
-    """(N, 3) float64, Å; without its mean over each structure that is periodic nowhere."""
+def noise_of(systems: Systems, scale: float, generator: torch.Generator, widest: float | None = None) -> Tensor:
+    """(N, 3) float64, Å; without its mean over each structure that is periodic nowhere. With ``widest`` each structure
+    has a scale of its own between the two.
+    """
     noise = scale * torch.randn(systems.n_atoms, 3, dtype=torch.float64, generator=generator)
     noise = noise.to(systems.device)
+    if widest is not None:
+        wider = (widest / scale) ** torch.rand(systems.n_systems, 1, dtype=torch.float64, generator=generator)
+        noise = noise * wider.to(systems.device)[systems.system]
     mean = noise.new_zeros(systems.n_systems, 3).index_add(0, systems.system, noise) / systems.counts[:, None]
     mean = torch.where(systems.pbc.any(1, keepdim=True), 0.0, mean)
     return noise - mean[systems.system]

@@ -12,7 +12,7 @@ from omnicalc.systems import Systems
 from omnicalc.training.batch_clipper import BatchClipper
 from omnicalc.training.cell_tiling import random_repeats
 from omnicalc.training.cosine_schedule import drop_path_at
-from omnicalc.training.denoising import NoiseSettings, denoise_pairs, denoise_systems, noise_of, tiled_systems
+from omnicalc.training.denoising import NoiseSettings, denoise, denoise_pairs, denoise_systems, noise_of, tiled_systems
 from omnicalc.training.pockets import mixed_neighbourhood, pocket_and_ligand
 
 NETWORKS = {
@@ -51,18 +51,19 @@ def step(network, systems=None, seed=0, **settings):
     return denoise_systems(network, systems or molecules(), NoiseSettings(**settings), generator)
 
 
-def test_training_lowers_the_loss_of_every_backbone(network):
+@pytest.mark.parametrize("widest_noise", [None, 0.1])
+def test_training_lowers_the_loss_of_every_backbone(network, widest_noise):
     """Twenty-five steps of Adam on the same draws; the gradient reaches the embedding head through the condition."""
     for parameter in network.frozen_in_pretraining():
         parameter.requires_grad_(False)
     network.train()
     with torch.no_grad():
-        step(network)  # the normaliser has seen noise
+        step(network, widest_noise=widest_noise)  # the normaliser has seen noise
     trained = [p for p in network.parameters() if p.requires_grad]
     optimiser = torch.optim.Adam(trained, lr=1e-2)
     losses = []
     for _ in range(25):
-        found = step(network)
+        found = step(network, widest_noise=widest_noise)
         optimiser.zero_grad()
         found.loss.backward()
         optimiser.step()
@@ -182,7 +183,47 @@ def test_backbones_refuse_energies():
         network.check(molecules())
 
 
-@pytest.mark.parametrize("key, value", [("clean_noise", -0.1), ("corrupt_noise", 0.0), ("tile_cells", 1)])
+def spreads(noise, systems) -> np.ndarray:
+    """Root mean square of the noise of each structure, Å."""
+    return np.array([noise[systems.system == k].square().mean().sqrt().item() for k in range(systems.n_systems)])
+
+
+def test_noise_of_many_widths_is_drawn_log_uniformly():
+    systems = Systems.from_atoms([bulk("Si", cubic=True).repeat(2)] * 400)  # crystals: their mean is not taken off
+    found = spreads(noise_of(systems, 0.04, torch.Generator().manual_seed(1), 0.5), systems)
+    assert 0.035 < found.min() < 0.045 and 0.43 < found.max() < 0.57
+    places = np.log(found / 0.04) / np.log(0.5 / 0.04)
+    assert np.histogram(places, bins=4, range=(0, 1))[0] == pytest.approx(100, abs=35)
+    alike = spreads(noise_of(systems, 0.04, torch.Generator().manual_seed(1)), systems)
+    assert alike == pytest.approx(0.04, rel=0.25)
+
+
+@pytest.mark.parametrize("noisier", [1.0, 10.0])
+def test_noisier_structures_count_by_the_root_of_their_square(noisier):
+    """Errors are half of the noise in both structures: the second's share is ``noisier``, else its square."""
+
+    class Halves(torch.nn.Module):  # half of the noise is found
+        noise_normalizer = type("N", (), {"normalised": staticmethod(lambda noise: noise)})
+        training = False
+
+        def node_features(self, graph, condition):
+            return None, graph
+
+        def noise_head(self, x, graph):
+            return None, 0.5 * noise
+
+    noise = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]).repeat(2, 1)
+    noise[2:] *= noisier
+    graph = type("Graph", (), {"system": torch.tensor([0, 0, 1, 1])})
+    network = Halves().eval()
+    assert denoise(network, graph, noise).loss.item() == pytest.approx((1 + noisier**2) / 24)
+    assert denoise(network, graph, noise, even=True).loss.item() == pytest.approx((1 + noisier) / 24 * 3**0.5)
+
+
+@pytest.mark.parametrize(
+    "key, value",
+    [("clean_noise", -0.1), ("corrupt_noise", 0.0), ("tile_cells", 1), ("widest_noise", 0.04), ("widest_noise", True)],
+)
 def test_settings_that_cannot_be(key, value):
     with pytest.raises(InputError, match=key):
         NoiseSettings(**{key: value})
