@@ -163,7 +163,9 @@ def _structure(atoms: Atoms) -> str:
 def main(files, shares, known, out, seed):
     """Of FILES: labelled frames of the curriculum, with the keys split, config_type, origin and molecule."""
     labelled = {_structure(atoms) for path in known for atoms in open_frames(path)}
-    frames = [atoms for path in files for atoms in open_frames(path) if _structure(atoms) not in labelled]
+    frames = [atoms for path in files for atoms in open_frames(path)]
+    if labelled:
+        frames = [atoms for atoms in frames if _structure(atoms) not in labelled]
     chosen = choose(frames, SHARES[shares], random.Random(seed))
     if not chosen:
         raise InputError(f"{', '.join(map(str, files))}: no frame has an origin of {', '.join(DYNAMICS)} and a split")

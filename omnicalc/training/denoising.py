@@ -81,10 +81,10 @@ def denoise(
 
 
 def _rms(noise: Tensor, system: Tensor) -> Tensor:
-    """(N, 1): over the components of each atom's structure; at least 1e-6, as of one atom alone nothing is left."""
+    """(N, 1): over the components of each atom's structure; 1 for an atom alone, which has none."""
     mean = torch.bincount(system).to(noise).unsqueeze(1)
     mean = torch.zeros_like(mean).index_add_(0, system, noise.square().mean(1, keepdim=True)) / mean
-    return mean.sqrt().clamp_min(1e-6)[system]
+    return torch.where(mean > 0, mean, 1.0).sqrt()[system]
 
 
 def denoise_systems(

@@ -218,6 +218,8 @@ def test_noisier_structures_count_by_the_root_of_their_square(noisier):
     network = Halves().eval()
     assert denoise(network, graph, noise).loss.item() == pytest.approx((1 + noisier**2) / 24)
     assert denoise(network, graph, noise, even=True).loss.item() == pytest.approx((1 + noisier) / 24 * 3**0.5)
+    noise[2:] = 0.0  # as of an atom alone
+    assert denoise(network, graph, noise, even=True).loss.item() == pytest.approx(1 / 24 * 3**0.5)
 
 
 @pytest.mark.parametrize(
