@@ -77,7 +77,7 @@ class TestSmallSaltWaterHeadNative(OnNativeKernel, TestSmallSaltWaterHead, Bundl
 
 
 class TestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
-    kernel_rounding = 1e-4  # 6.6e-5 with forces up to 10.4 eV/Å, where plain torch is off by 3.3e-4
+    kernel_rounding = 2e-4  # 1.1e-4 with forces up to 10.1 eV/Å, where plain torch is off by 4.2e-4
 
 
 del TestSmallWaterHead, TestSmallSaltWaterHead, TestWideXtbHead  # they run in their own file
