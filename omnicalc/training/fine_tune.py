@@ -18,7 +18,7 @@ from omnicalc.training.dataset import split_of_molecule
 from omnicalc.training.label_checks import check_labels
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.references import fit_references
-from omnicalc.training.replay import VALIDATED, replay_of
+from omnicalc.training.replay import ENERGIES, FORCES, LEARN, VALIDATED, replay_of
 
 _SAME_LEVEL = 0.1  # eV per atom; mean deviation of energies beyond which they are of another level of theory
 _CHECKED = 20  # frames that the start is compared with
@@ -250,7 +250,7 @@ def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHe
 
 
 def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
-    """Sources of old frames, one for each head in the file."""
+    """Sources of old frames, one for each head in the file, or more where it says that only some labels count."""
     if given == "none":
         return []
     path = replay_of(folder, card) if given is None else Path(given)
@@ -259,27 +259,34 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
     if not path.is_file():
         raise InputError(f"--replay '{given}': no such file; give one with the frame keys head and split, or 'none'")
     frames = open_frames(path)
-    heads = {str(frames[k].info.get("head")) for k in range(len(frames))}
+    parts = {(str(frames[k].info.get("head")), frames[k].info.get(LEARN)) for k in range(len(frames))}
+    heads = {head for head, _ in parts}
     unknown = sorted(heads - {h.name for h in card.heads})
     if unknown:
         raise InputError(
             f"'{path}' has frames of head '{unknown[0]}'; every frame to replay needs the key head, one of "
             f"{', '.join(h.name for h in card.heads)}"
         )
-    share = _REPLAYED / (1 - _REPLAYED) / len(heads)  # the user's own frames have weight 1
-    levels = {h.name: h.level_of_theory for h in card.heads}
+    odd = next((learn for _, learn in parts if learn not in (None, ENERGIES, FORCES)), None)
+    if odd is not None:
+        raise InputError(f"'{path}' has frames with {LEARN}={odd}; {ENERGIES} or {FORCES}, or no such key, is needed")
+    share = _REPLAYED / (1 - _REPLAYED) / len(parts)  # the user's own frames have weight 1
     return [
         DataSource(
-            head=head,
-            level_of_theory=levels[head],
+            head=head.name,
+            level_of_theory=head.level_of_theory,
             shards=glob.escape(str(path.resolve())),
-            name=f"replay {head}",
-            only={"head": head},
+            name=f"replay {head.name}" + (f", {learn}" if learn else ""),
+            energies=learn != FORCES,
+            forces=learn != ENERGIES,
+            only={"head": head.name} | ({LEARN: learn} if learn else {}),
+            exclude={} if learn else {LEARN: f"{ENERGIES},{FORCES}"},
             weight=share,
             split_note="of the weights that were fine-tuned",
         )
-        for head in levels
-        if head in heads
+        for head in card.heads
+        for learn in (None, ENERGIES, FORCES)
+        if (head.name, learn) in parts
     ]
 
 

@@ -16,6 +16,8 @@ from omnicalc.training.dataset import Entry, Source
 
 REPLAY = "replay.extxyz.gz"
 SHARED = "replay"  # key of [training] in a card
+LEARN = "learn"  # key of frames of which only ENERGIES or only FORCES may be learned, as their source said
+ENERGIES, FORCES = "energies", "forces"
 VALIDATED = 100  # frames of a source that fine-tuning validates on: no more need to go along
 
 
@@ -40,7 +42,8 @@ def replay_of(folder: Path, card: Card) -> Path | None:
 
 def write_replay(sources: Sequence[Source], path: Path) -> None:
     """Of every source up to ``replay`` training frames and half as many validation frames, at most
-    :data:`VALIDATED`, evenly spaced, with their labels, and the keys head and split.
+    :data:`VALIDATED`, evenly spaced, with their labels, and the keys head, split and, where not all labels count
+    (energies of another zero, say), :data:`LEARN`.
     """
     from ase.io.extxyz import write_xyz
 
@@ -65,7 +68,10 @@ def _spaced(entries: Sequence[Entry], count: int) -> list[Entry]:
 def _frame(source: Source, entry: Entry, split: str):
     atoms = source.files[entry.file][entry.frame]
     kept = {k: atoms.info[k] for k in ("molecule", "config_type") if k in atoms.info}
-    atoms.info = {**kept, "charge": entry.charge, "spin": entry.spin, "head": source.settings.head, "split": split}
+    settings = source.settings
+    atoms.info = {**kept, "charge": entry.charge, "spin": entry.spin, "head": settings.head, "split": split}
+    if not (settings.energies and settings.forces):
+        atoms.info[LEARN] = ENERGIES if settings.energies else FORCES
     for column in set(atoms.arrays) - {"numbers", "positions"}:
         del atoms.arrays[column]
     return atoms

@@ -49,6 +49,44 @@ def test_replay_frames_lie_beside_the_weights(files):
     assert load_potential(str(files / "old" / "best"), device="cpu")
 
 
+def test_energies_of_another_zero_are_not_replayed(files, tmp_path):
+    """Frames that their recipe learned forces from alone say so, and are a source of their own, without energies."""
+    write_frames(tmp_path, 20, sizes=(1, 2))
+    work = trainer(tmp_path, "forces", steps=2, every=2, data="replay = 8\nenergies = false")
+    work.prepare(resume=False)
+    work.run()
+    forces = read(tmp_path / "forces" / "best" / "replay.extxyz.gz", ":")
+    assert {a.info["learn"] for a in forces} == {"forces"}
+    both = read(files / "old" / "best" / "replay.extxyz.gz", ":")
+    assert not any("learn" in a.info for a in both)
+    write(tmp_path / "replay.extxyz", both + forces)
+    wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz", replay=str(tmp_path / "replay.extxyz"))
+    _, old, alone = fine_tune_recipe(wish).data
+    assert (old.energies, old.forces, old.exclude) == (True, True, {"learn": "energies,forces"})
+    assert (alone.energies, alone.forces, alone.only) == (False, True, {"head": "toy-theory", "learn": "forces"})
+    both[0].info["learn"] = "stress"
+    write(tmp_path / "odd.extxyz", both)
+    with pytest.raises(InputError, match="learn=stress; energies or forces"):
+        fine_tune_recipe(replace(wish, replay=str(tmp_path / "odd.extxyz")))
+
+
+def test_bundled_frames_to_replay_have_the_zero_of_their_head():
+    """Energies that are learned lie within 15 eV an atom of free atoms; those of all electrons are 1,600 off."""
+    seen = set()
+    for _, card in map(resolve, (m.full_name for m in list_models() if m.status == "bundled")):
+        path = replay_of(BUNDLED / folder_name(card), card)
+        if path is None or path in seen:
+            continue
+        seen.add(path)
+        reference = {h.name: h.reference_by_number for h in card.heads}
+        frames = open_frames(path)
+        for atoms in (frames[k] for k in range(0, len(frames), 5)):
+            if atoms.info.get("learn") != "forces":
+                free = sum(reference[atoms.info["head"]][z] for z in atoms.numbers)
+                assert abs(atoms.get_potential_energy() - free) < 15 * len(atoms)
+    assert len(seen) == 5
+
+
 def test_one_line(files):
     """A new head learns, the old one is replayed and kept, the table says what came of both."""
     words = ("--from", files / "old" / "best", "--data", files / "mine.extxyz", "--length", 40, "--threads", 1)
