@@ -258,8 +258,7 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
         return []
     if not path.is_file():
         raise InputError(f"--replay '{given}': no such file; give one with the frame keys head and split, or 'none'")
-    frames = open_frames(path)
-    parts = {(str(frames[k].info.get("head")), frames[k].info.get(LEARN)) for k in range(len(frames))}
+    parts = {(str(atoms.info.get("head")), atoms.info.get(LEARN)) for atoms in open_frames(path)}
     heads = {head for head, _ in parts}
     unknown = sorted(heads - {h.name for h in card.heads})
     if unknown:

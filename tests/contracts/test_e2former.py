@@ -108,18 +108,19 @@ class TestWideXtbHead(Bundled):
     def test_single_precision_is_close_on_frames_of_dynamics(self, evaluate, reference):
         """Where atoms are as dynamics has them, rounding costs as little as with any other weights."""
 
-        def error(frames, shift=0.0):
-            rough, fine = [], []
+        frames = list(open_frames(DROPLETS))[::5]
+        fine = torch.cat([reference(Systems.from_atoms(atoms)).forces for atoms in frames])
+
+        def error(shift=0.0):
+            rough = []
             for atoms in frames:
-                fine.append(reference(Systems.from_atoms(atoms)).forces)
                 moved = atoms.copy()
                 moved.positions[0] += shift
                 rough.append(evaluate(Systems.from_atoms(moved)).forces)
-            return (torch.cat(rough) - torch.cat(fine)).abs().max()
+            return (torch.cat(rough) - fine).abs().max()
 
-        frames = list(open_frames(DROPLETS))[::5]
-        assert error(frames) < 3e-5  # 1.3e-5 with forces up to 5.1 eV/Å
-        assert error(frames, shift=1e-5) > 3e-5  # which a hundred-thousandth of an Å would not pass
+        assert error() < 3e-5  # 1.3e-5 with forces up to 5.1 eV/Å
+        assert error(shift=1e-5) > 3e-5  # which a hundred-thousandth of an Å would not pass
 
     def test_charge_and_spin_are_honoured(self):
         """The charges it was trained for give energies of their own; others, and open shells, are refused."""
