@@ -129,6 +129,8 @@ def _same_atoms(systems: Systems, head: Tensor, other: Systems, other_head: Tens
 class NativeBinding:
     """A native kernel with one fixed batch of atoms: what the potential adds to it, and the neighbour list's pairs."""
 
+    asynchronous = False
+
     def __init__(self, potential: Potential, native, systems: Systems, head: Tensor):
         self._run = native.prepare(systems, head)
         self._reference = potential.reference_energies(systems, head)
@@ -142,6 +144,8 @@ class NativeBinding:
 
 class DeviceBinding:
     """Kernels of a GPU with one fixed batch of atoms."""
+
+    asynchronous = True
 
     def __init__(self, potential: Potential, kernel, systems: Systems, head: Tensor, record: bool):
         self._step = kernel.prepare(systems, head)

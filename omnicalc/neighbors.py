@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -208,6 +210,25 @@ class NeighborList:
             raise InputError(f"skin {self.skin:g} Å given; {usual}")
         self.rebuilds = 0
         self._built: _Built | None = None
+        self._moved: list[Tensor] | None = None  # where displacements go that are to be looked at later
+
+    @property
+    def reach(self) -> float:
+        """How far an atom may move, Å, before the stored list no longer serves."""
+        return 0.5 * self.skin
+
+    @contextmanager
+    def trusted(self) -> Iterator[list[Tensor]]:
+        """Inside, the stored list is used however far atoms have moved, so that no call waits for an answer.
+
+        Yields a list that gets the square of the largest displacement, (), Å^2, of every call. Whoever asked has to
+        look at them afterwards: what was computed with one not within :attr:`reach` squared, or NaN, lacks pairs.
+        """
+        self._moved = []
+        try:
+            yield self._moved
+        finally:
+            self._moved = None
 
     @property
     def reference(self) -> Tensor | None:
@@ -240,7 +261,12 @@ class NeighborList:
         return self._built.skin_rows
 
     def _refresh(self, systems: Systems) -> None:
-        if self._built is None or not self._built.serves(systems, self.skin):
+        if self._built is None or not self._built.is_of(systems):
+            self.rebuild_at(systems)
+        moved = self._built.moved(systems)
+        if self._moved is not None:
+            self._moved.append(moved)
+        elif not float(moved) <= self.reach**2:  # so for NaN: the search then says which position it is
             self.rebuild_at(systems)
 
 
@@ -316,19 +342,21 @@ class _Built:
         offset[i, slot] = self.translation[: len(i)]
         return SkinRows(source, slots, offset)
 
-    def serves(self, systems: Systems, skin: float) -> bool:
-        """Whether every pair now within the cutoff is among those found."""
+    def is_of(self, systems: Systems) -> bool:
+        """Whether all but the positions is as it was."""
         mine = self.systems
         if mine.device != systems.device or mine.positions.shape != systems.positions.shape:
             return False
-        same = ("cell", "pbc", "numbers", "system")
-        for name in same:
-            if not self._is_given(name, systems) and not torch.equal(getattr(mine, name), getattr(systems, name)):
-                return False
+        return all(
+            self._is_given(name, systems) or torch.equal(getattr(mine, name), getattr(systems, name))
+            for name in ("cell", "pbc", "numbers", "system")
+        )
+
+    def moved(self, systems: Systems) -> Tensor:
+        """The square of the largest displacement, (), Å^2; 0 without atoms."""
         if not systems.n_atoms:
-            return True
-        moved = float((systems.positions.detach() - mine.positions).square().sum(1).max())
-        return moved <= (0.5 * skin) ** 2  # false for NaN: the search then says which position it is
+            return systems.positions.new_zeros(())
+        return (systems.positions.detach() - self.systems.positions).square().sum(1).max()
 
     def within(self, systems: Systems, cutoff: float) -> Neighbors:
         """The pairs shorter than ``cutoff`` at the positions of ``systems``, as dense rows."""

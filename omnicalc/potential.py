@@ -324,6 +324,11 @@ class BoundPotential:
         kernel = potential.kernel
         self._native = None if potential.spread else kernel.binding(potential, self.systems, index, record=True)
 
+    @property
+    def asynchronous(self) -> bool:
+        """Whether a call returns before its results are there, and waits for none but those of the neighbour list."""
+        return self._native is not None and self._native.asynchronous
+
     def __call__(self, positions: Tensor, *, stress: bool = False) -> Prediction:
         """Energy, forces and, on request, stress at ``positions`` (N, 3) float64, Å."""
         systems = self.systems.with_positions(positions)

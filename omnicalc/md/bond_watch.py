@@ -45,10 +45,13 @@ class BondWatch:
         self._i, self._j, self._allowed, self._images = (torch.as_tensor(x) for x in (i, j, allowed, images))
         self._across = bool(images.any())
 
-    def opened(self, positions: Tensor, cell: Tensor) -> Opened | None:
-        """What is open at ``positions`` (N, 3) float64, Å, never wrapped, in ``cell`` (3, 3); None: nothing."""
-        if not len(self._i):
-            return None
+    def __len__(self) -> int:
+        return len(self._i)
+
+    def excess(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """(B,) Å, by how much each bond is longer than it may be at ``positions`` (N, 3) float64, Å, never wrapped, in
+        ``cell`` (3, 3); nothing waits for it.
+        """
         if self._i.device != positions.device:
             self._i, self._j, self._allowed, self._images = (
                 x.to(positions.device) for x in (self._i, self._j, self._allowed, self._images)
@@ -56,8 +59,13 @@ class BondWatch:
         bond = positions.index_select(0, self._i) - positions.index_select(0, self._j)
         if self._across:
             bond = bond - self._images @ cell
-        length = torch.linalg.vector_norm(bond, dim=1)
-        excess = length - self._allowed
+        return torch.linalg.vector_norm(bond, dim=1) - self._allowed
+
+    def opened(self, positions: Tensor, cell: Tensor) -> Opened | None:
+        """What is open at these positions, as :meth:`excess` takes them; None: nothing."""
+        if not len(self):
+            return None
+        excess = self.excess(positions, cell)
         if float(excess.max()) <= 0:
             return None
         where, frame = positions.cpu().numpy(), cell.cpu().numpy()
@@ -67,7 +75,7 @@ class BondWatch:
             return None
         k = max(found, key=mine.__getitem__)
         i, j = int(self._i[k]), int(self._j[k])
-        return Opened(i, j, float(length[k]), float(self._allowed[k]), len(found) - 1)
+        return Opened(i, j, float(mine[k] + self._allowed[k]), float(self._allowed[k]), len(found) - 1)
 
     def _moved_within(self, k: int, positions: np.ndarray, cell: np.ndarray) -> bool:
         """Whether bond ``k`` is that of a hydrogen which another atom of its molecule holds now."""

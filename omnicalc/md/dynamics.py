@@ -78,6 +78,13 @@ class Dynamics:
         return degrees_of_freedom(len(self.job.atoms), self.com_removed) - self.taken
 
     @property
+    def asynchronous(self) -> bool:
+        """Whether a step asks nothing of the numbers it computes: no temperature, no constraint, no volume."""
+        settings = self.settings
+        free = settings.ensemble != "npt" and self.constraints is None and not settings.beads
+        return free and self._integrator in (velocity_verlet, baoab)
+
+    @property
     def has_conserved(self) -> bool:
         """Whether there is a conserved energy; stochastic cell rescaling would need a force call more to know its
         own, and a chain has none while its temperature is ramped.

@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,15 @@ _QUANTUM_BOND = 2.0  # usual limit where atoms have zero-point energy as kinetic
 _NEAR = 4.0  # Å, how far the neighbour named beside an atom may be
 
 
+class Seen(NamedTuple):
+    """What guards ask about every state."""
+
+    force: float  # eV/Å, largest component; not finite when any is not
+    energy: float  # eV
+    jump: float  # eV, of the energy since the state before
+    excess: float  # Å, by how much the bond most open is longer than it may be; -inf where bonds are not looked at
+
+
 class Guards:
     """All guards of a run. ``tell`` gets what is only warned about, once until it is over."""
 
@@ -47,31 +56,45 @@ class Guards:
         self.bonds = None if self.rules["bond"].action == "off" else BondWatch(atoms, self._bond_limit())
         self._over: set[str] = set()
 
-    def check_step(self, state: State, before: State | None = None) -> None:
-        """Forces, energy and cell of a new state; costs one reduction. Raises :class:`GuardError` where to stop.
+    def look(self, state: State, before: State, centroid: Callable[[], Tensor] | None = None) -> Tensor:
+        """(4,) float64 on the state's device, the numbers of :class:`Seen`; nothing waits for them. ``centroid`` as for
+        :meth:`check_bonds`; without it bonds are not looked at.
+        """
+        excess = torch.full_like(state.heat, -math.inf)
+        if centroid is not None and self._bonds_due(state) and len(self.bonds):
+            excess = self.bonds.excess(centroid(), state.cell).max()
+        energy = state.energy.sum()
+        largest = torch.linalg.vector_norm(state.forces, math.inf)
+        return torch.stack([largest, energy, energy - before.energy.sum(), excess])
+
+    def check_step(self, state: State, before: State | None = None, seen: Seen | None = None) -> None:
+        """Forces, energy and cell of a new state; costs one reduction, or none where it was ``seen`` before. Raises
+        :class:`GuardError` where to stop.
 
         Values that are not finite stop a run whatever is configured: there is no going on from them.
         """
-        largest = float(torch.linalg.vector_norm(state.forces, math.inf))  # not finite when any component is not
-        energy = float(state.energy.sum())
-        if not math.isfinite(largest) or not math.isfinite(energy):
+        seen = seen or Seen(*self.look(state, before or state).tolist())
+        if not math.isfinite(seen.force) or not math.isfinite(seen.energy):
             raise GuardError(self._not_finite(state))
-        self._judge("force", largest > self.force, state, lambda: self._large_force(state))
+        self._judge("force", seen.force > self.force, state, lambda: self._large_force(state))
         if before is None:
             return
-        jump = energy - float(before.energy.sum())
-        self._judge("jump", abs(jump) > self.jump_eV, state, lambda: self._jump(state, before, jump))
+        self._judge("jump", abs(seen.jump) > self.jump_eV, state, lambda: self._jump(state, before, seen.jump))
         if state.cell is not before.cell:
             self._check_box(state)
 
-    def check_bonds(self, state: State, centroid: Callable[[], Tensor]) -> None:
+    def check_bonds(self, state: State, centroid: Callable[[], Tensor], seen: Seen | None = None) -> None:
         """Bonds of the start, every few steps and with every frame; ``centroid`` gives positions (N, 3), Å: the centres
         of rings where nuclei are rings of beads, of which single ones may well leave.
         """
-        if self.bonds is None or (state.step % _BOND_STEPS and state.step % self.settings.interval):
+        if not self._bonds_due(state):
             return
-        opened = self.bonds.opened(centroid(), state.cell)
+        closed = seen is not None and seen.excess <= 0
+        opened = None if closed else self.bonds.opened(centroid(), state.cell)
         self._judge("bond", opened is not None, state, lambda: self._opened(opened))
+
+    def _bonds_due(self, state: State) -> bool:
+        return self.bonds is not None and not (state.step % _BOND_STEPS and state.step % self.settings.interval)
 
     def check_frame(self, state: State, temperature_K: float, drift_eV: float | None = None) -> None:
         """What is looked at with every frame: temperature, distances, drift, disk."""

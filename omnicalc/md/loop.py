@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from omnicalc.errors import GuardError, OmniCalcError, RunError
 from omnicalc.md import plots, restart
+from omnicalc.md.ahead import Ahead
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import AppendFile
 from omnicalc.md.folder import RunFolder
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from omnicalc.md.dynamics import Dynamics
-    from omnicalc.md.guards import Guards
+    from omnicalc.md.guards import Guards, Seen
 
 LOG_COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 _DRAWING = threading.Lock()  # matplotlib's caches serve one thread at a time
@@ -76,23 +77,32 @@ class Loop:
 
     def _loop(self, progress: Silent, wish: StopWish) -> None:
         settings = self.settings
+        ahead = Ahead(self.dynamics, self.guards) if Ahead.possible(self.dynamics) else None
         while self.state.step < settings.steps and wish.signal is None:
-            state = self.dynamics.step(self.state)
-            self._check(state)
-            if state.step % settings.interval == 0:
-                self._record(state)
-            # only now: a state whose frame or line could not be written is not the last good one
-            self.state, self.log_bytes, self.sizes = state, self.log.size, self.frames.sizes
-            if state.step % settings.restart_interval == 0:
-                self._save()
-            progress.update(state.step, self.temperature_K, self.total_eV)
+            for state, seen in self._next(ahead):
+                self._check(state, seen)
+                if state.step % settings.interval == 0:
+                    self._record(state)
+                # only now: a state whose frame or line could not be written is not the last good one
+                self.state, self.log_bytes, self.sizes = state, self.log.size, self.frames.sizes
+                if state.step % settings.restart_interval == 0:
+                    self._save()
+                progress.update(state.step, self.temperature_K, self.total_eV)
 
-    def _check(self, state: State) -> None:
+    def _next(self, ahead: Ahead | None) -> list[tuple[State, Seen | None]]:
+        """The next state, or several up to the next that is written down, with what guards ask where that is known."""
+        if ahead is None:
+            return [(self.dynamics.step(self.state), None)]
+        settings, step = self.settings, self.state.step
+        every = (settings.interval, settings.restart_interval)
+        return ahead.steps(self.state, min(settings.steps - step, *(n - step % n for n in every)))
+
+    def _check(self, state: State, seen: Seen | None) -> None:
         views = self.dynamics.views(state)
         for view, before in zip(views, self.dynamics.views(self.state), strict=True):
-            self.guards.check_step(view, before)
+            self.guards.check_step(view, before, seen)
         self.guards.check_uncertainty(views[0], self.dynamics.uncertainty)
-        self.guards.check_bonds(views[0], lambda: self.dynamics.centroid(state))
+        self.guards.check_bonds(views[0], lambda: self.dynamics.centroid(state), seen)
 
     def _open(self, stack: ExitStack) -> None:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
