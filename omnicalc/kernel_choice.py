@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from omnicalc.potential import Potential, Prediction
     from omnicalc.systems import Systems
 
-HALF = "native-bf16"  # on a GPU, with keys, values and their gradients stored as bfloat16
-KERNELS = ("auto", "native", HALF, "torch")
+HALF = {"native-fp16": torch.float16, "native-bf16": torch.bfloat16}  # on a GPU: 16-bit type of the linear maps
+KERNELS = ("auto", "native", *HALF, "torch")
 
 
 def check_kernel(name: str) -> str:
@@ -51,7 +51,7 @@ class KernelChoice:
         try:
             return self._made(potential, numbers)
         except KernelError as reason:
-            if self.wanted in ("native", HALF):
+            if self.wanted in ("native", *HALF):
                 raise InputError(f"kernel '{self.wanted}' cannot run {potential.name_resolved}: {reason}") from None
             if reason.not_built and not self._warned:
                 self._warned = True
@@ -63,7 +63,8 @@ class KernelChoice:
         if self.wanted == "torch":
             return "torch (as asked)"
         try:
-            return f"native ({self._made(potential, numbers).instructions})"
+            name = self.wanted if self.wanted in HALF else "native"
+            return f"{name} ({self._made(potential, numbers).instructions})"
         except KernelError as reason:
             self._warned = True
             return f"torch ({reason})"
@@ -99,8 +100,8 @@ class KernelChoice:
         if any(p.requires_grad for p in potential.model.parameters()):
             raise KernelError("weights in training need plain torch")
         offer = "native" if potential.device.type == "cpu" else "on_device"
-        if self.wanted == HALF and offer == "native":
-            raise KernelError("bfloat16 is for a GPU")
+        if self.wanted in HALF and offer == "native":
+            raise KernelError("half precision is for a GPU")
         if not hasattr(potential.model, offer):
             raise KernelError(f"this family has no kernel for the {potential.device.type}")
         if self._refused is not None:
@@ -110,7 +111,7 @@ class KernelChoice:
             if self._native is not None:  # what is made for elements grows with them, and is not made twice
                 present = sorted({*present, *self._native.numbers})
             try:
-                options = {"storage": torch.bfloat16} if self.wanted == HALF else {}
+                options = {"maps": HALF[self.wanted]} if self.wanted in HALF else {}
                 self._native = getattr(potential.model, offer)(present, **options)
             except KernelError as reason:
                 self._refused = reason

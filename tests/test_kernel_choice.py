@@ -60,9 +60,18 @@ def test_elements_are_added_to_those_it_was_made_for():
     assert Kernel.made == 2
 
 
-def test_half_precision_is_for_a_gpu():
+@pytest.mark.parametrize("name", ["native-fp16", "native-bf16"])
+def test_half_precision_is_for_a_gpu(name):
     config = {"heads": ["a"], "elements": [1, 8], "channels": 8, "attention_heads": 4, "layers": 1, "values": ["both"]}
     potential = Potential(build_model("e2former", config).float().requires_grad_(False), [Head("a", {1: 0.0, 8: 0.0})])
-    potential.kernel = KernelChoice("native-bf16")
-    with pytest.raises(InputError, match="native-bf16.*is for a GPU"):
+    potential.kernel = KernelChoice(name)
+    with pytest.raises(InputError, match=f"{name}.*is for a GPU"):
         potential.kernel.native(potential, torch.tensor([1, 8]))
+
+
+@pytest.mark.parametrize("name, maps", [("native-fp16", torch.float16), ("native-bf16", torch.bfloat16)])
+def test_a_model_is_asked_for_maps_in_half_precision(name, maps):
+    potential, asked = on_gpu(), []
+    potential.model.on_device = lambda numbers, maps: asked.append(maps) or Kernel(numbers)
+    KernelChoice(name).native(potential, torch.tensor([1, 8]))
+    assert asked == [maps]

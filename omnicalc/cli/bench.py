@@ -15,7 +15,7 @@ DEFAULT_BOX = Path("examples/water.xyz")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Turns of five force calls.")
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--kernel", default="auto", show_default=True, help="auto, native, native-bf16 or torch.")
+@click.option("--kernel", default="auto", show_default=True, help="auto, native, native-fp16, native-bf16 or torch.")
 @click.option("--against", type=click.Choice(["torch", "compiled", "mace"]), multiple=True,
               help="Peers to time in the same run: these weights on plain torch; on torch.compile, which takes minutes "
                    "for each size; MACE, random weights.")  # fmt: skip

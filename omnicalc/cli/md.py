@@ -200,7 +200,11 @@ class Ramp(click.ParamType):
     "--dtype",
     help="float32 or float64 for the model; positions and velocities are always float64. [default: float32]",
 )
-@click.option("--kernel", help="auto, native or torch: what computes forces on a CPU. [default: auto]")
+@click.option(
+    "--kernel",
+    help="What computes forces: auto, native or torch; on a GPU also native-fp16 (linear maps in float16) or "
+    "native-bf16 (in bfloat16, for weights that overflow float16). [default: auto]",
+)
 @click.option(
     "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
 )

@@ -40,7 +40,7 @@ _OF_INPUT = ("index", "cell", "no_pbc", "charge", "spin", "steps", "out", "resum
 @click.option("--spin", type=int, help="Multiplicity 2S+1. [default: from the file, else the lowest]")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-@click.option("--kernel", default="auto", show_default=True, help="auto, native or torch.")
+@click.option("--kernel", default="auto", show_default=True, help="auto, native, native-fp16, native-bf16 or torch.")
 @click.option(
     "--batch-atoms",
     "atoms_per_batch",

@@ -9,7 +9,7 @@ from omnicalc.kernels.blocks import power_of_two
 from omnicalc.kernels.native.attention import KINDS
 
 HEADS = 32  # of one program of the attention: one warp
-WIDE = 2  # heads per thread where bfloat16 is gathered, to load as much at a time
+WIDE = 2  # heads per thread where 16-bit numbers are gathered, to load as much at a time
 CHANNELS = 128  # of one program of the first features' gradient, as far as there are parts
 
 
@@ -65,7 +65,7 @@ def near_edges(
     triton_edges.near_edges[n,](
         positions, kind, rows.source, rows.offset, near.source, place, near.count, near.unit, near.distance, near.step,
         near.step_slope, near.row, near.fraction, squares, slots, kinds, points, CUTOFF=cutoff, SPACING=spacing,
-        CAP=cap or 0, ENVELOPE=5 if envelope == "poly5" else 7, ACC=_triton(dtype), BS=block, num_warps=4,
+        CAP=cap or 0, ENVELOPE=5 if envelope == "poly5" else 7, ACC=triton_type(dtype), BS=block, num_warps=4,
     )  # fmt: skip
     triton_edges.leaving_edges[n,](
         rows.source, rows.reverse, place, near.leaving, near.leaving_count, slots, BS=block, num_warps=1
@@ -95,7 +95,7 @@ def embed(near: Near, table: Tensor, channels: int, l_max: int) -> Tensor:
     block = min(128, power_of_two(channels))
     triton_edges.embed[n, -(-channels // block)](
         table, near.count, near.unit, near.row, near.fraction, out, slots,
-        C=channels, TWO=l_max == 2, ACC=_triton(table.dtype), BC=block, num_warps=max(1, block // 32),
+        C=channels, TWO=l_max == 2, ACC=triton_type(table.dtype), BC=block, num_warps=max(1, block // 32),
     )  # fmt: skip
     return out
 
@@ -111,7 +111,7 @@ def embed_backward(
     block = max(power_of_two(-(-channels // len(d_distance))), min(CHANNELS, power_of_two(channels)))
     triton_edges.embed_backward[n, -(-channels // block)](
         table, near.count, near.unit, near.row, near.fraction, grad, d_distance, d_unit, n, slots,
-        INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=_triton(table.dtype), BC=block,
+        INVERSE=inverse_width, C=channels, TWO=rows == 9, ACC=triton_type(table.dtype), BC=block,
         num_warps=max(1, block // 128),
     )  # fmt: skip
 
@@ -132,7 +132,11 @@ class Coupling:
 
 
 class Moments:
-    """Attention of one network on the edges of one step; keys and queries are (N, d, H), values (N, rows, C)."""
+    """Attention of one network on the edges of one step; keys and queries are (N, d, H), values (N, rows, C).
+
+    These, the coupled moments, and the gradients by all of them may be stored in 16 bits; what is kept per edge, of the
+    softmax, and of the geometry is of type ``dtype``, in which all sums are made.
+    """
 
     def __init__(self, near: Near, kind: str, heads: int, d: int, inverse_width: float, dtype: torch.dtype):
         self.near, self.inverse_width, self.heads, self.d = near, inverse_width, heads, d
@@ -143,8 +147,8 @@ class Moments:
         per_head = v.shape[2] // self.heads
         return {
             "H": self.heads, "D": self.d, "P": v.shape[1] * per_head, "CH": per_head, "OUT": coupling.rows,
-            "T": coupling.matrix, "FIRST": coupling.first, "ZERO": coupling.zero, "ACC": _triton(self.real["dtype"]),
-            "BH": block, "num_warps": 1,
+            "T": coupling.matrix, "FIRST": coupling.first, "ZERO": coupling.zero, "BH": block, "num_warps": 1,
+            "ACC": triton_type(self.real["dtype"]),
         }  # fmt: skip
 
     def _launch(self, v: Tensor, coupling: Coupling, wide: int = 1) -> tuple[tuple[int, int], dict]:
@@ -153,11 +157,11 @@ class Moments:
         return (len(v), -(-self.heads // block)), self._options(v, coupling, block)
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling):
-        """Coupled moments (N, rows out, C), and what the way back needs to know of the softmax, each (N, H)."""
+        """Coupled moments (N, rows out, C) as v is stored, and what the way back needs of the softmax, each (N, H)."""
         from omnicalc.kernels import triton_moments
 
         near, (n, slots) = self.near, self.near.shape
-        out = torch.empty(n, coupling.rows, v.shape[2], **self.real)
+        out = v.new_empty(n, coupling.rows, v.shape[2])
         top, total, ties = (torch.empty(n, self.heads, **self.real) for _ in range(3))
         softmax = (top, total, top.new_empty(top.shape, dtype=torch.int32), ties)
         grid, options = self._launch(v, coupling, WIDE if v.element_size() == 2 else 1)
@@ -175,7 +179,7 @@ class Moments:
         from omnicalc.kernels import triton_moments
 
         near, (n, slots) = self.near, self.near.shape
-        d_v = torch.empty(v.shape, **self.real)
+        d_v = torch.empty_like(v)
         alpha, pull = (torch.empty(n, slots, self.heads, **self.real) for _ in range(2))
         dot = da = alpha  # which are not used but by softmax
         if self.kind == KINDS["softmax"]:
@@ -193,7 +197,8 @@ class Moments:
         return d_v
 
 
-def _triton(dtype: torch.dtype):
+def triton_type(dtype: torch.dtype):
+    """What a network of this type computes with in the kernels."""
     import triton.language as tl
 
     return tl.float64 if dtype == torch.float64 else tl.float32

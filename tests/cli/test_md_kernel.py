@@ -59,7 +59,7 @@ def test_another_kernel_is_said_on_resume():
 
 @pytest.mark.parametrize(
     "options, message",
-    [(["--kernel", "gpu"], "unknown kernel 'gpu'; use one of: auto, native, native-bf16, torch"),
+    [(["--kernel", "gpu"], "unknown kernel 'gpu'; use one of: auto, native, native-fp16, native-bf16, torch"),
      (["--kernel", "native", "--dtype", "float64"], "kernels are for float32 on a CPU or a CUDA device")],
 )  # fmt: skip
 def test_a_kernel_that_cannot_be_had_leaves_no_trace(water, options, message):

@@ -1,6 +1,6 @@
 """The kernels of a whole step, to be compiled ahead of time (:mod:`tests.kernels.compile_ahead`).
 
-CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO:STORAGE.
+CONFIG = CAPABILITY:CHANNELS:HEADS:WIDTH:L_MAX:KIND:ZERO:MAPS, where MAPS is fp32, fp16 or bf16.
 """
 
 from collections.abc import Iterator
@@ -19,22 +19,38 @@ INT32 = (*INT32, "arg_out")
 FLOAT64 = ("skin_offset", "forces", "virial", "squares")
 TYPES = dict.fromkeys(("slots", "N", "n_kinds", "points"), "i32") | {"system": "*i64"}
 TYPES |= dict.fromkeys(INT32, "*i32") | dict.fromkeys(FLOAT64, "*fp64")
+MAPS = {  # arrays that linear maps read or write, in whose type they are stored
+    "attend": ("q", "k", "v", "out"),
+    "attend_backward": ("q", "k", "v", "grad", "d_q"),
+    "attend_backward_source": ("q", "grad", "d_k", "d_v"),
+    "norm": ("more", "out"),
+    "norm_backward": ("grad", "rounded"),
+    "gated": ("gate", "u", "out"),
+    "gated_backward": ("gate", "u", "grad"),
+    "layernorm_silu": ("x", "out"),
+    "layernorm_silu_backward": ("x", "grad"),
+    "products": ("ab", "out"),
+    "products_backward": ("ab", "grad"),
+}
 
 
-def builds(channels, heads, d, l_max, kind, zero, storage) -> Iterator[Build]:
+def builds(channels, heads, d, l_max, kind, zero, maps) -> Iterator[Build]:
     channels, heads, d, l_max, zero = int(channels), int(heads), int(d), int(l_max), zero == "True"
     f, rows, ch = heads * d // 2, (l_max + 1) ** 2, channels // heads
     matrix = coupling_matrix(l_max, False, zero)
     block = min(HEADS, power_of_two(heads))
-    wide = block if storage == "fp32" else min(WIDE * HEADS, power_of_two(heads))
+    wide = block if maps == "fp32" else min(WIDE * HEADS, power_of_two(heads))
     moments = {
         "H": heads, "D": d, "P": rows * ch, "CH": ch, "OUT": len(matrix), "T": tuple(matrix.flatten().tolist()),
         "KIND": KINDS[kind], "FIRST": True, "ZERO": zero, "ACC": tl.float32, "INVERSE": 227.5,
     }  # fmt: skip
-    kept = {name: f"*{storage}" for name in ("k", "v")}
-    yield Build(triton_moments.attend, moments | {"BH": wide}, 1, TYPES | kept)
-    yield Build(triton_moments.attend_backward, moments | {"BH": block}, 1, TYPES | kept | {"grad": f"*{storage}"})
-    yield Build(triton_moments.attend_backward_source, moments | {"BH": wide}, 1, TYPES | {"grad": f"*{storage}"})
+
+    def with_maps(kernel, constants: dict, warps: int) -> Build:
+        return Build(kernel, constants, warps, TYPES | dict.fromkeys(MAPS[kernel.fn.__name__], f"*{maps}"))
+
+    yield with_maps(triton_moments.attend, moments | {"BH": wide}, 1)
+    yield with_maps(triton_moments.attend_backward, moments | {"BH": block}, 1)
+    yield with_maps(triton_moments.attend_backward_source, moments | {"BH": wide}, 1)
     edges = {"CUTOFF": 4.5, "SPACING": 0.0022, "ENVELOPE": 7, "ACC": tl.float32}
     for cap, slots in ((0, 128), (32, 128), (32, 512)):
         yield Build(triton_edges.near_edges, edges | {"CAP": cap, "BS": slots}, 4, TYPES | {"x": "*fp64"})
@@ -45,16 +61,19 @@ def builds(channels, heads, d, l_max, kind, zero, storage) -> Iterator[Build]:
     yield Build(triton_edges.embed, embed, max(1, part // 32), TYPES)
     yield Build(triton_edges.embed_backward, embed, max(1, part // 128), TYPES)
     features = {"C": channels, "ROWS": rows, "BR": power_of_two(rows), "BC": channels, "MORE": True}
-    features |= {"SHIFT": True, "ADD": True, "DEGREES": l_max + 1, "F": f, "BF": f}
+    features |= {"SHIFT": True, "ADD": True, "DEGREES": l_max + 1, "F": f, "BF": f, "ACC": tl.float32}
+    features |= {"ROUNDED": maps != "fp32"}
     warps = min(8, max(1, channels * features["BR"] // 512))
     for kernel in (triton_nodes.norm, triton_nodes.norm_backward, triton_nodes.gated):
-        yield Build(kernel, features, warps, TYPES)
+        yield with_maps(kernel, features, warps)
+    yield Build(triton_nodes.norm, features, warps, TYPES | {"more": f"*{maps}"})  # the last one
+    yield Build(triton_nodes.norm_backward, features | {"ADD": False}, warps, TYPES | {"rounded": f"*{maps}"})
     for kernel in (triton_nodes.layernorm_silu, triton_nodes.layernorm_silu_backward, triton_nodes.products):
-        yield Build(kernel, features, min(8, max(1, f // 128)), TYPES)
+        yield with_maps(kernel, features, min(8, max(1, f // 128)))
     part = min(256, f)
-    yield Build(triton_nodes.products_backward, features | {"BF": part}, max(1, part // 64), TYPES)
+    yield with_maps(triton_nodes.products_backward, features | {"BF": part}, max(1, part // 64))
     part = min(128, channels)
-    yield Build(triton_nodes.gated_backward, features | {"BC": part}, max(1, part // 64), TYPES)
+    yield with_maps(triton_nodes.gated_backward, features | {"BC": part}, max(1, part // 64))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,28 @@ def quicker_interpreter():
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def bfloat16_to_the_nearest():
+    """The interpreter cuts float32 off to bfloat16; GPUs round it."""
+    if not (INTERPRETED and find_spec("triton")):
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    cut = InterpreterBuilder.cast_impl
+
+    def cast(self, src, dst_type):
+        if (src.dtype.scalar, dst_type.scalar) != (tl.float32, tl.bfloat16):
+            return cut(self, src, dst_type)
+        rounded = torch.from_numpy(src.data.copy()).bfloat16().view(torch.uint16).numpy()
+        return TensorHandle(rounded, dst_type.scalar)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(InterpreterBuilder, "cast_impl", cast)
+        yield
+
+
 @pytest.fixture
 def instructions(monkeypatch):
     """Chooses an instruction set for the loops of training; the libraries in use are kept otherwise."""

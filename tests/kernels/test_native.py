@@ -216,7 +216,7 @@ def test_a_missing_or_broken_compiler_is_said_and_harmless(command, monkeypatch,
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"kernel": "gpu"}, "unknown kernel 'gpu'; use one of: auto, native, native-bf16, torch"),
+    [({"kernel": "gpu"}, "unknown kernel 'gpu'; use one of: auto, native, native-fp16, native-bf16, torch"),
      ({"kernel": "native", "dtype": "float64"}, "kernel 'native' cannot run .*float32 on a CPU")],
 )  # fmt: skip
 def test_a_kernel_that_cannot_be_had(box, options, message):

@@ -67,7 +67,11 @@ STEP = {  # of a whole step
     "small": "90:32:8:4:2:softplus:False:fp32",
     "24m, sm_80": "80:256:128:8:2:softmax:False:fp32",
     "24m": "90:256:128:8:2:softmax:False:fp32",
-    "24m, keys and values in half precision": "90:256:128:8:2:softmax:False:bf16",
+    "small, float16": "90:32:8:4:2:softplus:False:fp16",
+    "24m, float16, sm_80": "80:256:128:8:2:softmax:False:fp16",
+    "24m, float16": "90:256:128:8:2:softmax:False:fp16",
+    "24m, bfloat16, sm_80": "80:256:128:8:2:softmax:False:bf16",
+    "24m, bfloat16": "90:256:128:8:2:softmax:False:bf16",
 }
 
 

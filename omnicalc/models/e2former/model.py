@@ -299,14 +299,14 @@ class E2Former(nn.Module):
 
         return NativeModel(self, list(self.config.elements or numbers))
 
-    def on_device(self, numbers: list[int], storage: torch.dtype | None = None):
+    def on_device(self, numbers: list[int], maps: torch.dtype | None = None):
         """As :meth:`native`, on the GPU where the weights are, and for these atomic numbers alone.
 
-        ``storage``: of keys, values and their gradients between passes; None: the model's dtype.
+        ``maps``: 16-bit type of the linear maps and of what they read and write; None: the model's dtype.
         """
         from omnicalc.models.e2former.device import DeviceModel
 
-        return DeviceModel(self, numbers, storage)
+        return DeviceModel(self, numbers, maps)
 
     def forward(self, graph: Graph) -> ModelOutput:
         x = self.features(graph)
