@@ -1,16 +1,16 @@
 """A whole step, energies and forces, of the published configuration on a GPU: time, memory, error of the same run.
 
-    python analysis/kernels/step.py [--sizes 999,9999,50001,99999] [--modes float32,tf32,torch] [--profile 9999]
+    python analysis/kernels/step.py [--sizes 999,9999,50001,99999] [--modes float32,tf32,fp16,torch] [--profile 9999]
 
 Weights are random (24 M parameters, --cap 32 for the release's neighbour cap); boxes are cut from examples/water.xyz.
 Modes: ``float32``: the kernels; ``tf32``: the same with TF32 in the matrix products (channel maps) alone;
-``tf32-bf16``: keys, values and their gradients stored as bfloat16, too; ``torch``: plain torch, the same weights.
+``fp16``, ``bf16``: matrix products in float16 or bfloat16, and what they read and write stored so, the rest in float32;
+``torch``: plain torch, the same weights.
 Positions move by 0.005 Å from step to step. Errors are against the kernels in float64, which are compared with plain
 torch in float64 on the smallest box first; they are printed as largest and as root mean square, beside the root mean
 square of the forces.
 """
 
-import copy
 import time
 
 import click
@@ -35,7 +35,7 @@ PUBLISHED = {  # section 7 of the release's architecture: 24 M parameters
     "weights": "softmax", "values": ("first-order",) * 4, "mirror_symmetric": False, "type_embedding": False,
     "system_input": "charge-spin",
 }  # fmt: skip
-MODES = {"float32": False, "tf32": True, "tf32-bf16": True, "torch": False}  # whether with TF32
+MAPS = {"fp16": torch.float16, "bf16": torch.bfloat16}  # modes by the type of their linear maps; float32 in all others
 
 
 def potential_of(cap: int | None) -> Potential:
@@ -46,21 +46,20 @@ def potential_of(cap: int | None) -> Potential:
     return Potential(model.float().cuda(), [Head("omol25", {1: 0.0, 8: 0.0})])
 
 
-def models_of(potential: Potential) -> dict[str, DeviceModel]:
-    """The kernels' networks by mode, and in float64; the splines are fitted once for each precision."""
-    plain = DeviceModel(potential.model, [1, 8])
-    half = copy.copy(plain)
-    half.storage = torch.bfloat16
-    exact = DeviceModel(potential.double().model, [1, 8])
+def models_of(potential: Potential, modes: list[str]) -> dict[str, DeviceModel]:
+    """The kernels' networks by mode, and in float64."""
+    models = {mode: DeviceModel(potential.model, [1, 8], MAPS[mode]) for mode in modes if mode in MAPS}
+    models |= dict.fromkeys(("float32", "tf32"), DeviceModel(potential.model, [1, 8]))
+    models["float64"] = DeviceModel(potential.double().model, [1, 8])
     potential.float()
-    return {"float32": plain, "tf32": plain, "tf32-bf16": half, "float64": exact}
+    return models
 
 
 class Step:
     """One mode on one box."""
 
     def __init__(self, potential: Potential, mode: str, atoms, models: dict[str, DeviceModel], record: bool = True):
-        self.mode, self.tf32, self.potential = mode, MODES.get(mode, False), potential
+        self.mode, self.tf32, self.potential = mode, mode == "tf32", potential
         self.systems = Systems.from_atoms(atoms).to("cuda")
         self.list, self.binding = NeighborList(potential.cutoff), None
         if mode != "torch":
@@ -123,32 +122,33 @@ def kernel_times(step: Step, positions: list, steps: int = 3) -> dict[str, tuple
     return {a.key: (a.self_device_time_total / (1e3 * steps), a.count / steps) for a in averages}
 
 
-def bytes_moved(edges: int, atoms: int, storage: int) -> dict[str, tuple[float, str]]:
+def bytes_moved(edges: int, atoms: int, maps: int) -> dict[str, tuple[float, str]]:
     """Bytes of one launch of each kernel at these sizes, and what limits it: gathers (caches) or streams (memory).
 
-    ``storage``: bytes of a stored key or value. Counted are the reads of an edge's rows once per edge and pass, and
-    every other array once.
+    ``maps``: bytes of a number that a linear map reads or writes. Counted are the reads of an edge's rows once per edge
+    and pass, and every other array once; of the norms, whose nine launches differ, the mean.
     """
     c, h, d, f, p, out = 256, 128, 8, 512, 18, 20
-    row, value, key, spline, per_head = 4 * c, storage * p * h, storage * d * h, 4 * 8 * h, 4 * h
-    coupled = storage * out * c
-    features = 9 * row
+    row, value, key, spline, per_head = 4 * c, maps * p * h, maps * d * h, 4 * 8 * h, 4 * h
+    coupled = maps * out * c
+    features, stored = 9 * row, maps * 9 * c
+    rounded = stored if maps < 4 else 0  # the gradient by the features, once more
     gather = {
-        "attend": edges * (value + key + spline) + atoms * (4 * d * h + 4 * out * c + 4 * per_head),
-        "attend_backward": edges * (value + key + 2 * spline + 6 * per_head) + atoms * (coupled + 8 * d * h),
-        "attend_backward_source": edges * (coupled + 4 * d * h + 2 * per_head) + atoms * (4 * d * h + features),
+        "attend": edges * (value + key + spline) + atoms * (key + coupled + 4 * per_head),
+        "attend_backward": edges * (value + key + 2 * spline + 6 * per_head) + atoms * (coupled + 2 * key),
+        "attend_backward_source": edges * (coupled + key + 2 * per_head) + atoms * (key + stored),
         "embed": edges * 12 * row + atoms * features,
         "embed_backward": edges * 12 * row + atoms * features,
     }
     stream = {
-        "norm": 3 * atoms * features,
-        "norm_backward": 4 * atoms * features,
-        "products": atoms * 4 * (36 * f + 6 * f),
-        "products_backward": atoms * 4 * (72 * f + 6 * f),
-        "gated": atoms * row * (3 + 8 + 9),
-        "gated_backward": atoms * row * (2 * 3 + 2 * 8 + 9),
-        "layernorm_silu": atoms * 4 * 4 * f,
-        "layernorm_silu_backward": atoms * 4 * 6 * f,
+        "norm": atoms * (18 * features + 16 * stored) / 9,  # x, total; what was added, and the norm, but for the last
+        "norm_backward": atoms * (27 * features + 8 * stored + 9 * rounded) / 9,
+        "products": atoms * maps * (36 * f + 6 * f),
+        "products_backward": atoms * maps * (72 * f + 6 * f),
+        "gated": atoms * maps * c * (3 + 8 + 9),
+        "gated_backward": atoms * maps * c * (2 * 3 + 2 * 8 + 9),
+        "layernorm_silu": atoms * maps * 4 * f,
+        "layernorm_silu_backward": atoms * maps * 6 * f,
     }
     return {k: (x, "gather") for k, x in gather.items()} | {k: (x, "stream") for k, x in stream.items()}
 
@@ -182,7 +182,7 @@ def ceilings() -> dict[str, float]:
 def print_kernels(step: Step, positions: list, rows: int = 26) -> None:
     times, limits = kernel_times(step, positions), ceilings()
     edges = int(step.list.update(step.systems.with_positions(positions[0])).mask.sum())
-    moved = bytes_moved(edges, len(positions[0]), 2 if step.mode == "tf32-bf16" else 4)
+    moved = bytes_moved(edges, len(positions[0]), MAPS.get(step.mode, torch.float32).itemsize)
     click.echo(
         f"{step.mode}: {sum(ms for ms, _ in times.values()):.2f} ms of kernels per step, {edges} edges; a copy "
         f"{limits['stream'] / 1e12:.2f}, gathers {limits['gather'] / 1e12:.2f} TB/s"
@@ -236,7 +236,7 @@ def print_training() -> None:
 
 @click.command(help=__doc__.split("\n")[0])
 @click.option("--sizes", default="999,9999,50001,99999", show_default=True)
-@click.option("--modes", default="float32,tf32,tf32-bf16,torch", show_default=True)
+@click.option("--modes", default="float32,tf32,fp16,bf16,torch", show_default=True)
 @click.option("--cap", type=int, help="Neighbours per atom at most, as in the release: 32. [default: all]")
 @click.option("--steps", default=12, show_default=True)
 @click.option("--torch-up-to", default=10_000, show_default=True, help="Largest box for plain torch.")
@@ -247,7 +247,8 @@ def main(sizes, modes, cap, steps, torch_up_to, check_up_to, profile_at, train):
     if not torch.cuda.is_available():
         raise click.ClickException("no CUDA device was found")
     potential, box = potential_of(cap), read("examples/water.xyz")
-    models = models_of(potential)
+    modes = modes.split(",")
+    models = models_of(potential, modes)
     millions = sum(p.numel() for p in potential.model.parameters()) / 1e6
     click.echo(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {millions:.1f} M parameters, cap {cap}")
     sizes, first = [int(s) for s in sizes.split(",")], True
@@ -261,7 +262,7 @@ def main(sizes, modes, cap, steps, torch_up_to, check_up_to, profile_at, train):
             off = float((exact - torch_forces(potential, atoms, positions[-1])).abs().max())
             click.echo(f"float64 at {n}: kernels against torch {off:.1e}")
             first = False
-        for mode in modes.split(","):
+        for mode in modes:
             if mode == "torch" and n > torch_up_to:
                 continue
             try:
