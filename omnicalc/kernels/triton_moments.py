@@ -21,6 +21,9 @@ are written and to their gradient after it is read: 20 rows of C at l_max 2 in p
 
 takes one gather of keys; the second loop reads what the first one left per edge and head (dot and da).
 
+Keys, queries, values, what is found, and the gradients by all of these may be stored in 16 bits, which are converted to
+ACC as they are loaded; what is left per edge, of the softmax or of the geometry never is.
+
 Bytes gathered per edge, float32: forward 4 (P + D + 8) H, target-major backward 4 (P + D + 8 + 8 + 6) H, source-major
 backward 4 (rows out C/H + D + 2) H: 17, 25 and 26 kB at P = 18, D = 8, H = 128, 20 rows out, C/H = 2.
 """

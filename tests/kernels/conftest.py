@@ -6,51 +6,20 @@ from importlib.util import find_spec
 import pytest
 import torch
 
+from tests.kernels.interpreter import bfloat16_to_the_nearest, quicker
+
 INTERPRETED = not torch.cuda.is_available()
 if INTERPRETED:
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
-def quicker_interpreter():
-    """Calls inside a kernel scan the whole language each time. Once per module is enough, and twice as fast."""
+def interpreter():
+    """The interpreter as tests need it."""
     if not (INTERPRETED and find_spec("triton")):
         yield
         return
-    from triton.runtime.interpreter import InterpretedFunction
-
-    slow, seen = InterpretedFunction.__call__, set()
-
-    def call(self, *args, **names):
-        if self.fn.__module__ in seen:
-            return self.rewrite()(*args, **names)
-        seen.add(self.fn.__module__)
-        return slow(self, *args, **names)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpretedFunction, "__call__", call)
-        yield
-
-
-@pytest.fixture(autouse=True, scope="session")
-def bfloat16_to_the_nearest():
-    """The interpreter cuts float32 off to bfloat16; GPUs round it."""
-    if not (INTERPRETED and find_spec("triton")):
-        yield
-        return
-    import triton.language as tl
-    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
-
-    cut = InterpreterBuilder.cast_impl
-
-    def cast(self, src, dst_type):
-        if (src.dtype.scalar, dst_type.scalar) != (tl.float32, tl.bfloat16):
-            return cut(self, src, dst_type)
-        rounded = torch.from_numpy(src.data.copy()).bfloat16().view(torch.uint16).numpy()
-        return TensorHandle(rounded, dst_type.scalar)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(InterpreterBuilder, "cast_impl", cast)
+    with quicker(), bfloat16_to_the_nearest():
         yield
 
 
