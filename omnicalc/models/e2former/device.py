@@ -203,6 +203,7 @@ class Prepared:
         d_x = torch.empty_like(x)
         rounded = d_x if model.maps == model.dtype else torch.empty_like(d_x, dtype=model.maps)
         self._norm_backward(x, model.norm, scale, d_y, d_x, rounded, add=False)
+        del x, more, y, d_y  # memory that the blocks' way back does not need
         for weights in reversed(model.blocks):
             keep = kept.pop()
             if keep.between is None:
