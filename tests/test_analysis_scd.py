@@ -117,6 +117,11 @@ def test_beginnings_run_alone_and_are_put_together(tmp_path):
     assert "0,scd,forces,123.0" in (out / "runs.csv").read_text()  # what was there was not done again
     assert len((out / "summary.csv").read_text().splitlines()) == 1 + 2 * len(BEGINNINGS)
     assert (out / "summary.png").stat().st_size > 5000
+    out = tmp_path / "asked_twice"
+    study("--only", "denoising", "--self-conditioned")
+    asked = {target: f"self_conditioned = {word}" for target, word in (("gap", "true"), (FORCES, "false"))}
+    for target, line in asked.items():
+        assert line in (out / "seed0" / f"{target}-denoising" / "weights" / "card.toml").read_text()
 
 
 def test_losses_by_condition_are_those_of_the_objective():

@@ -46,6 +46,7 @@ class Size:
     structures: int = 64  # per step
     seeds: int = 3
     widest_noise: float | None = None  # Å, of both denoising beginnings
+    self_conditioned: bool = False  # properties are read under the structure's own embedding, of a first pass
 
 
 QUICK = Size(channels=16, layers=1, basis=8, pretraining_steps=6, steps=6, structures=4, seeds=1)
@@ -65,6 +66,7 @@ layers = {size.layers}
 n_basis = {size.basis}
 gives = "{gives}"
 energy_pool = "{pool}"
+self_conditioned = {self_conditioned}
 mean = {mean}
 std = {std}
 [objective]
@@ -188,7 +190,7 @@ def pretrained(kind: str, out: Path, data: Path, device: str, size: Size) -> Pat
         warmup=max(1, min(300, size.pretraining_steps // 3)),
         rate=1e-3, mean=0.0, std=1.0, references="", head="xtb" if labels else "none",
         file="pool.extxyz" if labels else "geometries.extxyz",
-        energies=str(labels).lower(), forces=str(labels).lower(), size=size,
+        energies=str(labels).lower(), forces=str(labels).lower(), self_conditioned="false", size=size,
     )  # fmt: skip
 
 
@@ -213,7 +215,7 @@ def fine_tuned(
         gives="energies" if forces else "properties", pool="sum" if forces else "mean", objective=objective, seed=seed,
         steps=size.steps, warmup=max(1, min(100, size.steps // 3)), rate=5e-4, head="xtb" if forces else target,
         file=f"{target}.extxyz", energies="true", forces=str(forces).lower(), size=size, mean=mean, std=spread,
-        references=references,
+        references=references, self_conditioned=str(size.self_conditioned and not forces).lower(),
     )  # fmt: skip
 
 
@@ -308,6 +310,8 @@ def draw(path: Path, table: list[dict]) -> None:
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
 @click.option("--widest-noise", type=click.FloatRange(min=0.0, min_open=True),
               help="Å: noise of 0.04 Å to this for both denoising beginnings. [default: 0.04 Å alone]")
+@click.option("--self-conditioned", is_flag=True, default=None,
+              help="Properties are read under the structure's own embedding, from whichever beginning.")
 @click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
 @click.option("--structures", type=click.IntRange(min=1), help="Per step. [default: 64]")
 @click.option("--only", multiple=True, type=click.Choice(BEGINNINGS), help="These alone, and no summary.")

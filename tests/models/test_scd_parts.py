@@ -182,6 +182,8 @@ class TestSettings:
             ({"layers": 0}, "layers = 0"),
             ({"widht": 3}, "unknown scd settings: widht"),
             ({"gives": "forces"}, "energies, properties, embeddings"),
+            ({"self_conditioned": True}, "an energy would depend on molecules however far away"),
+            ({"self_conditioned": True, "gives": "properties", "backbone": "et"}, "a backbone with a condition"),
         ],
     )
     def test_what_cannot_be(self, change, message):
@@ -233,3 +235,21 @@ class TestSettings:
         assert (model.values(graph) - wanted).abs().max() < 1e-12
         model.values(graph).sum().backward()
         assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+
+
+def test_properties_under_their_own_embedding():
+    """Two passes, the second with what the first one pools; every structure sees its own and no other."""
+    sizes = {"channels": 16, "layers": 1, "n_basis": 4, "gives": "properties", "energy_pool": "mean"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model("scd", {**sizes, "self_conditioned": True}).double().eval()
+    plain = build_model("scd", sizes).double().eval()
+    plain.load_state_dict(model.state_dict())
+    both = graph_of([molecule("CH3OH"), molecule("H2O")])
+    values = model.values(both)
+    assert (values - plain.values(both, plain.embed(both))).abs().max() < 1e-12
+    assert (values - plain.values(both)).abs().min() > 1e-4
+    alone = torch.cat([model.values(graph_of(molecule(name))) for name in ("CH3OH", "H2O")])
+    assert (values - alone).abs().max() < 1e-12
+    sums = torch.zeros_like(values).index_add(0, both.system, model(both).energies)
+    assert (sums - values).abs().max() < 1e-12

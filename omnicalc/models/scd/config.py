@@ -51,6 +51,7 @@ class SCDConfig:
     embedding_pool: str = "mean"
     energy_pool: str = "sum"
     embedding_adds_to_energy: bool = False
+    self_conditioned: bool = False  # properties are read under the structure's own embedding: a second pass
     reference_rows: int | None = None  # rows of a learned table of reference values per element
     mean: float = 0.0  # of the values, added to each structure's; what the network begins with
     std: float = 1.0  # of the values, multiplies what the scalar head gives
@@ -88,6 +89,11 @@ class SCDConfig:
         if self.channels % self.attention_heads or self.channels % 2:
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
+            )
+        if self.self_conditioned and (self.gives == "energies" or self.backbone == "et"):
+            raise WeightsError(
+                "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
+                "whole structure, an energy would depend on molecules however far away. Leave it out"
             )
         if not self.std > 0:
             raise WeightsError(f"std = {self.std} given; a number above 0 is needed")

@@ -31,7 +31,8 @@ class SCD(Denoising):
 
         y = pool(e_i std + ref[z_i]) + mean
 
-    As a potential it runs without a condition, that is with the learned mask token.
+    As a potential it runs without a condition, that is with the learned mask token; for properties it can run a second
+    time on the embedding of the first, as in pretraining (``self_conditioned``).
     """
 
     of_labels = ("mean", "std")  # of the labels it is trained on: not taken over from weights that it begins with
@@ -108,6 +109,15 @@ class SCD(Denoising):
         """Scalars (N, D) and vectors (N, 3, D) under a condition (G, D), or none."""
         return self.rep_model(edges, condition)
 
+    def features_to_read(self, edges: Edges, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What scalar heads read, as :meth:`features`. Where the network is ``self_conditioned`` and no condition is
+        given, it is the pooled embedding of a pass without one.
+        """
+        x, v = self.features(edges, condition)
+        if condition is not None or not self.config.self_conditioned:
+            return x, v
+        return self.features(edges, self.embedding_head(x, edges.system, edges.n_systems))
+
     def node_features(self, graph: Graph, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As :meth:`features`; what self-conditioned denoising asks of any backbone."""
         return self.features(self.edges(graph), condition)
@@ -142,7 +152,7 @@ class SCD(Denoising):
     def values(self, graph: Graph, condition: Tensor | None = None, atom_mask: Tensor | None = None) -> Tensor:
         """y (G,) of every structure, by the head that it asks for: a property, or an energy without references."""
         edges = self.edges(graph)
-        x, v = self.features(edges, condition)
+        x, v = self.features_to_read(edges, condition)
         shares = self.shares(x, self.atom_outputs(x, v, graph.head[graph.system]), edges, atom_mask)
         return shares.new_zeros(len(graph.head)).index_add(0, graph.system, shares)
 
@@ -154,7 +164,7 @@ class SCD(Denoising):
     def _energies(self, graph: Graph) -> tuple[Tensor, Tensor | None]:
         """Per-atom energies (N,), and direct forces (N, 3) where the vector head was trained on them."""
         edges = self.edges(graph)
-        x, v = self.features(edges)
+        x, v = self.features_to_read(edges)
         energies = self.shares(x, self.atom_outputs(x, v, graph.head[graph.system]), edges)
         return energies, self.noise_head(x, v)[1] if self.config.forces == "direct" else None
 
