@@ -1,6 +1,7 @@
 """The pretraining study: splits by molecule, means over seeds, recipes that can be built, one chain of it."""
 
 import json
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -13,6 +14,7 @@ from ase.io import write
 from analysis.scd.condition import NONE, OTHER, OWN, losses
 from analysis.scd.label_properties import chosen, labeller
 from analysis.scd.molecules import dynamics
+from analysis.scd.probe import atoms_mean, ridge_error
 from analysis.scd.study import BEGINNINGS, FORCES, draw, few_labels, geometries, main, splits, summary, with_target
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
@@ -122,6 +124,28 @@ def test_beginnings_run_alone_and_are_put_together(tmp_path):
     asked = {target: f"self_conditioned = {word}" for target, word in (("gap", "true"), (FORCES, "false"))}
     for target, line in asked.items():
         assert line in (out / "seed0" / f"{target}-denoising" / "weights" / "card.toml").read_text()
+
+
+def test_ridge_regression_finds_what_features_hold():
+    """A smooth function of one of three features; of features that do not hold it, nothing can be learned."""
+    rng = np.random.default_rng(0)
+    features = [rng.normal(size=(n, 3)) for n in (300, 60, 60)]
+    labels = [np.sin(2 * f[:, 1]) for f in features]
+    others = [rng.normal(size=f.shape) for f in features]
+    assert ridge_error(features, labels) < 0.05 < 0.5 < ridge_error(others, labels)
+
+
+def test_features_are_means_over_the_atoms_of_each_structure():
+    frames = invented(3)
+    config = {"channels": 16, "layers": 1, "n_basis": 8, "gives": "embeddings", "heads": ["none"]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_model("scd", config).double().eval()
+    found = atoms_mean(frames, SimpleNamespace(model=network))
+    systems = Systems.from_atoms(frames[4])
+    x, v = network.node_features(graph_of(network, systems, torch.zeros_like(systems.positions)), None)
+    wanted = torch.cat([x.mean(0), v.norm(dim=1).mean(0)]).detach().numpy()
+    assert found.shape == (6, 32) and np.abs(found[4] - wanted).max() < 1e-12
 
 
 def test_losses_by_condition_are_those_of_the_objective():
