@@ -56,6 +56,15 @@ class TestBothOrdersNative(OnNativeKernel, RandomWeights):
     }  # fmt: skip
 
 
+class TestFewHeadsNative(OnNativeKernel, RandomWeights):
+    """Heads that fit half a vector of AVX-512 and AVX2, whose queries fill neither one nor four vectors."""
+
+    config = {
+        "channels": 24, "attention_heads": 4, "query_width": 5, "value_multiplicity": 2, "weights": "softmax",
+        "values": ["both", "first-order"],
+    }  # fmt: skip
+
+
 class TestReleasedArchitectureNative(OnNativeKernel, RandomWeights):
     """Radial networks per block, tables by atomic number, charge and spin."""
 

@@ -17,8 +17,9 @@
 
 namespace {
 
-constexpr int TILE = 16;  // atoms whose node features are worked on together
+constexpr int TILE = 12;  // atoms whose node features are worked on together; whole blocks of rows in a product
 constexpr float SOFTMAX_EPS = 1e-3f;
+constexpr int CACHE_LINE = 16;  // numbers
 constexpr int ORDER = SPLINE_DEGREE + 1;  // control points that one length lies among
 
 struct Input {
@@ -35,11 +36,16 @@ struct Output {
     double *energies, *forces, *virial;  // (N,), (N, 3), (N, 3, 3) or null
 };
 
+// Attention over the edges of one target, (edge, head lane) or (edge).
+struct Weighing {
+    Buffer gate, dgate, factor, dfactor, qk, alpha, slope, act, dalpha, pull, denominator, step, dstep;
+};
+
 // Numbers of one thread, for one tile or for the edges of one atom.
 struct Scratch {
-    Buffer y, maps, product, hidden, coupled, moments, wide, gates;
-    Buffer gate, dgate, factor, dfactor, qk, alpha, slope, act, dalpha, pull, denominator, step, dstep, harmonics;
-    std::vector<int64_t> target, shared;
+    Buffer y, maps, product, hidden, coupled, moments, wide, gates, harmonics, place;
+    Weighing weighing[TILE];  // of each atom in the last layer, whose way back begins at once; else the first serves all
+    std::vector<double> delta[3], square;  // of the edges of one atom, Å and Å^2
 };
 
 // Everything kept between loops; grows with the largest system seen.
@@ -49,22 +55,24 @@ struct Store {
     };
     std::vector<PerLayer> layer;
     Buffer last, dx, dquery, moments[2];  // moments: dE/d(moment), one buffer for even and one for odd layers
-    Buffer radius, unit, gradient;  // per edge: r; u and 1/r; dE/du and dE/dr, in the end dE/dd
-    Buffer shared[2];  // per edge: alpha and ds * gate, for the source pass; for even and odd layers
+    Buffer radius, unit, gradient;  // per edge: r; u and 1/r; dE/du and dE/dr, in the end dE/dd (one more edge of zeros)
+    Buffer shared[2];  // per edge: alpha and ds * gate, for the source pass; for even and odd layers; one more edge of zeros
     Buffer weights;  // per edge: of the six control points that its length lies among, for values and for slopes by r
     std::vector<float> core;  // repulsion energy of each atom
     std::vector<int> count, source, reverse, slot, point;
 };
 
-// One evaluation. DEGREES is l_max + 1.
-template <int DEGREES>
+// One evaluation. DEGREES is l_max + 1, HW the lanes of a vector of attention heads.
+template <int DEGREES, int HW>
 class Evaluation {
     static constexpr int R = DEGREES * DEGREES, STEP = R * VW;  // rows, and distance between blocks of features
+    typedef Vf<HW> vh;
 
 public:
     Evaluation(const Model& model, Store& store, std::vector<Scratch>& scratch, Pool& pool, const Input& in, const Output& out)
         : m(model), st(store), scratch_(scratch), pool_(pool), in(in), out(out), C(m.width), RC(R * C), H(m.hidden_width),
-          HL(m.head_lanes), QL(m.query_width * HL), tiles((in.n_atoms + TILE - 1) / TILE) {
+          HL(m.head_lanes), QL(m.query_lanes), lap(std::max(HL, VW)), top(m.layers - 1), tiles((in.n_atoms + TILE - 1) / TILE),
+          with_forces(out.forces) {
         for (int a = 0; a < TILE; ++a) {
             by_channels.push_back(a * C), by_gates.push_back(a * DEGREES * C), by_lanes.push_back(a * QL);
             by_hidden.push_back(a * H), by_product.push_back(a * DEGREES * H);
@@ -82,13 +90,12 @@ public:
                         by_path[k][l].push_back((a * (int)m.layer[k].couple.to.size() + start + r * m.layer[k].paths[l]) * C);
     }
 
-    void run(bool with_forces) {
+    void run() {
         reserve();
         each_tile([&](int first, int n, Scratch& s) {
-            for (int i = first; i < first + n; ++i) find_edges(i), embed(i, s);
+            for (int i = first; i < first + n; ++i) find_edges(i, s), embed(i, s);
             before_attention(0, first, n, s);
         });
-        const int top = m.layers - 1;
         for (int k = 0; k < top; ++k)
             each_tile([&](int first, int n, Scratch& s) {
                 after_attention(k, first, n, s);
@@ -96,7 +103,7 @@ public:
             });
         each_tile([&](int first, int n, Scratch& s) {
             after_attention(top, first, n, s);
-            read_out(first, n, s, with_forces);
+            read_out(first, n, s);
             if (with_forces) after_attention_backward(top, first, n, s);
         });
         if (!with_forces) return;
@@ -133,8 +140,9 @@ private:
         }
         st.last.reserve(n * RC), st.dx.reserve(n * RC), st.dquery.reserve(n * QL);
         for (auto& moments : st.moments) moments.reserve(n * 4 * RC);
-        st.radius.reserve(edges), st.weights.reserve(2 * ORDER * edges), st.unit.reserve(4 * edges), st.gradient.reserve(4 * edges);
-        for (auto& shared : st.shared) shared.reserve(edges * 2 * HL);
+        st.radius.reserve(edges), st.weights.reserve(2 * ORDER * edges), st.unit.reserve(4 * edges);
+        for (auto& shared : st.shared) shared.reserve((edges + 1) * 2 * HL), std::fill_n(shared + edges * 2 * HL, 2 * HL, 0.0f);
+        st.gradient.reserve(4 * (edges + 1)), store(st.gradient + 4 * edges, f4{});
         for (auto* v : {&st.source, &st.reverse, &st.slot, &st.point})
             if (v->size() < edges) v->resize(edges);
         if (st.count.size() < n) st.count.resize(n), st.core.resize(n);
@@ -145,43 +153,60 @@ private:
             s.maps.reserve(TILE * std::max(R * 4 * H, C)), s.product.reserve(TILE * DEGREES * H);
             s.hidden.reserve(TILE * H), s.gates.reserve(TILE * std::max(DEGREES * C, QL));
             s.moments.reserve(4 * RC), s.coupled.reserve(TILE * 4 * RC);
-            for (auto* b : {&s.gate, &s.dgate, &s.factor, &s.dfactor, &s.qk, &s.alpha, &s.slope, &s.act, &s.dalpha, &s.pull})
-                b->reserve(widest * HL);
-            s.step.reserve(widest), s.dstep.reserve(widest), s.denominator.reserve(HL), s.harmonics.reserve(widest * R);
-            if (s.target.size() < widest) s.target.resize(widest), s.shared.resize(widest);
+            for (auto& w : s.weighing) {
+                for (auto* b : {&w.gate, &w.dgate, &w.factor, &w.dfactor, &w.qk, &w.alpha, &w.slope, &w.act, &w.dalpha, &w.pull})
+                    b->reserve(widest * HL);
+                w.step.reserve(widest), w.dstep.reserve(widest), w.denominator.reserve(HL);
+            }
+            s.harmonics.reserve(widest * R), s.place.reserve(widest);
+            for (auto* v : {&s.delta[0], &s.delta[1], &s.delta[2], &s.square})
+                if (v->size() < widest) v->resize(widest);
         }
     }
 
     // ---------------------------------------------------------------- edges
 
     // Pairs of atom i that are shorter than the cutoff now: distances in float64, stored as float32.
-    void find_edges(int i) {
-        const double *p = in.positions, limit = (double)m.cutoff * m.cutoff;
-        const int64_t start = in.row[i], end = in.row[i + 1];
+    void find_edges(int i, Scratch& s) {
+        const int64_t start = in.row[i];
+        const int n = keep_near(i, s);
         const float per_length = m.intervals / m.cutoff;
-        int64_t at = start;
+        const double *square = s.square.data(), *delta[3] = {s.delta[0].data(), s.delta[1].data(), s.delta[2].data()};
         float core = 0;
+        for (int e = 0; e < n; ++e) {
+            const int64_t at = start + e;
+            const double r = std::sqrt(square[e]), inverse = 1 / std::max(r, 1e-6);
+            const float length = r, t = length * per_length;
+            const int interval = std::min((int)t, m.intervals - 1), pair = m.pair(in.type[i], in.type[st.source[at]]);
+            st.radius.data[at] = length, st.point[at] = pair * m.points + interval, s.place.data[e] = t - interval;
+            store(st.unit + 4 * at, f4{(float)(delta[0][e] * inverse), (float)(delta[1][e] * inverse),
+                                       (float)(delta[2][e] * inverse), (float)inverse});
+            float slope = 0;
+            core += repulsion(m.core_radius.data[pair], length, slope);
+            store(st.gradient + 4 * at, f4{0, 0, 0, slope});
+        }
+        for (int e = 0; e < n; e += VW) spline_weights(load(s.place + e), per_length, std::min(VW, n - e), start + e);
+        st.count[i] = n, st.core[i] = core;
+    }
+
+    // How many pairs of atom i are edges; their differences, sources and reverses move to the front, in order.
+    int keep_near(int i, Scratch& s) {
+        const double *p = in.positions, *here = p + 3 * i, limit = (double)m.cutoff * m.cutoff;
+        const int64_t start = in.row[i], end = in.row[i + 1];
+        int n = 0;
         for (int64_t e = start; e < end; ++e) {
             const int j = in.source[e];
-            double d[3], square = 0;
-            for (int a = 0; a < 3; ++a) d[a] = (p[3 * i + a] - p[3 * j + a]) - in.offset[3 * e + a];
-            for (int a = 0; a < 3; ++a) square += d[a] * d[a];
-            st.slot[e] = -1;
-            if (square >= limit) continue;
-            const double r = std::sqrt(square), inverse = 1 / std::max(r, 1e-6);
-            const float t = (float)r * per_length;
-            const int interval = std::min((int)t, m.intervals - 1);
-            st.slot[e] = at, st.source[at] = j, st.reverse[at] = in.reverse[e], st.radius.data[at] = r;
-            st.point[at] = m.pair(in.type[i], in.type[j]) * m.points + interval;
-            spline_weights(t - interval, per_length, st.weights + 2 * ORDER * at);
-            for (int a = 0; a < 3; ++a) st.unit.data[4 * at + a] = d[a] * inverse;
-            st.unit.data[4 * at + 3] = inverse;
-            float slope = 0;
-            core += repulsion(m.core_radius.data[m.pair(in.type[i], in.type[j])], r, slope);
-            store_4(st.gradient + 4 * at, f4{0, 0, 0, slope});
-            ++at;
+            double square = 0;
+            for (int a = 0; a < 3; ++a) {
+                const double d = (here[a] - p[3 * j + a]) - in.offset[3 * e + a];
+                s.delta[a][n] = d, square += d * d;
+            }
+            s.square[n] = square, st.source[start + n] = j, st.reverse[start + n] = in.reverse[e];
+            const bool near = square < limit;
+            st.slot[e] = near ? (int)start + n : -1;
+            n += near;
         }
-        st.count[i] = at - start, st.core[i] = core;
+        return n;
     }
 
     // This atom's half of the repulsion h (1 - r / radius)^3 within the core, and its slope by r.
@@ -192,41 +217,50 @@ private:
         return half * depth * depth * depth;
     }
 
-    static f4 load_4(const float* p) { return *reinterpret_cast<const f4*>(p); }
-    static void store_4(float* p, f4 x) { *reinterpret_cast<f4*>(p) = x; }
+    static f4 load_4(const float* p) { return load_as<f4>(p); }
 
     // From dE/du and dE/dr (x, y, z; fourth) to dE/dd, d = r u: across u over r, and along it.
     void finish_gradient(int64_t edge) {
         const f4 u = load_4(st.unit + 4 * edge), turn = load_4(st.gradient + 4 * edge);
         const float inverse = u[3], along = turn[0] * u[0] + turn[1] * u[1] + turn[2] * u[2];
-        store_4(st.gradient + 4 * edge, inverse * turn + (turn[3] - along * inverse) * u);
+        store(st.gradient + 4 * edge, inverse * turn + (turn[3] - along * inverse) * u);
     }
 
-    // Weights of the control points at place x, 0 to 1, of an interval: uniform B-splines by the recursion of Cox and
-    // de Boor. The slopes are differences of the weights one degree lower, here by r.
-    static void spline_weights(float x, float per_length, float* w) {
-        float* slope = w + ORDER;
-        w[0] = 1;
+    // Weights of the control points at places x, 0 to 1, of their intervals, for n edges from the first: uniform B-splines
+    // by the recursion of Cox and de Boor. The slopes are differences of the weights one degree lower, here by r.
+    void spline_weights(vf x, float per_length, int n, int64_t first) {
+        alignas(64) float lanes[2 * ORDER][VW];
+        vf w[ORDER] = {splat(1.0f)};
+#pragma GCC unroll 5
         for (int degree = 1; degree <= SPLINE_DEGREE; ++degree) {
             if (degree == SPLINE_DEGREE)
                 for (int j = 0; j <= degree; ++j)
-                    slope[j] = ((j ? w[j - 1] : 0.0f) - (j < degree ? w[j] : 0.0f)) * per_length;
+                    store(lanes[ORDER + j], ((j ? w[j - 1] : vf{}) - (j < degree ? w[j] : vf{})) * per_length);
+#pragma GCC unroll 6
             for (int j = degree; j >= 0; --j) {
-                const float lower = j ? (x + degree - j) * w[j - 1] : 0.0f, upper = j < degree ? (1 - x + j) * w[j] : 0.0f;
-                w[j] = (lower + upper) / degree;
+                const vf lower = j ? (x + float(degree - j)) * w[j - 1] : vf{};
+                const vf upper = j < degree ? (float(1 + j) - x) * w[j] : vf{};
+                w[j] = (lower + upper) * (1.0f / degree);
             }
         }
+        for (int j = 0; j < ORDER; ++j) store(lanes[j], w[j]);
+        float* to = st.weights + 2 * ORDER * first;
+        for (int e = 0; e < n; ++e)
+            for (int j = 0; j < 2 * ORDER; ++j) *to++ = lanes[j][e];
     }
 
-    static vf spline(const float* c, int step, const float* w) {
-        vf v = w[0] * load(c);
-        for (int j = 1; j < ORDER; ++j) v += w[j] * load(c + j * step);
+    // Splines of the functions that lie next to each other at c, and their slopes by r.
+    template <class V>
+    static V spline(const float* c, int step, const float* w) {
+        V v = w[0] * load_as<V>(c);
+        for (int j = 1; j < ORDER; ++j) v += w[j] * load_as<V>(c + j * step);
         return v;
     }
-    static vf spline(const float* c, int step, const float* w, vf& slope) {
-        vf v = w[0] * load(c), d = w[ORDER] * load(c);
+    template <class V>
+    static V spline(const float* c, int step, const float* w, V& slope) {
+        V v = w[0] * load_as<V>(c), d = w[ORDER] * load_as<V>(c);
         for (int j = 1; j < ORDER; ++j) {
-            const vf point = load(c + j * step);
+            const V point = load_as<V>(c + j * step);
             v += w[j] * point, d += w[ORDER + j] * point;
         }
         slope = d;
@@ -269,8 +303,9 @@ private:
             acc[0] = load(token + b);
             for (int e = 0; e < n; ++e) {
                 const float *c = radial(start + e, b), *y = s.harmonics + e * R, *w = st.weights + 2 * ORDER * (start + e);
+#pragma GCC unroll 3
                 for (int l = 0; l < DEGREES; ++l) {
-                    const vf f = spline(c + l * VW, step, w);
+                    const vf f = spline<vf>(c + l * VW, step, w);
                     for (int r = l * l; r < (l + 1) * (l + 1); ++r) acc[r] += y[r] * f;
                 }
             }
@@ -280,8 +315,8 @@ private:
 
     const float* radial(int64_t edge, int b) const { return m.radial + ((size_t)st.point[edge] * C + b) * DEGREES; }
 
-    // Adds what comes through the initial features to dE/du and dE/dr, and turns them into dE/dd. With z_l = sum_m Y_lm dx_lm, the length takes R'_l z_l and the
-    // direction R_l dz_l/du.
+    // Adds what comes through the initial features to dE/du and dE/dr, and turns them into dE/dd. With
+    // z_l = sum_m Y_lm dx_lm, the length takes R'_l z_l and the direction R_l dz_l/du.
     void embed_backward(int i) {
         const float* dx = st.dx + (size_t)i * RC;
         const int step = DEGREES * C;
@@ -293,9 +328,10 @@ private:
             for (int b = 0; b < C; b += VW) {
                 const float *c = radial(e, b), *g = dx + b * R;
                 vf f[DEGREES];
+#pragma GCC unroll 3
                 for (int l = 0; l < DEGREES; ++l) {
                     vf slope, z = vf{};
-                    f[l] = spline(c + l * VW, step, w, slope);
+                    f[l] = spline<vf>(c + l * VW, step, w, slope);
                     for (int r = l * l; r < (l + 1) * (l + 1); ++r) z += y[r] * load(g + r * VW);
                     length += slope * z;
                 }
@@ -309,7 +345,7 @@ private:
                 }
             }
             float* to = st.gradient + 4 * e;
-            store_4(to, load_4(to) + sums(turn[0], turn[1], turn[2], length));
+            store(to, load_4(to) + sums(turn[0], turn[1], turn[2], length));
             finish_gradient(e);
         }
     }
@@ -454,9 +490,11 @@ private:
         auto& y = st.layer[k];
         const int all = w.couple.to.size() * C;
         for (int a = 0; a < n; ++a) {
-            score<false>(k, first + a, s);
-            weigh(first + a, s);
-            by_components(w.components, [&]<int W>() { gather<W>(k, first + a, s); });
+            Weighing& weighing = weighing_of(k, a, s);
+            if (k == top && with_forces) score<true>(k, first + a, weighing);
+            else score<false>(k, first + a, weighing);
+            weigh(first + a, weighing);
+            by_components(w.components, [&]<int W>() { gather<W>(k, first + a, weighing, s.moments.data); });
             w.couple.apply(C, s.moments.data, VW, w.components * STEP, s.coupled + a * all, C, VW);
         }
         float* middle = y.middle + (size_t)first * RC;
@@ -526,7 +564,7 @@ private:
     }
 
     // Energies of the atoms, and dE/d(features) in dx.
-    void read_out(int first, int n, Scratch& s, bool backward) {
+    void read_out(int first, int n, Scratch& s) {
         const float* x = st.last + (size_t)first * RC;
         float* dx = st.dx + (size_t)first * RC;
         norm(x, m.gamma, m.beta, n, s.y.data);
@@ -549,7 +587,7 @@ private:
                 }
                 out.energies[first + begin + a] = sum(energy) + w.bias3 + st.core[first + begin + a];
             }
-            if (!backward) continue;
+            if (!with_forces) continue;
             product(count, flat(h2, by_channels), w.second.backward, C, C, nullptr, flat(back, by_channels));
             for (int i = 0; i < count * C; i += VW) {
                 const vf h = load(h1 + i), open = sigmoid(h);
@@ -558,7 +596,7 @@ private:
             std::fill_n(y, count * RC, 0.0f);
             product(count, flat(back, by_channels), w.first.backward, C, C, nullptr, features(y, 0));
         }
-        if (!backward) return;
+        if (!with_forces) return;
         std::fill_n(dx, n * RC, 0.0f);
         norm_backward(x, m.gamma, n, s.y.data, dx);
     }
@@ -576,12 +614,12 @@ private:
             const int i = first + a;
             float* dmoments = st.moments[k % 2] + (size_t)i * wide;
             w.uncouple.apply(C, s.coupled + a * all, C, VW, dmoments, VW, w.components * STEP);
-            score<true>(k, i, s);
-            weigh(i, s);
-            by_components(w.components, [&]<int W>() { pull_edges<W>(k, i, dmoments, s); });
-            if (m.weights == SOFTMAX) unweigh_softmax(i, s);
-            else unweigh(i, s);
-            share(k, i, s);
+            Weighing& weighing = weighing_of(k, a, s);
+            if (k < top) score<true>(k, i, weighing), weigh(i, weighing);
+            by_components(w.components, [&]<int W>() { pull_edges<W>(k, i, dmoments, weighing); });
+            if (m.weights == SOFTMAX) unweigh_softmax(i, weighing);
+            else unweigh(i, weighing);
+            share(k, i, weighing);
         }
     }
 
@@ -590,10 +628,14 @@ private:
         const Layer& w = m.layer[k];
         const auto& y = st.layer[k];
         float *dkey = s.gates.data, *dvalue = s.wide.data;
+        if (k == top)
+            for (int j = first; j < first + n; ++j) find_reversed(j);
+        fetch_shared(k, first);
         for (int a = 0; a < n; ++a) {
-            const int edges = find_targets(first + a, s);
-            by_components(w.components, [&]<int W>() { pull_value<W>(k, edges, s, dvalue + a * RC); });
-            pull_key(k, edges, s, dkey + a * QL);
+            const int j = first + a;
+            if (a + 1 < n) fetch_shared(k, j + 1);
+            by_components(w.components, [&]<int W>() { pull_value<W>(k, j, dvalue + a * RC); });
+            pull_key(k, j, dkey + a * QL);
         }
         const float* maps = y.maps + (size_t)first * R * 4 * H;
         for (int side = 0; side < 2; ++side) {
@@ -622,6 +664,8 @@ private:
 
     // ---------------------------------------------------------------- attention over the edges of one target
 
+    Weighing& weighing_of(int k, int a, Scratch& s) const { return s.weighing[k == top ? a : 0]; }
+
     template <class Body>
     static void by_components(int components, const Body& body) {
         if (components == 3) body.template operator()<3>();
@@ -639,25 +683,25 @@ private:
 
     // q . k, gate and factor of every edge of atom i, with the slopes of the latter two by r when asked.
     template <bool SLOPES>
-    void score(int k, int i, Scratch& s) const {
+    void score(int k, int i, Weighing& s) const {
         const float *query = st.layer[k].lanes[0] + (size_t)i * QL, *keys = st.layer[k].lanes[1].data, *table = m.gates[k].data;
         const int64_t start = in.row[i];
         const int n = st.count[i];
         for (int e = 0; e < n; ++e) {
             const float *key = keys + (size_t)st.source[start + e] * QL, *w = st.weights + 2 * ORDER * (start + e);
             const float* c = table + (size_t)st.point[start + e] * 2 * HL;
-            for (int g = 0; g < HL; g += VW, c += 2 * VW) {
+            for (int g = 0; g < HL; g += HW, c += 2 * HW) {
                 const int to = e * HL + g;
-                vf qk = vf{};
-                for (int d = g; d < QL; d += HL) qk += load(query + d) * load(key + d);
+                vh qk = vh{};
+                for (int d = 0; d < m.query_width; ++d) qk += load_as<vh>(query + d * HL + g) * load_as<vh>(key + d * HL + g);
                 store(s.qk + to, qk);
                 if constexpr (SLOPES) {
-                    vf dgate, dfactor;
-                    store(s.gate + to, spline(c, 2 * HL, w, dgate));
-                    store(s.factor + to, spline(c + VW, 2 * HL, w, dfactor));
+                    vh dgate, dfactor;
+                    store(s.gate + to, spline<vh>(c, 2 * HL, w, dgate));
+                    store(s.factor + to, spline<vh>(c + HW, 2 * HL, w, dfactor));
                     store(s.dgate + to, dgate), store(s.dfactor + to, dfactor);
                 } else {
-                    store(s.gate + to, spline(c, 2 * HL, w)), store(s.factor + to, spline(c + VW, 2 * HL, w));
+                    store(s.gate + to, spline<vh>(c, 2 * HL, w)), store(s.factor + to, spline<vh>(c + HW, 2 * HL, w));
                 }
             }
         }
@@ -667,7 +711,7 @@ private:
 
     // alpha = act * factor. softplus, sigmoid: act and its slope by the score; softmax: act = e^(s - max) u / D and, in
     // the place of the slope, e^(s - max).
-    void weigh(int i, Scratch& s) const {
+    void weigh(int i, Weighing& s) const {
         if (m.weights == SOFTMAX) return weigh_softmax(i, s);
         const bool soft = m.weights == SOFTPLUS;
         for (int e = 0, n = st.count[i] * HL; e < n; e += VW) {
@@ -679,53 +723,53 @@ private:
         }
     }
 
-    void weigh_softmax(int i, Scratch& s) const {
+    void weigh_softmax(int i, Weighing& s) const {
         const int n = st.count[i];
-        for (int g = 0; g < HL; g += VW) {
-            vf top = splat(-3e38f), total = splat(SOFTMAX_EPS);
-            for (int e = g; e < n * HL; e += HL) top = max(top, load(s.gate + e) * load(s.qk + e));
+        for (int g = 0; g < HL; g += HW) {
+            vh top = splat_as<vh>(-3e38f), total = splat_as<vh>(SOFTMAX_EPS);
+            for (int e = g; e < n * HL; e += HL) top = max(top, load_as<vh>(s.gate + e) * load_as<vh>(s.qk + e));
             for (int e = 0; e < n; ++e) {
                 const int at = e * HL + g;
-                const vf power = exp(load(s.gate + at) * load(s.qk + at) - top);
+                const vh power = exp(load_as<vh>(s.gate + at) * load_as<vh>(s.qk + at) - top);
                 store(s.slope + at, power), total += power * s.step.data[e];
             }
             store(s.denominator + g, total);
             for (int e = 0; e < n; ++e) {
                 const int at = e * HL + g;
-                const vf act = load(s.slope + at) * s.step.data[e] / total;
-                store(s.act + at, act), store(s.alpha + at, act * load(s.factor + at));
+                const vh act = load_as<vh>(s.slope + at) * s.step.data[e] / total;
+                store(s.act + at, act), store(s.alpha + at, act * load_as<vh>(s.factor + at));
             }
         }
     }
 
-    // s.moments[block][w][row][lane] = sum over edges of p_w value[row].
+    // moments[block][w][row][lane] = sum over edges of p_w value[row].
     template <int W>
-    void gather(int k, int i, Scratch& s) const {
-        gather_rows<W, 0, 4>(k, i, s);
-        if constexpr (DEGREES == 3) gather_rows<W, 4, 5>(k, i, s);
+    void gather(int k, int i, const Weighing& s, float* moments) const {
+        gather_rows<W, 0, 4>(k, i, s, moments);
+        if constexpr (DEGREES == 3) gather_rows<W, 4, 5>(k, i, s, moments);
     }
 
     // The same for N rows from FIRST, as many as fit in registers.
     template <int W, int FIRST, int N>
-    void gather_rows(int k, int i, Scratch& s) const {
+    void gather_rows(int k, int i, const Weighing& s, float* moments) const {
         const int64_t start = in.row[i];
         const int n = st.count[i];
         const int* source = st.source.data() + start;
         const float* unit = st.unit + 4 * start;
-        for (int g = 0; g < HL; g += VW)
-            for (int b = g; b < C; b += HL) {
+        for (int g = 0; g < HL; g += HW)
+            for (int b = g; b < C; b += lap) {
                 const float *value = st.layer[k].value + b * R + FIRST * VW, *alpha = s.alpha + g;
                 vf acc[W][N] = {};
                 for (int e = 0; e < n; ++e) {
                     vf p[W];
-                    spread<W>(load(alpha + e * HL), load_4(unit + 4 * e), p);
+                    spread<W>(widen(load_as<vh>(alpha + e * HL)), load_4(unit + 4 * e), p);
                     const float* v = value + (size_t)source[e] * RC;
                     for (int r = 0; r < N; ++r) {
                         const vf x = load(v + r * VW);
                         for (int w = 0; w < W; ++w) acc[w][r] += p[w] * x;
                     }
                 }
-                float* to = s.moments + b * W * R + FIRST * VW;
+                float* to = moments + b * W * R + FIRST * VW;
                 for (int w = 0; w < W; ++w)
                     for (int r = 0; r < N; ++r) store(to + (w * R + r) * VW, acc[w][r]);
             }
@@ -733,17 +777,17 @@ private:
 
     // dE/d(alpha) of every edge, and dE/du.
     template <int W>
-    void pull_edges(int k, int i, const float* dmoments, Scratch& s) {
+    void pull_edges(int k, int i, const float* dmoments, Weighing& s) {
         const int64_t start = in.row[i];
         const float* value = st.layer[k].value.data;
         for (int e = 0, n = st.count[i]; e < n; ++e) {
             const float* v = value + (size_t)st.source[start + e] * RC;
             const f4 u = load_4(st.unit + 4 * (start + e));
             vf turn[3] = {vf{}, vf{}, vf{}};
-            for (int g = 0; g < HL; g += VW) {
-                const vf alpha = load(s.alpha + e * HL + g);
+            for (int g = 0; g < HL; g += HW) {
+                const vf alpha = widen(load_as<vh>(s.alpha + e * HL + g));
                 vf dalpha = vf{};
-                for (int b = g; b < C; b += HL) {
+                for (int b = g; b < C; b += lap) {
                     const float* d = dmoments + b * W * R;
                     vf dp[W] = {};
                     for (int r = 0; r < R; ++r) {
@@ -754,15 +798,15 @@ private:
                         for (int a = 0; a < 3; ++a) dalpha += dp[a] * u[a], turn[a] += dp[a] * alpha;
                     if constexpr (W != 3) dalpha += dp[W - 1];
                 }
-                store(s.dalpha + e * HL + g, dalpha);
+                store(s.dalpha + e * HL + g, narrow<vh>(dalpha));
             }
             float* to = st.gradient + 4 * (start + e);
-            if constexpr (W >= 3) store_4(to, load_4(to) + sums(turn[0], turn[1], turn[2], vf{}));
+            if constexpr (W >= 3) store(to, load_4(to) + sums(turn[0], turn[1], turn[2], vf{}));
         }
     }
 
     // dE/d(alpha) -> dE/d(score) in its place, and dE/dr by the factor's slope in s.pull.
-    void unweigh(int i, Scratch& s) const {
+    void unweigh(int i, Weighing& s) const {
         for (int e = 0, n = st.count[i] * HL; e < n; e += VW) {
             const vf d = load(s.dalpha + e);
             store(s.pull + e, d * load(s.act + e) * load(s.dfactor + e));
@@ -771,73 +815,106 @@ private:
     }
 
     // The same for softmax, where all scores share the denominator D and the maximum; equal maxima share its derivative.
-    void unweigh_softmax(int i, Scratch& s) const {
+    void unweigh_softmax(int i, Weighing& s) const {
         const int n = st.count[i];
-        for (int g = 0; g < HL; g += VW) {
-            const vf inverse = 1.0f / load(s.denominator + g);
-            vf common = vf{}, dmax = vf{}, ties = vf{};
-            for (int e = g; e < n * HL; e += HL) common += load(s.alpha + e) * load(s.dalpha + e);
+        for (int g = 0; g < HL; g += HW) {
+            const vh inverse = 1.0f / load_as<vh>(s.denominator + g);
+            vh common = vh{}, dmax = vh{}, ties = vh{};
+            for (int e = g; e < n * HL; e += HL) common += load_as<vh>(s.alpha + e) * load_as<vh>(s.dalpha + e);
             for (int e = 0; e < n; ++e) {
                 const int at = e * HL + g;
-                const vf d = load(s.dalpha + at), power = load(s.slope + at);
-                const vf dweight = (load(s.factor + at) * d - common) * inverse;  // by e^(s - max) u
-                store(s.pull + at, d * load(s.act + at) * load(s.dfactor + at) + dweight * power * s.dstep.data[e]);
-                const vf dscore = dweight * power * s.step.data[e];
+                const vh d = load_as<vh>(s.dalpha + at), power = load_as<vh>(s.slope + at), factor = load_as<vh>(s.factor + at);
+                const vh dweight = (factor * d - common) * inverse;  // by e^(s - max) u
+                store(s.pull + at, d * load_as<vh>(s.act + at) * load_as<vh>(s.dfactor + at) + dweight * power * s.dstep.data[e]);
+                const vh dscore = dweight * power * s.step.data[e];
                 store(s.dalpha + at, dscore), dmax += dscore;
-                ties += power == 1.0f ? splat(1.0f) : vf{};
+                ties += power == 1.0f ? splat_as<vh>(1.0f) : vh{};
             }
-            for (int e = g; e < n * HL; e += HL)
-                store(s.dalpha + e, load(s.dalpha + e) - (load(s.slope + e) == 1.0f ? dmax / ties : vf{}));
+            for (int e = g; e < n * HL; e += HL) {
+                const vh top = load_as<vh>(s.slope + e) == 1.0f ? dmax / ties : vh{};
+                store(s.dalpha + e, load_as<vh>(s.dalpha + e) - top);
+            }
         }
     }
 
     // dE/d(score) -> query, edge length, and what the source will need: alpha and ds * gate.
-    void share(int k, int i, Scratch& s) {
+    void share(int k, int i, Weighing& s) {
         const int64_t start = in.row[i];
-        const float* keys = st.layer[k].lanes[1].data;
-        float *dquery = st.dquery + (size_t)i * QL, *shared = st.shared[k % 2] + start * 2 * HL;
-        std::fill_n(dquery, QL, 0.0f);
-        for (int e = 0, n = st.count[i]; e < n; ++e, shared += 2 * HL) {
-            const float* key = keys + (size_t)st.source[start + e] * QL;
-            vf length = vf{};
-            for (int g = 0; g < HL; g += VW) {
+        const int n = st.count[i];
+        float* shared = st.shared[k % 2] + start * 2 * HL;
+        for (int e = 0; e < n; ++e) {
+            vh length = vh{};
+            for (int g = 0; g < HL; g += HW) {
                 const int at = e * HL + g;
-                const vf ds = load(s.dalpha + at), pull = ds * load(s.gate + at);
-                length += ds * load(s.qk + at) * load(s.dgate + at) + load(s.pull + at);
-                store(shared + g, load(s.alpha + at)), store(shared + HL + g, pull);
-                for (int d = g; d < QL; d += HL) store(dquery + d, load(dquery + d) + pull * load(key + d));
+                const vh ds = load_as<vh>(s.dalpha + at);
+                length += ds * load_as<vh>(s.qk + at) * load_as<vh>(s.dgate + at) + load_as<vh>(s.pull + at);
+                store(shared + 2 * e * HL + g, load_as<vh>(s.alpha + at));
+                store(shared + (2 * e + 1) * HL + g, ds * load_as<vh>(s.gate + at));
             }
             st.gradient.data[4 * (start + e) + 3] += sum(length);
         }
+        const auto pull = [&](int e) { return shared + (2 * e + 1) * HL; };
+        const auto key = [&](int e) { return st.layer[k].lanes[1] + (size_t)st.source[start + e] * QL; };
+        sum_lanes(n, pull, key, st.dquery + (size_t)i * QL);
+    }
+
+    // to[component][head] = sum over edges of weight[head] from[component][head].
+    template <class Weight, class From>
+    void sum_lanes(int edges, const Weight& weight, const From& from, float* to) const {
+        constexpr int AT_ONCE = 4;
+        const int end = m.query_width;
+        for (int g = 0; g < HL; g += HW) {
+            int d = 0;
+            for (; d + AT_ONCE <= end; d += AT_ONCE) sum_lanes_block<AT_ONCE>(edges, weight, from, g, d, to);
+            for (; d < end; ++d) sum_lanes_block<1>(edges, weight, from, g, d, to);
+        }
+        std::fill(to + end * HL, to + QL, 0.0f);
+    }
+    template <int N, class Weight, class From>
+    void sum_lanes_block(int edges, const Weight& weight, const From& from, int g, int d, float* to) const {
+        vh total[N] = {};
+        for (int e = 0; e < edges; ++e) {
+            const vh w = load_as<vh>(weight(e) + g);
+            const float* at = from(e) + d * HL + g;
+            for (int c = 0; c < N; ++c) total[c] += w * load_as<vh>(at + c * HL);
+        }
+        for (int c = 0; c < N; ++c) store(to + (d + c) * HL + g, total[c]);
     }
 
     // ---------------------------------------------------------------- the same edges, seen from the source
 
-    // Targets that atom j is a source of, and where what they shared with it lies; the unit vector points back from them.
-    int find_targets(int j, Scratch& s) const {
-        const int64_t start = in.row[j];
-        int edges = 0;
-        for (int e = 0, n = st.count[j]; e < n; ++e) {
-            const int64_t at = st.slot[st.reverse[start + e]];
-            if (at < 0) continue;  // rounding at the cutoff itself, where all weights vanish
-            s.target[edges] = st.source[start + e], s.shared[edges] = at;
-            store_4(s.harmonics + 4 * edges, -load_4(st.unit + 4 * (start + e)));
-            ++edges;
+    // The numbers of the reversed edges of atom j, once all edges have one. Should rounding put only one of the two within
+    // the cutoff itself, where all weights vanish, the other is one that shares nothing.
+    void find_reversed(int j) {
+        for (int64_t e = in.row[j], end = e + st.count[j]; e < end; ++e) {
+            const int slot = st.slot[st.reverse[e]];
+            st.reverse[e] = slot < 0 ? in.row[in.n_atoms] : slot;
         }
-        return edges;
     }
 
-    // dvalue[row] = sum over targets i of p_w(ij) dE/d(moments of i).
+    // What the targets of atom j's edges shared lies anywhere: this has it on its way before it is used.
+    void fetch_shared(int k, int j) const {
+        const float* shared = st.shared[k % 2].data;
+        for (int64_t e = in.row[j], end = e + st.count[j]; e < end; ++e)
+            for (int number = 0; number < 2 * HL; number += CACHE_LINE)
+                __builtin_prefetch(shared + (size_t)st.reverse[e] * 2 * HL + number);
+    }
+
+    // dvalue[row] = sum over targets i of p_w(ij) dE/d(moments of i). The unit vector points back from j's own edges.
     template <int W>
-    void pull_value(int k, int edges, const Scratch& s, float* dvalue) const {
-        for (int g = 0; g < HL; g += VW)
-            for (int b = g; b < C; b += HL) {
+    void pull_value(int k, int j, float* dvalue) const {
+        const int64_t start = in.row[j];
+        const int n = st.count[j];
+        const int *target = st.source.data() + start, *shared = st.reverse.data() + start;
+        const float* unit = st.unit + 4 * start;
+        for (int g = 0; g < HL; g += HW)
+            for (int b = g; b < C; b += lap) {
                 const float *dmoments = st.moments[k % 2] + b * W * R, *alpha = st.shared[k % 2] + g;
                 vf acc[R] = {};
-                for (int e = 0; e < edges; ++e) {
+                for (int e = 0; e < n; ++e) {
                     vf p[W];
-                    spread<W>(load(alpha + s.shared[e] * 2 * HL), load_4(s.harmonics + 4 * e), p);
-                    const float* d = dmoments + s.target[e] * W * RC;
+                    spread<W>(widen(load_as<vh>(alpha + (size_t)shared[e] * 2 * HL)), -load_4(unit + 4 * e), p);
+                    const float* d = dmoments + (size_t)target[e] * W * RC;
                     for (int w = 0; w < W; ++w)
                         for (int r = 0; r < R; ++r) acc[r] += p[w] * load(d + (w * R + r) * VW);
                 }
@@ -845,15 +922,11 @@ private:
             }
     }
 
-    void pull_key(int k, int edges, const Scratch& s, float* dkey) const {
-        const float *queries = st.layer[k].lanes[0].data, *pull = st.shared[k % 2] + HL;
-        for (int g = 0; g < HL; g += VW)
-            for (int d = g; d < QL; d += HL) {
-                vf total = vf{};
-                for (int e = 0; e < edges; ++e)
-                    total += load(pull + s.shared[e] * 2 * HL + g) * load(queries + s.target[e] * QL + d);
-                store(dkey + d, total);
-            }
+    void pull_key(int k, int j, float* dkey) const {
+        const int64_t start = in.row[j];
+        const auto pull = [&](int e) { return st.shared[k % 2] + ((size_t)st.reverse[start + e] * 2 + 1) * HL; };
+        const auto query = [&](int e) { return st.layer[k].lanes[0] + (size_t)st.source[start + e] * QL; };
+        sum_lanes(st.count[j], pull, query, dkey);
     }
 
     // ---------------------------------------------------------------- forces
@@ -862,9 +935,8 @@ private:
     void collect_force(int i) const {
         double force[3] = {0, 0, 0}, virial[9] = {};
         for (int64_t e = in.row[i], end = e + st.count[i]; e < end; ++e) {
-            const int64_t at = st.slot[st.reverse[e]];
             const f4 g = load_4(st.gradient + 4 * e), u = load_4(st.unit + 4 * e);
-            const f4 back = at < 0 ? f4{} : load_4(st.gradient + 4 * at);
+            const f4 back = load_4(st.gradient + 4 * (size_t)st.reverse[e]);
             for (int a = 0; a < 3; ++a) force[a] += (double)back[a] - g[a];
             if (out.virial)
                 for (int a = 0; a < 9; ++a) virial[a] += (double)st.radius.data[e] * u[a / 3] * g[a % 3];
@@ -879,7 +951,10 @@ private:
     Pool& pool_;
     const Input& in;
     const Output& out;
-    const int C, RC, H, HL, QL, tiles;
+    const int C, RC, H;  // channels, rows of them, hidden numbers; all padded
+    const int HL, QL, lap;  // lanes of heads; of a query; between blocks of channels whose lanes belong to the same heads
+    const int top, tiles;  // last layer; tiles of atoms
+    const bool with_forces;
     // offsets of rows within a tile
     std::vector<int> by_row[DEGREES], by_map[DEGREES], by_channels, by_gates, by_lanes, by_hidden, by_product;
     std::vector<std::array<std::vector<int>, DEGREES>> by_path;  // per layer
@@ -891,6 +966,13 @@ struct Handle {
     std::vector<Scratch> scratch;
     std::unique_ptr<Pool> pool;
 };
+
+template <int DEGREES>
+void evaluate(Handle& h, const Input& in, const Output& out) {
+    const auto run = [&]<int HW>() { Evaluation<DEGREES, HW>(h.model, h.store, h.scratch, *h.pool, in, out).run(); };
+    if (h.model.head_vector == VW) run.template operator()<VW>();
+    else run.template operator()<HALF>();
+}
 
 void report(char* message, int size, const char* text) {
     std::strncpy(message, text, size - 1);
@@ -930,8 +1012,8 @@ EXPORT int omnicalc_e2former_evaluate(void* handle, int threads, int32_t n_atoms
         h.scratch.resize(threads);
         const Input in{n_atoms, positions, type, system, head, system_embedding, row, source, reverse, offset};
         const Output out{energies, forces, virial};
-        if (h.model.degrees == 3) Evaluation<3>(h.model, h.store, h.scratch, *h.pool, in, out).run(forces != nullptr);
-        else Evaluation<2>(h.model, h.store, h.scratch, *h.pool, in, out).run(forces != nullptr);
+        if (h.model.degrees == 3) evaluate<3>(h, in, out);
+        else evaluate<2>(h, in, out);
         return 0;
     } catch (const std::exception& error) {
         report(message, size, error.what());

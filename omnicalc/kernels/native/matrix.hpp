@@ -88,6 +88,7 @@ template <int MR, int NB, bool ADD>
 static void product_block(const Rows& x, int row, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
     vf acc[MR][NB];
     const float* from[MR];
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r) {
         from[r] = x.data + x.offset[row + r];
         for (int b = 0; b < NB; ++b) acc[r][b] = bias ? load(bias + column + b * VW) : vf{};
@@ -96,11 +97,13 @@ static void product_block(const Rows& x, int row, const float* w, int k, int m, 
         for (int i = 0; i < VW; ++i, at += m) {
             vf weights[NB];
             for (int b = 0; b < NB; ++b) weights[b] = load(at + b * VW);
+#pragma GCC unroll 16
             for (int r = 0; r < MR; ++r)
                 for (int b = 0; b < NB; ++b) acc[r][b] += from[r][i] * weights[b];
         }
         for (int r = 0; r < MR; ++r) from[r] += x.step;
     }
+#pragma GCC unroll 16
     for (int r = 0; r < MR; ++r)
         for (int b = 0; b < NB; ++b) {
             float* to = y.data + y.offset[row + r] + (column / VW + b) * y.step;
@@ -108,17 +111,27 @@ static void product_block(const Rows& x, int row, const float* w, int k, int m, 
         }
 }
 
+// The same for any number of rows up to MR.
 template <int NB, bool ADD, int MR = GEMM_ROWS>
-static void product_rows(int row, int end, const Rows& x, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
-    for (; row + MR <= end; row += MR) product_block<MR, NB, ADD>(x, row, w, k, m, bias, y, column);
-    if constexpr (MR > 1)
-        if (row < end) product_rows<NB, ADD, MR - 1>(row, end, x, w, k, m, bias, y, column);
+static void product_rows(int rows, const Rows& x, int row, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
+    if (rows == MR) product_block<MR, NB, ADD>(x, row, w, k, m, bias, y, column);
+    else if constexpr (MR > 1) product_rows<NB, ADD, MR - 1>(rows, x, row, w, k, m, bias, y, column);
+}
+
+// The same for n rows, in pieces as equal as they can be.
+template <int NB, bool ADD>
+static void product_columns(int n, const Rows& x, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
+    const int pieces = (n + GEMM_ROWS - 1) / GEMM_ROWS;
+    for (int p = 0, row = 0, next; p < pieces; ++p, row = next) {
+        next = n * (p + 1) / pieces;
+        product_rows<NB, ADD>(next - row, x, row, w, k, m, bias, y, column);
+    }
 }
 
 // n rows of Y (., m) from X (., k) and W (k, m), row-major; all widths are whole vectors.
 template <bool ADD = false>
 static void product(int n, const Rows& x, const Buffer& w, int k, int m, const float* bias, const Rows& y) {
     int c = 0;
-    for (; c + 2 * VW <= m; c += 2 * VW) product_rows<2, ADD>(0, n, x, w.data, k, m, bias, y, c);
-    if (c < m) product_rows<1, ADD>(0, n, x, w.data, k, m, bias, y, c);
+    for (; c + 2 * VW <= m; c += 2 * VW) product_columns<2, ADD>(n, x, w.data, k, m, bias, y, c);
+    if (c < m) product_columns<1, ADD>(n, x, w.data, k, m, bias, y, c);
 }

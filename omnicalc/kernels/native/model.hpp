@@ -1,9 +1,10 @@
 // The weights of one E2Former-V2, read from a flat array of numbers and laid out for the kernels.
 //
 // Layout of features: (atom, block of channels, row, lane), rows ordered by degree, channels padded to whole blocks of
-// one vector; so a row lies at the same distance from its neighbours whatever the width. Attention heads live in lanes: channel c belongs to head c mod H, so lane g of the "head lanes" holds head g mod H, and block b
-// of channels goes with block b mod (blocks of head lanes). Replicated lanes are treated as heads of their own; their
-// gradients add up where the lanes were made, in the transposed matrices.
+// one vector; so a row lies at the same distance from its neighbours whatever the width. Attention heads live in lanes:
+// channel c belongs to head c mod H, so lane g of the "head lanes" holds head g mod H, and block b of channels goes with
+// block b mod (blocks of head lanes). Replicated lanes are treated as heads of their own; their gradients add up where
+// the lanes were made, in the transposed matrices. Where half a vector holds all heads, head lanes are half a vector.
 #pragma once
 #include <algorithm>
 #include <numeric>
@@ -14,6 +15,7 @@
 
 constexpr int MAX_WIDTH = 512;
 constexpr int SPLINE_DEGREE = 5;
+constexpr int HALF = VW > 4 ? VW / 2 : VW;  // lanes for few attention heads
 enum Weights { SOFTPLUS = 0, SIGMOID = 1, SOFTMAX = 2 };
 
 // Reads a flat array front to back.
@@ -73,7 +75,7 @@ struct EnergyHead {
 };
 
 struct Model {
-    int degrees, rows, channels, width, heads, query_width, head_lanes, layers, hidden, hidden_width, elements, n_heads;
+    int degrees, rows, channels, width, heads, head_vector, head_lanes, query_width, query_lanes, layers, hidden, hidden_width, elements, n_heads;
     int intervals, envelope;
     float cutoff;
     Weights weights;
@@ -95,7 +97,8 @@ struct Model {
         points = intervals + SPLINE_DEGREE, cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
         if (width > MAX_WIDTH) throw std::invalid_argument("too many channels");
         if (degrees < 2 || degrees > 3) throw std::invalid_argument("l_max must be 1 or 2");
-        head_lanes = std::min(std::lcm(heads, VW), width);
+        head_vector = heads <= HALF && HALF % heads == 0 ? HALF : VW;
+        head_lanes = std::min(std::lcm(heads, head_vector), width), query_lanes = padded(query_width * head_lanes);
         Reader& w = weights_;
         const Places c = padded_places(channels);
         core_radius = rows_of(w, 1, padded_places(elements * elements)), core_height = *w.take(1);
@@ -130,6 +133,7 @@ private:
         Places places;
         for (int d = 0; d < query_width; ++d)
             for (int g = 0; g < head_lanes; ++g) places.push_back(g % heads * query_width + d);
+        places.resize(padded(places.size()), -1);
         return places;
     }
 
@@ -197,7 +201,8 @@ private:
             for (int k = 0; k < layers; ++k, from += 2 * heads)
                 for (int which = 0; which < 2; ++which)
                     for (int g = 0; g < head_lanes; ++g)
-                        gates[k].data[((i * (head_lanes / VW) + g / VW) * 2 + which) * VW + g % VW] = from[which * heads + g % heads];
+                        gates[k].data[((i * (head_lanes / head_vector) + g / head_vector) * 2 + which) * head_vector + g % head_vector] =
+                            from[which * heads + g % heads];
         }
         if (table.left) throw std::invalid_argument("a larger radial table than the settings need");
     }
