@@ -62,6 +62,13 @@ def test_errors_are_one_line_and_exit_code_2():
     assert "Traceback" not in process.stderr
 
 
+def test_python_m_is_the_same_command():
+    process = subprocess.run([sys.executable, "-m", "omnicalc", "--version"], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (0, omnicalc("--version").stdout)
+    process = subprocess.run([sys.executable, "-m", "omnicalc", "sp", "nowhere.xyz"], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (2, omnicalc("sp", "nowhere.xyz").stderr)
+
+
 def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         __import__("omnicalc").nonsense  # noqa: B018
