@@ -4,6 +4,7 @@ import glob
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 from pathlib import Path
 
 import numpy as np
@@ -258,7 +259,7 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
         return []
     if not path.is_file():
         raise InputError(f"--replay '{given}': no such file; give one with the frame keys head and split, or 'none'")
-    parts = {(str(atoms.info.get("head")), atoms.info.get(LEARN)) for atoms in open_frames(path)}
+    parts = Counter((str(atoms.info.get("head")), atoms.info.get(LEARN)) for atoms in open_frames(path))
     heads = {head for head, _ in parts}
     unknown = sorted(heads - {h.name for h in card.heads})
     if unknown:
@@ -269,7 +270,8 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
     odd = next((learn for _, learn in parts if learn not in (None, ENERGIES, FORCES)), None)
     if odd is not None:
         raise InputError(f"'{path}' has frames with {LEARN}={odd}; {ENERGIES} or {FORCES}, or no such key, is needed")
-    share = _REPLAYED / (1 - _REPLAYED) / len(parts)  # the user's own frames have weight 1
+    whole = sum(map(sqrt, parts.values()))
+    own = _REPLAYED / (1 - _REPLAYED)  # the user's own frames have weight 1
     return [
         DataSource(
             head=head.name,
@@ -280,7 +282,7 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
             forces=learn != ENERGIES,
             only={"head": head.name} | ({LEARN: learn} if learn else {}),
             exclude={} if learn else {LEARN: f"{ENERGIES},{FORCES}"},
-            weight=share,
+            weight=own * sqrt(parts[head.name, learn]) / whole,  # few frames are soon known by heart
             split_note="of the weights that were fine-tuned",
         )
         for head in card.heads

@@ -86,7 +86,7 @@ class Optimiser:
     ema: float = 0.999
     skip_at_most: int = 20  # steps in a row whose gradient is not finite; one more ends the run
     validate_every: int = 2000
-    validate_frames: int | None = None  # per source, until the last validation, which takes all
+    validate_frames: int | None = None  # per source; the last validation, and that of a start, take all
     checkpoint_every: int = 500
     tf32: bool = False
     bf16: bool = False

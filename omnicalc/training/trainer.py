@@ -259,8 +259,9 @@ class Trainer:
 
     def _validate(self, recent: list[dict]) -> None:
         """Errors of the averaged weights, one log line per group; a weights folder when they are the best yet."""
-        optimiser, last = self.recipe.optimiser, self.step == self.recipe.steps
-        limit = None if last else optimiser.validate_frames
+        last = self.step == self.recipe.steps
+        ends = last or self.step == 0  # on all frames, so that what came of a start can be read off the two
+        limit = None if ends else self.recipe.optimiser.validate_frames
         with averaged_weights(self.model, self.adam.averaged), self._precision():
             found = validate(
                 self.model, self.objective, self.dataset, self.recipe.batch, self.processes, self.device, limit
@@ -290,7 +291,14 @@ class Trainer:
         if last or time.monotonic() - self._drawn > _DRAW_EVERY:
             draw_curve(self.log, self.out / CURVE)
             self._drawn = time.monotonic()
-        self._keep_best(found)
+        if not (ends and self._limited) or last and self.best is None:  # the best on the same frames
+            self._keep_best(found)
+
+    @property
+    def _limited(self) -> bool:
+        """Whether validations on the way take fewer frames than there are."""
+        most = self.recipe.optimiser.validate_frames
+        return most is not None and any(len(source.valid) > most for source in self.dataset.sources)
 
     def _keep_best(self, found: list[GroupErrors]) -> None:
         weights = self.dataset.weights

@@ -19,6 +19,7 @@ from omnicalc.registry import BUNDLED, folder_name, list_models, resolve
 from omnicalc.training import fine_tune
 from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
 from omnicalc.training.replay import REPLAY, replay_of
+from omnicalc.training.trainer import Trainer
 from tests.command import omnicalc
 from tests.training.toy import recipe_in, trainer, water, write_frames
 
@@ -64,6 +65,10 @@ def test_energies_of_another_zero_are_not_replayed(files, tmp_path):
     _, old, alone = fine_tune_recipe(wish).data
     assert (old.energies, old.forces, old.exclude) == (True, True, {"learn": "energies,forces"})
     assert (alone.energies, alone.forces, alone.only) == (False, True, {"head": "toy-theory", "learn": "forces"})
+    write(tmp_path / "few.extxyz", both + forces[:3])
+    mine, many, few = fine_tune_recipe(replace(wish, replay=str(tmp_path / "few.extxyz"))).data
+    assert many.weight / few.weight == pytest.approx((len(both) / 3) ** 0.5)  # few frames are drawn less often
+    assert many.weight + few.weight == pytest.approx(mine.weight)
     both[0].info["learn"] = "stress"
     write(tmp_path / "odd.extxyz", both)
     with pytest.raises(InputError, match="learn=stress; energies or forces"):
@@ -102,6 +107,27 @@ def test_one_line(files):
     water_energy = 2 * card.heads[0].reference["H"] + card.heads[0].reference["O"]
     assert water_energy == pytest.approx(-460.0 + 150.0, abs=1.0)  # refitted to the new zero
     assert (files / "tuned" / "weights" / "model.safetensors").stat().st_size > 1000
+
+
+def test_before_and_after_are_of_the_same_frames(files, tmp_path, monkeypatch):
+    """Validations on the way may take fewer, and the best weights are chosen among those."""
+    monkeypatch.setattr(fine_tune, "VALIDATED", 1)
+    recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "mine.extxyz", length=6))
+    work = Trainer(recipe, None, tmp_path / "run", report=lambda line: None)
+    work.prepare(resume=False)
+    tried = []
+
+    def keep_best(found):
+        tried.append(work.step)
+        work.best = 0.0
+
+    monkeypatch.setattr(work, "_keep_best", keep_best)
+    work.run()
+    rows = [r for r in work.log.read() if r["group"] == "all"]
+    taken = {step: [int(r["structures"]) for r in rows if int(r["step"]) == step] for step in range(7)}
+    assert taken[0] == taken[6] == [len(source.valid) for source in work.dataset.sources]
+    assert max(taken[0]) > 1 and all(taken[k] == [1, 1] for k in range(1, 6))
+    assert tried == [1, 2, 3, 4, 5]
 
 
 def test_frozen_trunk_keeps_the_old_head_as_it_was(files):
