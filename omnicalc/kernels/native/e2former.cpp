@@ -141,7 +141,10 @@ private:
         st.last.reserve(n * RC), st.dx.reserve(n * RC), st.dquery.reserve(n * QL);
         for (auto& moments : st.moments) moments.reserve(n * 4 * RC);
         st.radius.reserve(edges), st.weights.reserve(2 * ORDER * edges), st.unit.reserve(4 * edges);
-        for (auto& shared : st.shared) shared.reserve((edges + 1) * 2 * HL), std::fill_n(shared + edges * 2 * HL, 2 * HL, 0.0f);
+        for (auto& shared : st.shared) {
+            shared.reserve((edges + 1) * 2 * HL);
+            std::fill_n(shared + edges * 2 * HL, 2 * HL, 0.0f);
+        }
         st.gradient.reserve(4 * (edges + 1)), store(st.gradient + 4 * edges, f4{});
         for (auto* v : {&st.source, &st.reverse, &st.slot, &st.point})
             if (v->size() < edges) v->resize(edges);
@@ -825,7 +828,8 @@ private:
                 const int at = e * HL + g;
                 const vh d = load_as<vh>(s.dalpha + at), power = load_as<vh>(s.slope + at), factor = load_as<vh>(s.factor + at);
                 const vh dweight = (factor * d - common) * inverse;  // by e^(s - max) u
-                store(s.pull + at, d * load_as<vh>(s.act + at) * load_as<vh>(s.dfactor + at) + dweight * power * s.dstep.data[e]);
+                const vh by_factor = d * load_as<vh>(s.act + at) * load_as<vh>(s.dfactor + at);
+                store(s.pull + at, by_factor + dweight * power * s.dstep.data[e]);
                 const vh dscore = dweight * power * s.step.data[e];
                 store(s.dalpha + at, dscore), dmax += dscore;
                 ties += power == 1.0f ? splat_as<vh>(1.0f) : vh{};

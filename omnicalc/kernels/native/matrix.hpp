@@ -83,7 +83,7 @@ struct Rows {
     int step;
 };
 
-// Y (+)= X W + bias for MR rows and NB vectors of columns, whose accumulators stay in registers.
+// Y (+)= X W + bias for MR rows and NB vectors of columns, whose accumulators stay in registers once loops are unrolled.
 template <int MR, int NB, bool ADD>
 static void product_block(const Rows& x, int row, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
     vf acc[MR][NB];
@@ -113,14 +113,16 @@ static void product_block(const Rows& x, int row, const float* w, int k, int m, 
 
 // The same for any number of rows up to MR.
 template <int NB, bool ADD, int MR = GEMM_ROWS>
-static void product_rows(int rows, const Rows& x, int row, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
+static void product_rows(int rows, const Rows& x, int row, const float* w, int k, int m, const float* bias, const Rows& y,
+                         int column) {
     if (rows == MR) product_block<MR, NB, ADD>(x, row, w, k, m, bias, y, column);
     else if constexpr (MR > 1) product_rows<NB, ADD, MR - 1>(rows, x, row, w, k, m, bias, y, column);
 }
 
 // The same for n rows, in pieces as equal as they can be.
 template <int NB, bool ADD>
-static void product_columns(int n, const Rows& x, const float* w, int k, int m, const float* bias, const Rows& y, int column) {
+static void product_columns(int n, const Rows& x, const float* w, int k, int m, const float* bias, const Rows& y,
+                            int column) {
     const int pieces = (n + GEMM_ROWS - 1) / GEMM_ROWS;
     for (int p = 0, row = 0, next; p < pieces; ++p, row = next) {
         next = n * (p + 1) / pieces;

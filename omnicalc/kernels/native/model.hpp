@@ -75,7 +75,8 @@ struct EnergyHead {
 };
 
 struct Model {
-    int degrees, rows, channels, width, heads, head_vector, head_lanes, query_width, query_lanes, layers, hidden, hidden_width, elements, n_heads;
+    int degrees, rows, channels, width, layers, hidden, hidden_width, elements, n_heads;
+    int heads, head_vector, head_lanes, query_width, query_lanes;  // attention; lanes of a vector of heads, of all, of a query
     int intervals, envelope;
     float cutoff;
     Weights weights;
@@ -200,9 +201,10 @@ private:
                     radial.data[((i * (width / VW) + c / VW) * degrees + l) * VW + c % VW] = *from++;
             for (int k = 0; k < layers; ++k, from += 2 * heads)
                 for (int which = 0; which < 2; ++which)
-                    for (int g = 0; g < head_lanes; ++g)
-                        gates[k].data[((i * (head_lanes / head_vector) + g / head_vector) * 2 + which) * head_vector + g % head_vector] =
-                            from[which * heads + g % heads];
+                    for (int g = 0; g < head_lanes; ++g) {
+                        const size_t block = i * (head_lanes / head_vector) + g / head_vector;
+                        gates[k].data[(block * 2 + which) * head_vector + g % head_vector] = from[which * heads + g % heads];
+                    }
         }
         if (table.left) throw std::invalid_argument("a larger radial table than the settings need");
     }
