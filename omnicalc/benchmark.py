@@ -3,7 +3,8 @@
 Each size is timed on distorted copies of one box: a force call at new positions, neighbour update included, as a step
 of molecular dynamics makes it. Peers run on the same positions in the same process, turn by turn, so that a busy
 machine slows all of them alike. A turn is several steps in a row, because steps of a run find in the processor's caches
-what the step before left there; the first step of a turn, which finds what a peer left, is not timed.
+what the step before left there; the first step of a turn, which finds what a peer left, is not timed. Before a turn
+there is a pause, for threads of a peer (OpenMP's) go on spinning for some milliseconds after their work.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
-from omnicalc.neighbors import neighbors
+from omnicalc.neighbors import flat_pairs, neighbors
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems
 
@@ -26,7 +27,9 @@ Forces = Callable[[np.ndarray], np.ndarray]  # positions (N, 3), Å -> forces (N
 
 MAX_ATOMS = 1_000_000
 MOST_CHECKED = 20_000  # atoms, up to which forces are compared with those in float64, on a CPU
+PAUSE = 0.02  # s, before each turn
 TURN = 5  # force calls in a row, the first of which is not timed
+CLOSEST = np.array([[1.6, 1.5], [1.5, 2.5]])  # Å, between H and O of different waters at 300 K
 MACE_SIZES = {"mace-32x0e+32x1o": "32x0e + 32x1o", "mace-96x0e": "96x0e"}
 
 
@@ -69,8 +72,8 @@ def check_box(atoms: Atoms, sizes: Sequence[int]) -> None:
 def water_box(atoms: Atoms, n_atoms: int) -> Atoms:
     """Whole copies of a water box cut to at least ``n_atoms`` atoms: 192 is the box itself, 648 a cut of 2x2x1.
 
-    The cell shrinks with the number of molecules along c, so that the density stays what it was. Errors as
-    :func:`check_box`.
+    The cell shrinks with the number of molecules along c, so that the density stays what it was, and molecules that the
+    cut has put upon each other are moved apart. Errors as :func:`check_box`.
     """
     check_box(atoms, [n_atoms])
     copies = [1, 1, 1]
@@ -86,7 +89,30 @@ def water_box(atoms: Atoms, n_atoms: int) -> Atoms:
     cell = cut.cell.array.copy()
     cell[2] *= n_atoms / len(big)
     cut.set_cell(cell)
+    cut.positions = _moved_apart(cut)
     return cut
+
+
+def _moved_apart(atoms: Atoms) -> np.ndarray:
+    """Positions (N, 3), Å, of whole waters, moved until atoms of different ones are as far apart as in the liquid.
+
+    It ends after 100 rounds where there is no room for that.
+    """
+    systems = Systems.from_atoms(atoms)
+    positions, molecule, oxygen = atoms.positions.copy(), np.arange(len(atoms)) // 3, atoms.numbers == 8
+    for _ in range(100):
+        moved = systems.with_positions(torch.from_numpy(positions))
+        i, j, shift = (t.numpy() for t in flat_pairs(moved, CLOSEST.max()))
+        apart = positions[i] - positions[j] - shift @ atoms.cell.array
+        length = np.linalg.norm(apart, axis=1)
+        lacking = CLOSEST[oxygen[i].astype(int), oxygen[j].astype(int)] - length
+        close = (lacking > 0.01) & ((molecule[i] != molecule[j]) | (shift != 0).any(1))
+        if not close.any():
+            break
+        push = np.zeros((len(atoms) // 3, 3))
+        np.add.at(push, molecule[i[close]], (0.5 * lacking / length)[close, None] * apart[close])
+        positions += np.repeat(push, 3, axis=0)
+    return positions
 
 
 def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Atoms, rounds: int) -> list[Timing]:
@@ -97,10 +123,8 @@ def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Ato
     rng = np.random.default_rng(0)
     spent, peak = {name: [] for name in calls}, {}
     error = dict.fromkeys(references, 0.0)
-    positions = atoms.positions.copy()
     for k in range(rounds + 1):
-        steps = positions + np.cumsum(rng.normal(scale=0.005, size=(TURN, *positions.shape)), axis=0)
-        positions = steps[-1]
+        steps = atoms.positions + np.cumsum(rng.normal(scale=0.005, size=(TURN, len(atoms), 3)), axis=0)
         for name, call in calls.items():
             if on_gpu := torch.cuda.is_available() and torch.cuda.is_initialized():
                 torch.cuda.reset_peak_memory_stats()
@@ -111,16 +135,16 @@ def time_all(calls: dict[str, Forces], references: dict[str, Forces], atoms: Ato
                 continue
             spent[name] += times[1:]
             if name in references:
-                error[name] = max(error[name], float(np.abs(forces - references[name](positions)).max()))
+                error[name] = max(error[name], float(np.abs(forces - references[name](steps[-1])).max()))
     return [
-        Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name), peak.get(name))
-        for name in calls
+        Timing(name, len(atoms), 1e3 * float(np.median(spent[name])), error.get(name), peak.get(name)) for name in calls
     ]
 
 
 def _turn(call: Forces, steps: np.ndarray) -> tuple[list[float], np.ndarray]:
     """Seconds of each step, and the forces of the last one."""
     times = []
+    time.sleep(PAUSE)
     for positions in steps:
         begun = time.perf_counter()
         forces = call(positions)
@@ -136,10 +160,10 @@ def label(potential: Potential, atoms: Atoms) -> str:
 
 def call_of(potential: Potential, atoms: Atoms) -> Forces:
     """Forces by ``potential`` with its neighbour list and skin, as molecular dynamics calls it."""
-    bound = potential.bind(Systems.from_atoms(atoms))
+    bound, device = potential.bind(Systems.from_atoms(atoms)), potential.device
 
     def forces(positions: np.ndarray) -> np.ndarray:
-        return bound(torch.from_numpy(positions).to(potential.device)).forces.cpu().numpy()
+        return bound(torch.from_numpy(positions).to(device)).forces.cpu().numpy()
 
     return forces
 

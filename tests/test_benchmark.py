@@ -30,6 +30,16 @@ def test_water_boxes_keep_the_density_and_whole_molecules(atoms, size):
     assert max(bonds) < 1.3
 
 
+@pytest.mark.parametrize("size", [195, 648])
+def test_no_waters_lie_upon_each_other_where_a_box_was_cut(atoms, size):
+    box = water_box(atoms, size)
+    between = np.arange(size)[:, None] // 3 != np.arange(size) // 3
+    oxygen = box.numbers == 8
+    distances = box.get_all_distances(mic=True)
+    assert distances[between].min() > 1.48
+    assert distances[between & oxygen & oxygen[:, None]].min() > 2.48
+
+
 def test_times_and_errors_belong_to_the_calls(atoms):
     def slow(positions):
         time.sleep(0.003)
