@@ -43,7 +43,7 @@ struct Weighing {
 
 // Numbers of one thread, for one tile or for the edges of one atom.
 struct Scratch {
-    Buffer y, maps, product, hidden, coupled, moments, wide, gates, harmonics, place;
+    Buffer y, maps, product, hidden, moments, coupled, wide, gates, harmonics, place;
     Weighing weighing[TILE];  // of each atom in the last layer, whose way back begins at once; else the first serves all
     std::vector<double> delta[3], square;  // of the edges of one atom, Å and Å^2
 };
@@ -54,7 +54,7 @@ struct Store {
         Buffer x, maps, value, normed, spread, lanes[2], middle, inner, gates;
     };
     std::vector<PerLayer> layer;
-    Buffer last, dx, dquery, moments[2];  // moments: dE/d(moment), one buffer for even and one for odd layers
+    Buffer last, dx, dquery, dsum[2];  // dE/d(sum over neighbours), one buffer for even and one for odd layers
     Buffer radius, unit, gradient;  // per edge: r; u and 1/r; dE/du and dE/dr, in the end dE/dd (one more edge of zeros)
     Buffer shared[2];  // per edge: alpha and ds * gate, for the source pass; for even and odd layers; one more edge of zeros
     Buffer weights;  // per edge: of the six control points that its length lies among, for values and for slopes by r
@@ -84,10 +84,12 @@ public:
                     by_row[l].push_back(a * RC + r * VW), by_map[l].push_back((a * R + r) * 4 * H);
                 }
         for (int k = 0; k < m.layers; ++k)
-            for (int l = 0, start = 0; l < DEGREES; start += (2 * l + 1) * m.layer[k].paths[l], ++l)
-                for (int a = 0; a < TILE; ++a)
-                    for (int r = 0; r < 2 * l + 1; ++r)
-                        by_path[k][l].push_back((a * (int)m.layer[k].couple.to.size() + start + r * m.layer[k].paths[l]) * C);
+            by_form<DEGREES>(m.layer[k], [&]<class F>() {
+                for (int l = 0; l < DEGREES; ++l)
+                    for (int a = 0; a < TILE; ++a)
+                        for (int r = 0; r < 2 * l + 1; ++r)
+                            by_path[k][l].push_back(a * F::OUT * C + (F::start(l) + r * F::paths(l)) * VW);
+            });
     }
 
     void run() {
@@ -139,7 +141,7 @@ private:
             for (auto& lanes : y.lanes) lanes.reserve(n * QL);
         }
         st.last.reserve(n * RC), st.dx.reserve(n * RC), st.dquery.reserve(n * QL);
-        for (auto& moments : st.moments) moments.reserve(n * 4 * RC);
+        for (int k = 0; k < m.layers; ++k) st.dsum[k % 2].reserve(n * m.layer[k].summed * C);
         st.radius.reserve(edges), st.weights.reserve(2 * ORDER * edges), st.unit.reserve(4 * edges);
         for (auto& shared : st.shared) {
             shared.reserve((edges + 1) * 2 * HL);
@@ -155,7 +157,7 @@ private:
             s.y.reserve(TILE * RC), s.wide.reserve(TILE * RC);
             s.maps.reserve(TILE * std::max(R * 4 * H, C)), s.product.reserve(TILE * DEGREES * H);
             s.hidden.reserve(TILE * H), s.gates.reserve(TILE * std::max(DEGREES * C, QL));
-            s.moments.reserve(4 * RC), s.coupled.reserve(TILE * 4 * RC);
+            for (const Layer& w : m.layer) s.moments.reserve(w.summed * C), s.coupled.reserve(TILE * w.coupled * C);
             for (auto& w : s.weighing) {
                 for (auto* b : {&w.gate, &w.dgate, &w.factor, &w.dfactor, &w.qk, &w.alpha, &w.slope, &w.act, &w.dalpha, &w.pull})
                     b->reserve(widest * HL);
@@ -357,7 +359,7 @@ private:
 
     Rows features(float* x, int l) const { return {x, by_row[l].data(), STEP}; }
     Rows maps_of(float* x, int l) const { return {x, by_map[l].data(), VW}; }
-    Rows paths_of(float* x, int k, int l) const { return {x, by_path[k][l].data(), VW}; }
+    Rows path_of(float* x, int k, int l, int p) const { return {x + p * VW, by_path[k][l].data(), m.layer[k].coupled * VW}; }
     static Rows flat(float* x, const std::vector<int>& offset) { return {x, offset.data(), VW}; }
 
     // ---------------------------------------------------------------- node features
@@ -491,20 +493,25 @@ private:
     void after_attention(int k, int first, int n, Scratch& s) {
         const Layer& w = m.layer[k];
         auto& y = st.layer[k];
-        const int all = w.couple.to.size() * C;
+        const int all = w.coupled * C;
         for (int a = 0; a < n; ++a) {
             Weighing& weighing = weighing_of(k, a, s);
             if (k == top && with_forces) score<true>(k, first + a, weighing);
             else score<false>(k, first + a, weighing);
             weigh(first + a, weighing);
-            by_components(w.components, [&]<int W>() { gather<W>(k, first + a, weighing, s.moments.data); });
-            w.couple.apply(C, s.moments.data, VW, w.components * STEP, s.coupled + a * all, C, VW);
+            by_form<DEGREES>(w, [&]<class F>() {
+                using Sum = typename F::Summed;
+                constexpr bool together = std::is_same_v<F, Sum>;
+                gather<Sum>(k, first + a, weighing, together ? s.coupled + a * all : s.moments.data);
+                if constexpr (!together) couple<F>(s.moments.data, s.coupled + a * all);
+            });
         }
         float* middle = y.middle + (size_t)first * RC;
         std::copy_n(y.x + (size_t)first * RC, n * RC, middle);
         for (int l = 0; l < DEGREES; ++l)
-            product<true>(n * (2 * l + 1), paths_of(s.coupled.data, k, l), w.mix[l].forward, w.paths[l] * C, C,
-                          l ? nullptr : w.mix_bias.data, features(middle, l));
+            for (int p = 0; p < (int)w.mix[l].size(); ++p)
+                product<true>(n * (2 * l + 1), path_of(s.coupled.data, k, l, p), w.mix[l][p].forward, C, C,
+                              l || p ? nullptr : w.mix_bias.data, features(middle, l));
         feed_forward(k, first, n, s);
     }
 
@@ -604,22 +611,26 @@ private:
         norm_backward(x, m.gamma, n, s.y.data, dx);
     }
 
-    // From dE/d(output of layer k) to dE/d(moments) and on to edges and queries; dx keeps dE/d(middle).
+    // From dE/d(output of layer k) to dE/d(sum over neighbours) and on to edges and queries; dx keeps dE/d(middle).
     void after_attention_backward(int k, int first, int n, Scratch& s) {
         feed_forward_backward(k, first, n, s);
         const Layer& w = m.layer[k];
-        const int wide = w.components * RC, all = w.couple.to.size() * C;
+        const int all = w.coupled * C;
         float* dx = st.dx + (size_t)first * RC;
+        float* dcoupled = w.mirror ? st.dsum[k % 2] + (size_t)first * all : s.coupled.data;
         for (int l = 0; l < DEGREES; ++l)
-            product(n * (2 * l + 1), features(dx, l), w.mix[l].backward, C, w.paths[l] * C, nullptr,
-                    paths_of(s.coupled.data, k, l));
+            for (int p = 0; p < (int)w.mix[l].size(); ++p)
+                product(n * (2 * l + 1), features(dx, l), w.mix[l][p].backward, C, C, nullptr, path_of(dcoupled, k, l, p));
         for (int a = 0; a < n; ++a) {
             const int i = first + a;
-            float* dmoments = st.moments[k % 2] + (size_t)i * wide;
-            w.uncouple.apply(C, s.coupled + a * all, C, VW, dmoments, VW, w.components * STEP);
             Weighing& weighing = weighing_of(k, a, s);
             if (k < top) score<true>(k, i, weighing), weigh(i, weighing);
-            by_components(w.components, [&]<int W>() { pull_edges<W>(k, i, dmoments, weighing); });
+            by_form<DEGREES>(w, [&]<class F>() {
+                using Sum = typename F::Summed;
+                float* dsum = st.dsum[k % 2] + (size_t)i * Sum::OUT * C;
+                if constexpr (!std::is_same_v<F, Sum>) uncouple<F>(dcoupled + a * all, dsum);
+                pull_edges<Sum>(k, i, dsum, weighing);
+            });
             if (m.weights == SOFTMAX) unweigh_softmax(i, weighing);
             else unweigh(i, weighing);
             share(k, i, weighing);
@@ -637,7 +648,7 @@ private:
         for (int a = 0; a < n; ++a) {
             const int j = first + a;
             if (a + 1 < n) fetch_shared(k, j + 1);
-            by_components(w.components, [&]<int W>() { pull_value<W>(k, j, dvalue + a * RC); });
+            by_form<DEGREES>(w, [&]<class F>() { pull_value<typename F::Summed>(k, j, dvalue + a * RC); });
             pull_key(k, j, dkey + a * QL);
         }
         const float* maps = y.maps + (size_t)first * R * 4 * H;
@@ -669,19 +680,19 @@ private:
 
     Weighing& weighing_of(int k, int a, Scratch& s) const { return s.weighing[k == top ? a : 0]; }
 
-    template <class Body>
-    static void by_components(int components, const Body& body) {
-        if (components == 3) body.template operator()<3>();
-        else if (components == 4) body.template operator()<4>();
-        else body.template operator()<1>();
-    }
-
     // Weights of the W components of one edge: alpha times the unit vector, times 1, or both.
     template <int W>
     static void spread(vf alpha, f4 u, vf* p) {
         if constexpr (W >= 3)
             for (int a = 0; a < 3; ++a) p[a] = alpha * u[a];
         if constexpr (W != 3) p[W - 1] = alpha;
+    }
+
+    // a + c x y. Written so that terms with c and with -c share the product of x with |c|.
+    template <coupling::Term T>
+    static vf add(vf a, vf x, vf y) {
+        if constexpr (T.coefficient > 0) return a + (x * T.coefficient) * y;
+        else return a - (x * -T.coefficient) * y;
     }
 
     // q . k, gate and factor of every edge of atom i, with the slopes of the latter two by r when asked.
@@ -745,42 +756,62 @@ private:
         }
     }
 
-    // moments[block][w][row][lane] = sum over edges of p_w value[row].
-    template <int W>
-    void gather(int k, int i, const Weighing& s, float* moments) const {
-        gather_rows<W, 0, 4>(k, i, s, moments);
-        if constexpr (DEGREES == 3) gather_rows<W, 4, 5>(k, i, s, moments);
+    // to[block][row][lane] = sum over edges of the terms of p and value.
+    template <class Sum>
+    void gather(int k, int i, const Weighing& s, float* to) const {
+        gather_part<Sum, 0>(k, i, s, to);
+        if constexpr (Sum::PARTS == 2) gather_part<Sum, 1>(k, i, s, to);
     }
-
-    // The same for N rows from FIRST, as many as fit in registers.
-    template <int W, int FIRST, int N>
-    void gather_rows(int k, int i, const Weighing& s, float* moments) const {
+    template <class Sum, int PART>
+    void gather_part(int k, int i, const Weighing& s, float* to) const {
         const int64_t start = in.row[i];
         const int n = st.count[i];
         const int* source = st.source.data() + start;
         const float* unit = st.unit + 4 * start;
         for (int g = 0; g < HL; g += HW)
             for (int b = g; b < C; b += lap) {
-                const float *value = st.layer[k].value + b * R + FIRST * VW, *alpha = s.alpha + g;
-                vf acc[W][N] = {};
+                const float *value = st.layer[k].value + b * R, *alpha = s.alpha + g;
+                vf acc[Sum::OUT] = {};
                 for (int e = 0; e < n; ++e) {
-                    vf p[W];
-                    spread<W>(widen(load_as<vh>(alpha + e * HL)), load_4(unit + 4 * e), p);
+                    vf p[Sum::W];
+                    spread<Sum::W>(widen(load_as<vh>(alpha + e * HL)), load_4(unit + 4 * e), p);
                     const float* v = value + (size_t)source[e] * RC;
-                    for (int r = 0; r < N; ++r) {
-                        const vf x = load(v + r * VW);
-                        for (int w = 0; w < W; ++w) acc[w][r] += p[w] * x;
-                    }
+                    coupling::each<Sum::BY_IN>([&]<coupling::Term T>() {
+                        if constexpr (Sum::part(T) == PART) acc[T.out] = add<T>(acc[T.out], p[T.component], load(v + T.in * VW));
+                    });
                 }
-                float* to = moments + b * W * R + FIRST * VW;
-                for (int w = 0; w < W; ++w)
-                    for (int r = 0; r < N; ++r) store(to + (w * R + r) * VW, acc[w][r]);
+                coupling::each<Sum::BY_OUT>([&]<coupling::Term T>() {
+                    if constexpr (Sum::part(T) == PART) store(to + b * Sum::OUT + T.out * VW, acc[T.out]);
+                });
             }
     }
 
+    // From moments to coupled rows, and the way back.
+    template <class F>
+    void couple(const float* moments, float* coupled) const {
+        for (int b = 0; b < C; b += VW, moments += F::W * STEP, coupled += F::OUT * VW) {
+            vf to[F::OUT] = {};
+            coupling::each<F::BY_OUT>([&]<coupling::Term T>() {
+                to[T.out] += T.coefficient * load(moments + (T.component * R + T.in) * VW);
+            });
+            for (int r = 0; r < F::OUT; ++r) store(coupled + r * VW, to[r]);
+        }
+    }
+    template <class F>
+    void uncouple(const float* dcoupled, float* dmoments) const {
+        for (int b = 0; b < C; b += VW, dmoments += F::W * STEP, dcoupled += F::OUT * VW) {
+            vf to[F::W * R] = {};
+            coupling::each<F::BY_OUT>([&]<coupling::Term T>() {
+                to[T.component * R + T.in] += T.coefficient * load(dcoupled + T.out * VW);
+            });
+            for (int r = 0; r < F::W * R; ++r) store(dmoments + r * VW, to[r]);
+        }
+    }
+
     // dE/d(alpha) of every edge, and dE/du.
-    template <int W>
-    void pull_edges(int k, int i, const float* dmoments, Weighing& s) {
+    template <class Sum>
+    void pull_edges(int k, int i, const float* dsum, Weighing& s) {
+        constexpr int W = Sum::W;
         const int64_t start = in.row[i];
         const float* value = st.layer[k].value.data;
         for (int e = 0, n = st.count[i]; e < n; ++e) {
@@ -791,12 +822,12 @@ private:
                 const vf alpha = widen(load_as<vh>(s.alpha + e * HL + g));
                 vf dalpha = vf{};
                 for (int b = g; b < C; b += lap) {
-                    const float* d = dmoments + b * W * R;
-                    vf dp[W] = {};
-                    for (int r = 0; r < R; ++r) {
-                        const vf x = load(v + b * R + r * VW);
-                        for (int w = 0; w < W; ++w) dp[w] += x * load(d + (w * R + r) * VW);
-                    }
+                    const float* d = dsum + b * Sum::OUT;
+                    vf x[R], dp[W] = {};
+                    for (int r = 0; r < R; ++r) x[r] = load(v + b * R + r * VW);
+                    coupling::each<Sum::BY_OUT>([&]<coupling::Term T>() {
+                        dp[T.component] = add<T>(dp[T.component], x[T.in], load(d + T.out * VW));
+                    });
                     if constexpr (W >= 3)
                         for (int a = 0; a < 3; ++a) dalpha += dp[a] * u[a], turn[a] += dp[a] * alpha;
                     if constexpr (W != 3) dalpha += dp[W - 1];
@@ -904,26 +935,39 @@ private:
                 __builtin_prefetch(shared + (size_t)st.reverse[e] * 2 * HL + number);
     }
 
-    // dvalue[row] = sum over targets i of p_w(ij) dE/d(moments of i). The unit vector points back from j's own edges.
-    template <int W>
+    // dvalue[row] = sum over targets i of the terms of p(ij) and dE/d(sum of i). The unit vector points back from j's own
+    // edges.
+    template <class Sum>
     void pull_value(int k, int j, float* dvalue) const {
         const int64_t start = in.row[j];
         const int n = st.count[j];
         const int *target = st.source.data() + start, *shared = st.reverse.data() + start;
         const float* unit = st.unit + 4 * start;
-        for (int g = 0; g < HL; g += HW)
-            for (int b = g; b < C; b += lap) {
-                const float *dmoments = st.moments[k % 2] + b * W * R, *alpha = st.shared[k % 2] + g;
-                vf acc[R] = {};
-                for (int e = 0; e < n; ++e) {
-                    vf p[W];
-                    spread<W>(widen(load_as<vh>(alpha + (size_t)shared[e] * 2 * HL)), -load_4(unit + 4 * e), p);
-                    const float* d = dmoments + (size_t)target[e] * W * RC;
-                    for (int w = 0; w < W; ++w)
-                        for (int r = 0; r < R; ++r) acc[r] += p[w] * load(d + (w * R + r) * VW);
-                }
-                for (int r = 0; r < R; ++r) store(dvalue + b * R + r * VW, acc[r]);
-            }
+        for (int g = 0; g < HL; g += HW) {
+            int b = g;
+            if constexpr (VW == 16)
+                for (; b + lap < C; b += 2 * lap) pull_value_blocks<Sum, 2>(k, n, target, shared, unit, g, b, dvalue);
+            for (; b < C; b += lap) pull_value_blocks<Sum, 1>(k, n, target, shared, unit, g, b, dvalue);
+        }
+    }
+
+    // The same for N blocks of channels of the same heads, as many as fit in registers.
+    template <class Sum, int N>
+    void pull_value_blocks(int k, int n, const int* target, const int* shared, const float* unit, int g, int b,
+                           float* dvalue) const {
+        const float *dsum = st.dsum[k % 2] + b * Sum::OUT, *alpha = st.shared[k % 2] + g;
+        vf acc[N][R] = {};
+        for (int e = 0; e < n; ++e) {
+            vf p[Sum::W];
+            spread<Sum::W>(widen(load_as<vh>(alpha + (size_t)shared[e] * 2 * HL)), -load_4(unit + 4 * e), p);
+            const float* d = dsum + (size_t)target[e] * Sum::OUT * C;
+            for (int i = 0; i < N; ++i, d += lap * Sum::OUT)
+                coupling::each<Sum::BY_OUT>([&]<coupling::Term T>() {
+                    acc[i][T.in] = add<T>(acc[i][T.in], p[T.component], load(d + T.out * VW));
+                });
+        }
+        for (int i = 0; i < N; ++i)
+            for (int r = 0; r < R; ++r) store(dvalue + (b + i * lap) * R + r * VW, acc[i][r]);
     }
 
     void pull_key(int k, int j, float* dkey) const {

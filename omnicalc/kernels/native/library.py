@@ -17,11 +17,19 @@ from omnicalc.kernels.native.build import POTENTIAL, SETS, library, source_hash
 
 INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
 
+KINDS = {  # of the arrays of NativeE2Former.evaluate: type and dimensions
+    "positions": (np.float64, 2),  # (N, 3), Å
+    "type": (np.int32, 1),  # (N,) row of each atom's element
+    "system": (np.int32, 1),  # (N,) structure of each atom
+    "head": (np.int32, 1),  # (N,) energy head of each atom
+    "embedding": (np.float32, 2),  # (S, C) vector of each structure that every block adds to its scalars
+    "row": (np.int64, 1),  # pairs as in omnicalc.neighbors.FlatPairs
+    "source": (np.int32, 1),
+    "reverse": (np.int32, 1),
+    "offset": (np.float64, 2),
+}
+
 _MESSAGE = 200
-
-
-def _array(kind: type, dims: int):
-    return ndpointer(dtype=kind, ndim=dims, flags="C_CONTIGUOUS")
 
 
 def instruction_set(source: Path = POTENTIAL) -> str:
@@ -84,21 +92,35 @@ def open_library(name: str, source: Path) -> ctypes.CDLL:
 @cache
 def _load(name: str) -> ctypes.CDLL:
     lib = open_library(name, POTENTIAL)
-    f32, f64, i32, i64 = (lambda dims, t=t: _array(t, dims) for t in (np.float32, np.float64, np.int32, np.int64))
+    f32, i32 = (ndpointer(dtype=kind, ndim=1, flags="C_CONTIGUOUS") for kind in (np.float32, np.int32))
     text = [ctypes.c_char_p, ctypes.c_int]
     lib.omnicalc_e2former_create.restype = ctypes.c_void_p
     lib.omnicalc_e2former_create.argtypes = [
-        i32(1), ctypes.c_float, f32(1), ctypes.c_int64, f32(1), ctypes.c_int64, *text,
+        i32, ctypes.c_float, f32, ctypes.c_int64, f32, ctypes.c_int64, *text,
     ]  # fmt: skip
     lib.omnicalc_e2former_destroy.restype = None
     lib.omnicalc_e2former_destroy.argtypes = [ctypes.c_void_p]
     lib.omnicalc_e2former_evaluate.restype = ctypes.c_int
     lib.omnicalc_e2former_evaluate.argtypes = [
-        ctypes.c_void_p, ctypes.c_int, ctypes.c_int32,
-        f64(2), i32(1), i32(1), i32(1), f32(2), i64(1), i32(1), i32(1), f64(2),
-        f64(1), ctypes.c_void_p, ctypes.c_void_p, *text,
+        ctypes.c_void_p, ctypes.c_int, ctypes.c_int32, *12 * [ctypes.c_void_p], *text
     ]  # fmt: skip
     return lib
+
+
+class Checked:
+    """Arrays for the library, whose kinds are looked at once and not at every step."""
+
+    def __init__(self, **arrays: np.ndarray):
+        """By the name that :data:`KINDS` has for each, in the order that the library takes them.
+
+        Raises :class:`TypeError` for another type or number of dimensions, and for one that is not contiguous.
+        """
+        for name, array in arrays.items():
+            kind, dims = KINDS[name]
+            if array.dtype != kind or array.ndim != dims or not array.flags.c_contiguous:
+                raise TypeError(f"{name}: {dims} contiguous dimensions of {np.dtype(kind)} are needed")
+        self._arrays = arrays  # alive as long as their addresses
+        self.addresses = [array.ctypes.data for array in arrays.values()]
 
 
 class NativeE2Former:
@@ -127,14 +149,8 @@ class NativeE2Former:
     def evaluate(
         self,
         positions: np.ndarray,
-        type_: np.ndarray,
-        system: np.ndarray,
-        head: np.ndarray,
-        embedding: np.ndarray,
-        row: np.ndarray,
-        source: np.ndarray,
-        reverse: np.ndarray,
-        offset: np.ndarray,
+        atoms: Checked,
+        pairs: Checked,
         *,
         forces: bool = True,
         virial: bool = False,
@@ -144,11 +160,8 @@ class NativeE2Former:
 
         Args:
             positions: (N, 3) float64, Å.
-            type_: (N,) int32, row of each atom's element.
-            system: (N,) int32, structure of each atom.
-            head: (N,) int32, energy head of each atom.
-            embedding: (S, C) float32, vector of each structure that every block adds to its scalars.
-            row, source, reverse, offset: pairs as in :class:`omnicalc.neighbors.FlatPairs`.
+            atoms: type, system, head and embedding of :data:`KINDS`.
+            pairs: row, source, reverse and offset.
         """
         n = len(positions)
         energies = np.empty(n)
@@ -157,8 +170,8 @@ class NativeE2Former:
         message = ctypes.create_string_buffer(_MESSAGE)
         with self._lock:
             failed = self._lib.omnicalc_e2former_evaluate(
-                self._handle, threads, n, positions, type_, system, head, embedding, row, source, reverse, offset,
-                energies, _address(found), _address(virials), message, _MESSAGE,
+                self._handle, threads, n, *Checked(positions=positions).addresses, *atoms.addresses, *pairs.addresses,
+                _address(energies), _address(found), _address(virials), message, _MESSAGE,
             )  # fmt: skip
         if failed:
             raise MemoryError(f"native kernel: {message.value.decode()}")

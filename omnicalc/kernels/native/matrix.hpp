@@ -59,13 +59,13 @@ struct Matrix {
     Buffer forward, backward;  // (in, out) and (out, in), row-major
 
     Matrix() = default;
-    // From w (rows of the output, columns of the input: n_in of them), spread to the given places.
-    Matrix(const float* w, int n_in, const Places& ins, const Places& outs)
+    // From w (rows of the output, columns of the input: n_in of them) times a number, spread to the given places.
+    Matrix(const float* w, int n_in, const Places& ins, const Places& outs, double scale = 1)
         : in(ins.size()), out(outs.size()), forward(ins.size() * outs.size()), backward(ins.size() * outs.size()) {
         for (int i = 0; i < in; ++i)
             for (int o = 0; o < out; ++o)
                 if (ins[i] >= 0 && outs[o] >= 0)
-                    forward.data[i * out + o] = backward.data[o * in + i] = w[outs[o] * n_in + ins[i]];
+                    forward.data[i * out + o] = backward.data[o * in + i] = scale * w[outs[o] * n_in + ins[i]];
     }
 };
 

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "coupling.hpp"
 #include "matrix.hpp"
 
 constexpr int MAX_WIDTH = 512;
@@ -30,25 +31,6 @@ struct Reader {
     }
 };
 
-// Sparse linear map between rows of lanes: row to[i] is the sum of coefficient * row from over its terms.
-struct RowMap {
-    struct Term {
-        int from;
-        float coefficient;
-    };
-    std::vector<std::vector<Term>> to;
-
-    // For every block of channels; x_row and x_step are the distances between rows and between blocks of x.
-    void apply(int width, const float* x, int x_row, int x_step, float* y, int y_row, int y_step) const {
-        for (int b = 0; b < width; b += VW, x += x_step, y += y_step)
-            for (size_t r = 0; r < to.size(); ++r) {
-                vf total = vf{};
-                for (const Term& t : to[r]) total += t.coefficient * load(x + t.from * x_row);
-                store(y + r * y_row, total);
-            }
-    }
-};
-
 struct Layer {
     int components;  // 1: plain sum over neighbours; 3: times the unit vector; 4: both
     Buffer gamma1, beta1, gamma2, beta2;
@@ -58,15 +40,31 @@ struct Layer {
     Buffer value_bias;
     Matrix hidden[2], lanes[2];  // query, key
     Buffer hidden_bias[2], norm_gamma[2], norm_beta[2], lanes_bias[2];
-    std::vector<int> paths;  // per degree
-    RowMap couple, uncouple;  // moments -> coupled rows (degree, component, path), and its transpose
-    std::vector<Matrix> mix;
+    bool mirror;  // no path leads from a degree to itself but the plain sum
+    int coupled, summed;  // rows, see coupling.hpp: of the couplings, of the sum over neighbours
+    std::vector<std::vector<Matrix>> mix;  // per degree and path
     Buffer mix_bias;
     Matrix gate;
     Buffer gate_bias;
     std::vector<Matrix> ffn_in, ffn_out;  // ffn_in has no degree 0
     Buffer ffn_bias;
 };
+
+// Calls body<Form> for the form of the attention of a layer.
+template <int DEGREES, class Body>
+static void by_form(const Layer& w, const Body& body) {
+    using coupling::Form;
+    if (w.components == 1) body.template operator()<Form<DEGREES, 1, true>>();
+    else if (w.components == 3 && w.mirror) body.template operator()<Form<DEGREES, 3, true>>();
+    else if (w.components == 3) body.template operator()<Form<DEGREES, 3, false>>();
+    else if (w.mirror) body.template operator()<Form<DEGREES, 4, true>>();
+    else body.template operator()<Form<DEGREES, 4, false>>();
+}
+template <class Body>
+static void by_form(int degrees, const Layer& w, const Body& body) {
+    if (degrees == 3) by_form<3>(w, body);
+    else by_form<2>(w, body);
+}
 
 struct EnergyHead {
     Matrix first, second;
@@ -138,6 +136,13 @@ private:
         return places;
     }
 
+    Places path_places(const Places& c, int path) const {  // columns of one path among those of a degree
+        Places places = c;
+        for (int& at : places)
+            if (at >= 0) at += path * channels;
+        return places;
+    }
+
     Layer read_layer(Reader& w, const Places& c, int components) const {
         Layer y;
         y.components = components;
@@ -155,22 +160,16 @@ private:
             y.lanes[side] = Matrix(w.take(heads * query_width * hidden), hidden, h, lanes);
             y.lanes_bias[side] = spread(w.take(heads * query_width), lanes);
         }
-        int coupled = 0;
-        for (int l = 0; l < degrees; ++l) {
-            y.paths.push_back((int)*w.take(1));
-            coupled += (2 * l + 1) * y.paths[l];
-        }
-        const int moments = components * rows;
-        y.couple.to.resize(coupled), y.uncouple.to.resize(moments);
-        for (int out = 0; out < coupled; ++out) {
-            const float* row = w.take(moments);
-            for (int in = 0; in < moments; ++in)
-                if (row[in] != 0.0f) y.couple.to[out].push_back({in, row[in]}), y.uncouple.to[in].push_back({out, row[in]});
-        }
-        for (int l = 0; l < degrees; ++l) {
-            const int n = y.paths[l];
-            y.mix.emplace_back(w.take(channels * n * channels), n * channels, padded_blocks(n, channels), c);
-        }
+        y.mirror = *w.take(1) != 0;
+        by_form(degrees, y, [&]<class F>() {
+            y.coupled = F::OUT, y.summed = F::Summed::OUT;
+            for (int l = 0; l < degrees; ++l) {
+                const int n = F::paths(l);
+                const float* maps = w.take(channels * n * channels);
+                y.mix.emplace_back();
+                for (int p = 0; p < n; ++p) y.mix[l].emplace_back(maps, n * channels, path_places(c, p), c, F::scale(l, p));
+            }
+        });
         y.mix_bias = rows_of(w, 1, c);
         y.gamma2 = rows_of(w, degrees, c), y.beta2 = rows_of(w, 1, c);
         const Places gates = padded_blocks(degrees, channels);

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import KernelError
-from omnicalc.kernels.native.library import NativeE2Former, instruction_set
+from omnicalc.kernels.native.library import Checked, NativeE2Former, instruction_set
 from omnicalc.models.e2former.attention import ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
@@ -85,10 +85,12 @@ class NativeModel:
             embedding = torch.zeros(systems.n_systems, self.config.channels)
         return Prepared(
             self._kernel,
-            self._row[systems.numbers.numpy()],
-            system,
-            head.numpy().astype(np.int32)[system],
-            np.ascontiguousarray(embedding.float().numpy()),
+            Checked(
+                type=self._row[systems.numbers.numpy()],
+                system=system,
+                head=head.numpy().astype(np.int32)[system],
+                embedding=np.ascontiguousarray(embedding.float().numpy()),
+            ),
         )
 
     def _settings(self, model: E2Former) -> np.ndarray:
@@ -103,10 +105,9 @@ class NativeModel:
 class Prepared:
     """The kernel with one fixed batch of atoms."""
 
-    def __init__(
-        self, kernel: NativeE2Former, type_: np.ndarray, system: np.ndarray, head: np.ndarray, embedding: np.ndarray
-    ):
-        self._kernel, self._fixed = kernel, (type_, system, head, embedding)
+    def __init__(self, kernel: NativeE2Former, atoms: Checked):
+        self._kernel, self._atoms = kernel, atoms
+        self._pairs: tuple[FlatPairs, Checked] | None = None
 
     def __call__(
         self, positions: Tensor, pairs: FlatPairs, *, forces: bool, virial: bool
@@ -114,17 +115,19 @@ class Prepared:
         """Energies (N,) without references, forces (N, 3) and virials (N, 3, 3) of the atoms, float64, eV and Å."""
         found = self._kernel.evaluate(
             np.ascontiguousarray(positions.numpy()),
-            *self._fixed,
-            pairs.row,
-            pairs.source,
-            pairs.reverse,
-            pairs.offset,
+            self._atoms,
+            self._checked(pairs),
             forces=forces,
             virial=virial,
             threads=torch.get_num_threads(),
         )
         energies, forces, virials = (None if x is None else torch.from_numpy(x) for x in found)
         return energies, forces, virials
+
+    def _checked(self, pairs: FlatPairs) -> Checked:
+        if self._pairs is None or self._pairs[0] is not pairs:
+            self._pairs = pairs, Checked(row=pairs.row, source=pairs.source, reverse=pairs.reverse, offset=pairs.offset)
+        return self._pairs[1]
 
 
 def _components(block: Block) -> int:
@@ -179,15 +182,13 @@ def _block(block: Block, config: E2FormerConfig):
 
 
 def _mix(value: torch.nn.Module, config: E2FormerConfig):
-    """Number of paths per degree, coupling of the moments, and the maps that follow with their bias."""
-    degrees, project = range(config.l_max + 1), value.project
+    """Whether couplings keep mirror symmetry, and the maps that follow them with their bias."""
+    project = value.project
     if isinstance(value, ZeroOrderValue):
-        yield torch.ones(len(degrees))
-        yield torch.eye((config.l_max + 1) ** 2)
+        yield torch.ones(1)
         yield project.weight
     else:
-        yield torch.tensor([float(n) for n in value.paths.values()])
-        yield value.coupling
+        yield torch.tensor([float(config.mirror_symmetric)])
         for l, n in value.paths.items():
             yield project.weight[l] @ value.mix[l].weight / sqrt(n)
     yield _bias(project)
