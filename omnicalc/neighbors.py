@@ -248,7 +248,7 @@ class NeighborList:
     def update(self, systems: Systems) -> Neighbors:
         """Exactly the pairs within the cutoff now; :class:`InputError` for positions that are not finite."""
         self._refresh(systems)
-        return self._built.within(systems, self.cutoff)
+        return self._built.dense.within(systems, self.cutoff)
 
     def pairs_with_skin(self, systems: Systems) -> FlatPairs:
         """At least the pairs within the cutoff now, in an order that depends on the stored list; the caller filters."""
@@ -272,44 +272,32 @@ class NeighborList:
 
 @dataclass(frozen=True, eq=False)
 class _Built:
-    """Flat pairs (E,) found at ``systems``, and what :meth:`within` needs at every step, laid out for speed.
-
-    The tables that dense rows are taken from have N more entries after the E pairs: the padding of each atom.
-    """
+    """Flat pairs (E,) found at ``systems`` with cutoff + skin, and in what forms they are asked for."""
 
     systems: Systems  # a copy, so that in-place changes by the caller are noticed
     given: dict[str, tuple[Tensor, int | None]]  # the caller's own tensors, and how often each had been written to
-    target: Tensor  # (3, E) int64: i, once per coordinate, because gather is the fastest selection there is
-    source: Tensor  # (3, E) int64: j
-    offset: Tensor  # (3, E) float64, n @ cell
+    cutoff: float  # without the skin
+    i: Tensor  # (E,) int64
+    j: Tensor  # (E,) int64
+    shift: Tensor  # (E, 3) float64: n
+    offset: Tensor  # (E, 3) float64, Å: n @ cell
     row: Tensor  # (N + 1,) int64: the pairs of atom i are row[i] .. row[i + 1] - 1
-    index: Tensor  # (E + N,) int64
-    shift: Tensor  # (E + N, 3) float64
-    translation: Tensor  # (E + N, 3) float64, Å
-    padding: Tensor  # (N, 1) int64: E + i
-    slots: Tensor  # (longest row,) int64: 0, 1, ...
 
     @classmethod
     def search(cls, systems: Systems, cutoff: float, skin: float) -> _Built:
         tensors = {f.name: getattr(systems, f.name) for f in fields(systems)}
         copy = replace(systems, **{name: t.detach().clone() for name, t in tensors.items()})
         i, j, shift = flat_pairs(copy, cutoff + skin)
-        atoms = torch.arange(copy.n_atoms, device=i.device)
         count = torch.bincount(i, minlength=copy.n_atoms)
-        moved = translation(shift, copy.cell if copy.n_systems == 1 else copy.cell[copy.system[i]])
-        none = shift.new_zeros(copy.n_atoms, 3)
         return cls(
             systems=copy,
             given={name: (t, None if t.is_inference() else t._version) for name, t in tensors.items()},
-            target=i.repeat(3, 1),
-            source=j.repeat(3, 1),
-            offset=moved.T.contiguous(),
+            cutoff=cutoff,
+            i=i,
+            j=j,
+            shift=shift,
+            offset=_translation(shift, copy.cell if copy.n_systems == 1 else copy.cell[copy.system[i]]),
             row=torch.cat([count.new_zeros(1), count.cumsum(0)]),
-            index=torch.cat([j, atoms]),
-            shift=torch.cat([shift, none]),
-            translation=torch.cat([moved, none - none.new_tensor([2.0 * cutoff, 0.0, 0.0])]),
-            padding=(len(i) + atoms)[:, None],
-            slots=torch.arange(int(count.max()) if copy.n_atoms else 0, device=i.device),
         )
 
     def _is_given(self, name: str, systems: Systems) -> bool:
@@ -318,28 +306,30 @@ class _Built:
         return getattr(systems, name) is tensor and version is not None and tensor._version == version
 
     @cached_property
+    def dense(self) -> _Dense:
+        return _Dense.of(self.i, self.j, self.shift, self.offset, self.row, self.cutoff)
+
+    @cached_property
     def flat_pairs(self) -> FlatPairs:
-        n_pairs = self.target.shape[1]
-        i, j = self.target[0].numpy(), self.source[0].numpy()
-        shift = self.shift[:n_pairs].numpy().T.astype(np.int64)
-        reverse = np.empty(n_pairs, dtype=np.int32)
+        i, j = self.i.numpy(), self.j.numpy()
+        reverse = np.empty(len(i), dtype=np.int32)
         # the reversed pairs are the same pairs, |d| being the same to the last bit: sorted, they stand in this order
-        reverse[canonical_order(j, i, -shift, len(self.row) - 1)] = np.arange(n_pairs, dtype=np.int32)
-        offset = np.ascontiguousarray(self.translation[:n_pairs].numpy())
-        return FlatPairs(self.row.numpy(), j.astype(np.int32), reverse, offset)
+        shift = self.shift.numpy().T.astype(np.int64)
+        reverse[canonical_order(j, i, -shift, len(self.row) - 1)] = np.arange(len(i), dtype=np.int32)
+        return FlatPairs(self.row.numpy(), j.astype(np.int32), reverse, np.ascontiguousarray(self.offset.numpy()))
 
     @cached_property
     def skin_rows(self) -> SkinRows:
-        i, j = self.target[0], self.source[0]
+        i, j = self.i, self.j
         slot = torch.arange(len(i), device=i.device) - self.row[i]
-        n_atoms, n_slots = len(self.row) - 1, len(self.slots)
-        back = canonical_order_on_device(j, i, -self.shift[: len(i)], n_atoms)  # as in flat_pairs
+        n_atoms, n_slots = len(self.row) - 1, _longest(self.row)
+        back = canonical_order_on_device(j, i, -self.shift, n_atoms)  # as in flat_pairs
         reverse = torch.empty_like(slot)
         reverse[back] = slot
         source, slots = (torch.full((n_atoms, n_slots), -1, dtype=torch.int32, device=i.device) for _ in range(2))
         source[i, slot], slots[i, slot] = j.int(), reverse.int()
-        offset = self.translation.new_zeros(n_atoms, n_slots, 3)
-        offset[i, slot] = self.translation[: len(i)]
+        offset = self.offset.new_zeros(n_atoms, n_slots, 3)
+        offset[i, slot] = self.offset
         return SkinRows(source, slots, offset)
 
     def is_of(self, systems: Systems) -> bool:
@@ -357,6 +347,40 @@ class _Built:
         if not systems.n_atoms:
             return systems.positions.new_zeros(())
         return (systems.positions.detach() - self.systems.positions).square().sum(1).max()
+
+
+@dataclass(frozen=True, eq=False)
+class _Dense:
+    """What dense rows are taken from at every step, laid out for speed.
+
+    Tables that rows are taken from have N more entries after the E pairs: the padding of each atom.
+    """
+
+    target: Tensor  # (3, E) int64: i, once per coordinate, because gather is the fastest selection there is
+    source: Tensor  # (3, E) int64: j
+    offset: Tensor  # (3, E) float64, n @ cell
+    row: Tensor  # (N + 1,) int64
+    index: Tensor  # (E + N,) int64
+    shift: Tensor  # (E + N, 3) float64
+    translation: Tensor  # (E + N, 3) float64, Å
+    padding: Tensor  # (N, 1) int64: E + i
+    slots: Tensor  # (longest row,) int64: 0, 1, ...
+
+    @classmethod
+    def of(cls, i: Tensor, j: Tensor, shift: Tensor, offset: Tensor, row: Tensor, cutoff: float) -> _Dense:
+        atoms = torch.arange(len(row) - 1, device=i.device)
+        none = shift.new_zeros(len(atoms), 3)
+        return cls(
+            target=i.repeat(3, 1),
+            source=j.repeat(3, 1),
+            offset=offset.T.contiguous(),
+            row=row,
+            index=torch.cat([j, atoms]),
+            shift=torch.cat([shift, none]),
+            translation=torch.cat([offset, none - none.new_tensor([2.0 * cutoff, 0.0, 0.0])]),
+            padding=(len(i) + atoms)[:, None],
+            slots=torch.arange(_longest(row), device=i.device),
+        )
 
     def within(self, systems: Systems, cutoff: float) -> Neighbors:
         """The pairs shorter than ``cutoff`` at the positions of ``systems``, as dense rows."""
@@ -378,6 +402,23 @@ class _Built:
             cutoff=cutoff,
             known=_Offset.of(self.translation.index_select(0, flat).view(shape), systems.cell),
         )
+
+
+def _translation(shift: Tensor, cell: Tensor) -> Tensor:
+    """:func:`translation`, on a CPU by columns in numpy.
+
+    Torch would wake threads for it, which then spin for milliseconds where those of the native kernel should run.
+    """
+    if shift.device.type != "cpu":
+        return translation(shift, cell)
+    found, (a, b, c) = np.empty((3, len(shift))), np.ascontiguousarray(shift.numpy().T)
+    for along, x in zip(found, cell.numpy().transpose(2, 1, 0), strict=True):
+        along[:] = a * x[0] + b * x[1] + c * x[2]
+    return torch.from_numpy(np.ascontiguousarray(found.T))
+
+
+def _longest(row: Tensor) -> int:
+    return int(row.diff().max()) if len(row) > 1 else 0
 
 
 def neighbors_reference(systems: Systems, cutoff: float) -> Neighbors:

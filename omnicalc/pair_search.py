@@ -19,7 +19,7 @@ from omnicalc.errors import InputError, RunError
 _MARGIN = 1e-6  # Å; the library looks this much further, then the exact test above decides
 _THINNEST_BIN = 1.5  # Å
 _LIBRARY_BINS = 1e5  # at most so many are made by the library
-_THREADED = 10_000  # atoms above which the library may use every thread torch may
+_THREADED = 10000  # atoms above which the library may use every thread torch may
 
 
 def search_pairs(
@@ -45,6 +45,7 @@ def search_pairs(
         near &= n[axis] == 0
     keep = np.flatnonzero(near)
     i, j, n = i.take(keep), j.take(keep), n.take(keep, axis=1)
+    i, j, n = np.concatenate([i, j]), np.concatenate([j, i]), np.concatenate([n, -n], axis=1)
     order = canonical_order(i, j, n, len(positions))
     return i.take(order), j.take(order), n.take(order, axis=1).T.astype(np.float64)
 
@@ -71,7 +72,8 @@ def search_molecules(
 
 
 def _by_library(positions: np.ndarray, box: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs i (E,), j (E,) and shifts (3, E), all int64, in a box (3, 3) with three periodic axes.
+    """Pairs i (E,), j (E,) and shifts (3, E), all int64, in a box (3, 3) with three periodic axes: one of each pair and
+    its reverse.
 
     Through the library's C interface: its Python one makes ctypes types for every number of pairs it comes across,
     which Python keeps for ever, 6 kB each.
@@ -82,7 +84,7 @@ def _by_library(positions: np.ndarray, box: np.ndarray, radius: float) -> tuple[
     library, found, error = get_library(), VesinNeighborList(), ctypes.c_char_p()
     options = VesinOptions(
         cutoff=radius,
-        full=True,
+        full=False,
         sorted=False,
         algorithm=VesinAutoAlgorithm,
         skin=0.0,
