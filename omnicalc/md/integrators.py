@@ -173,7 +173,8 @@ def baoab(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
     velocities = tangent(velocities, positions, state, settings)
     if settings.mobile is not None:
         noise = noise * settings.mobile
-    thermal = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
+    # sqrt would wake MKL's threads, which then spin for milliseconds where those of the native kernel should run
+    thermal = torch.addcmul(keep * velocities, noise, masses.rsqrt(), value=width)
     thermal = tangent(thermal, positions, state, settings)
     heat = state.heat + gained(velocities, thermal, masses)
     positions, thermal = drift(positions, thermal, 0.5 * h, state, settings)

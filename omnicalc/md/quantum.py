@@ -125,7 +125,7 @@ def quantum(state: State, forces_fn: ForcesFn, settings: Integration) -> State:
 
     velocities = torch.addcdiv(state.velocities, state.forces, masses, value=0.5 * h)
     positions = torch.add(state.positions, velocities, alpha=0.5 * h)
-    kicked = torch.addcdiv(keep * velocities, noise, masses.sqrt(), value=width)
+    kicked = torch.addcmul(keep * velocities, noise, masses.rsqrt(), value=width)  # not sqrt: see baoab
     heat = state.heat + gained(velocities, kicked, masses)
     positions = torch.add(positions, kicked, alpha=0.5 * h)
     return arrive(state, positions, kicked, forces_fn, settings, generator=generator, bath=memory, heat=heat)

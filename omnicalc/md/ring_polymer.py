@@ -114,7 +114,7 @@ class RingPolymer(Dynamics):
 
         q, v = self._to_modes(state.positions), self._to_modes(velocities)
         q, v = self._free(q, v, 0.5 * h)
-        kick = self._to_rows(noise / masses.sqrt())
+        kick = self._to_rows(noise * masses.rsqrt())
         thermal = self._keep * v + self._width * kick
         heat = state.heat + gained(v, thermal, self._to_rows(masses.expand(-1, 3)))
         q, v = self._free(q, thermal, 0.5 * h)
