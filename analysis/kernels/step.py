@@ -135,7 +135,7 @@ def bytes_moved(edges: int, atoms: int, maps: int) -> dict[str, tuple[float, str
     rounded = stored if maps < 4 else 0  # the gradient by the features, once more
     gather = {
         "attend": edges * (value + key + spline) + atoms * (key + coupled + 4 * per_head),
-        "attend_backward": edges * (value + key + 2 * spline + 6 * per_head) + atoms * (coupled + 2 * key),
+        "attend_backward": edges * (value + key + spline + 2 * per_head) + atoms * 2 * (coupled + key),
         "attend_backward_source": edges * (coupled + key + 2 * per_head) + atoms * (key + stored),
         "embed": edges * 12 * row + atoms * features,
         "embed_backward": edges * 12 * row + atoms * features,

@@ -172,23 +172,23 @@ class Moments:
         return out, softmax
 
     def backward(
-        self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling, softmax: tuple[Tensor, ...],
-        grad: Tensor, d_q: Tensor, d_k: Tensor, d_distance: Tensor, d_unit: Tensor,
+        self, q: Tensor, k: Tensor, v: Tensor, table: Tensor, coupling: Coupling, out: Tensor | None,
+        softmax: tuple[Tensor, ...], grad: Tensor, d_q: Tensor, d_k: Tensor, d_distance: Tensor, d_unit: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Gradient by v; those by q and k are written, and those by the geometry added, to what is given for them."""
+        """Gradient by v; those by q and k are written, and those by the geometry added, to what is given for them.
+
+        ``out``, ``softmax``: what :meth:`forward` gave; ``out`` may be None for weights that are no softmax.
+        """
         from omnicalc.kernels import triton_moments
 
         near, (n, slots) = self.near, self.near.shape
         d_v = torch.empty_like(v)
         alpha, pull = (torch.empty(n, slots, self.heads, **self.real) for _ in range(2))
-        dot = da = alpha  # which are not used but by softmax
-        if self.kind == KINDS["softmax"]:
-            dot, da = torch.empty_like(alpha), torch.empty_like(alpha)
         grid, options = self._launch(v, coupling)
         triton_moments.attend_backward[grid](
             q, k, v, table, near.source, near.count, near.row, near.fraction, near.step, near.step_slope, near.unit,
-            *softmax, grad, d_q, d_distance, d_unit, alpha, pull, dot, da, n, slots, KIND=self.kind,
-            INVERSE=self.inverse_width, **options,
+            grad if out is None else out, *softmax, grad, d_q, d_distance, d_unit, alpha, pull, n, slots,
+            KIND=self.kind, INVERSE=self.inverse_width, **options,
         )  # fmt: skip
         grid, options = self._launch(v, coupling, WIDE if grad.element_size() == 2 else 1)
         triton_moments.attend_backward_source[grid](

@@ -15,17 +15,17 @@ warp per program no thread ever waits for another.
 The constant coupling to degrees l3, ``T`` (rows out, W, rows), is applied in registers too, to the moments before they
 are written and to their gradient after it is read: 20 rows of C at l_max 2 in place of 27.
 
-``attend_backward`` knows A = sum_k alpha da only after all edges. What depends on it is linear in it, so that
+The derivative of the softmax needs A = sum_e alpha da per head, over all edges, before the first of them is done. As da
+is the product of alpha's share of the moments with the gradient by these, A is that of what the forward pass found with
+the gradient by it, and one loop over the edges is enough:
 
-    dq = sum_e (p f da) gate k - A sum_e (p + eps / (total + eps) / ties on the arg max) gate k
-
-takes one gather of keys; the second loop reads what the first one left per edge and head (dot and da).
+    A = sum_e alpha da = sum_rows out d_out
 
 Keys, queries, values, what is found, and the gradients by all of these may be stored in 16 bits, which are converted to
 ACC as they are loaded; what is left per edge, of the softmax or of the geometry never is.
 
-Bytes gathered per edge, float32: forward 4 (P + D + 8) H, target-major backward 4 (P + D + 8 + 8 + 6) H, source-major
-backward 4 (rows out C/H + D + 2) H: 17, 25 and 26 kB at P = 18, D = 8, H = 128, 20 rows out, C/H = 2.
+Bytes gathered per edge, float32: forward 4 (P + D + 8) H, target-major backward 4 (P + D + 8 + 2) H, source-major
+backward 4 (rows out C/H + D + 2) H: 17, 18 and 26 kB at P = 18, D = 8, H = 128, 20 rows out, C/H = 2.
 """
 
 import triton
@@ -211,13 +211,16 @@ def attend(
 
 @triton.jit
 def attend_backward(
-    q, k, v, table, source, count, row, fraction, step, step_slope, unit, top, total, arg, ties, grad,
-    d_q, d_distance, d_unit, alpha, pull, kept_dot, kept_da, N, slots,
+    q, k, v, table, source, count, row, fraction, step, step_slope, unit, out, top, total, arg, ties, grad,
+    d_q, d_distance, d_unit, alpha, pull, N, slots,
     H: tl.constexpr, D: tl.constexpr, P: tl.constexpr, CH: tl.constexpr, OUT: tl.constexpr, T: tl.constexpr,
     KIND: tl.constexpr, FIRST: tl.constexpr, ZERO: tl.constexpr, ACC: tl.constexpr, BH: tl.constexpr,
     INVERSE: tl.constexpr,
 ):  # fmt: skip
-    """What belongs to one target: dq, and for its edges alpha, pull = ds gate, dE/dr and dE/du (added, per part)."""
+    """What belongs to one target: dq, and for its edges alpha, pull = ds gate, dE/dr and dE/du (added, per part).
+
+    ``out`` is what ``attend`` found, and of use to softmax alone.
+    """
     i = tl.program_id(0).to(tl.int64)
     d_distance += tl.program_id(1).to(tl.int64) * N * slots
     d_unit += tl.program_id(1).to(tl.int64) * N * slots * 3
@@ -227,20 +230,22 @@ def attend_backward(
     zero = tl.zeros((BH,), ACC)
     W: tl.constexpr = 3 * FIRST + ZERO
     gc = _load(grad + i * (OUT * CH * H) + h, ok, OUT * CH, H, ACC)
+    peak, inverse, mean, tied, highest = zero, zero, zero, zero, zero + float("inf")
+    if KIND == SOFTMAX:
+        mean = _dot(gc, _load(out + i * (OUT * CH * H) + h, ok, OUT * CH, H, ACC), OUT * CH)
     gx, gy, gz, go = (), (), (), ()
     if FIRST:
         gx, gy = _uncoupled(gc, zero, 0, T, W, OUT, P, CH), _uncoupled(gc, zero, 1, T, W, OUT, P, CH)
         gz = _uncoupled(gc, zero, 2, T, W, OUT, P, CH)
     if ZERO:
         go = _uncoupled(gc, zero, 3 * FIRST, T, W, OUT, P, CH)
-    peak, inverse, mean, share, highest = zero, zero, zero, zero, zero + float("inf")
     first = tl.zeros((BH,), tl.int32)
     if KIND == SOFTMAX:
         peak = tl.load(top + i * H + h, ok, 0.0)
         inverse = 1.0 / (tl.load(total + i * H + h, ok, 1.0) + EPS)
         first = tl.load(arg + i * H + h, ok, 0)
-        share = inverse * EPS / tl.maximum(tl.load(ties + i * H + h, ok, 1.0), 1.0)
-    dq, dq_mean = _zeros(D, BH, ACC), _zeros(D, BH, ACC)
+        tied = mean * inverse * EPS / tl.maximum(tl.load(ties + i * H + h, ok, 1.0), 1.0)
+    dq = _zeros(D, BH, ACC)
     n = tl.load(count + i)
     j, r = _edge(source, row, i * slots, n > 0)
     for slot in range(n):
@@ -248,69 +253,44 @@ def attend_backward(
         j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
-        fraction_e = tl.load(fraction + e)
+        # all loads of an edge come before its stores, behind which its threads would wait for them
+        fraction_e, before = tl.load(fraction + e), tl.load(d_distance + e)
         w0, w1, w2, w3 = _weights(fraction_e)
+        d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
         base = table + r * (2 * H)
+        g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
+        f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
         dot = _dot(qi, kj, D)
         da, tx, ty, tz = zero, zero, zero, zero
         if FIRST:
+            before_x, before_y = tl.load(d_unit + 3 * e), tl.load(d_unit + 3 * e + 1)
+            before_z = tl.load(d_unit + 3 * e + 2)
             ux, uy, uz = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
             tx, ty, tz = _dot(vj, gx, P), _dot(vj, gy, P), _dot(vj, gz, P)
             da = ux * tx + uy * ty + uz * tz
         if ZERO:
             da += _dot(vj, go, P)
+        s = g * dot
         if KIND == SOFTMAX:
-            g = spline(base, w0, w1, w2, w3, h, ok, 2 * H, ACC)
-            f = spline(base + H, w0, w1, w2, w3, h, ok, 2 * H, ACC)
-            s = g * dot
-            p = tl.exp(s - peak) * inverse * tl.load(step + e)
-            a = f * p
-            mean += a * da
-            dq = _added(dq, a * da * g, kj, D)
-            highest = tl.where(slot == first, s, highest)  # as rounded here: other kernels may round another way
-            dq_mean = _added(dq_mean, (p + tl.where(s == highest, share, 0.0)) * g, kj, D)
-            tl.store(kept_dot + e * H + h, dot, ok)
-            tl.store(kept_da + e * H + h, da, ok)
-        else:
-            d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
-            g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
-            f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
-            b, b1 = _scores(g * dot, KIND)
-            a = f * b
-            ds = b1 * f * da
-            dq = _added(dq, ds * g, kj, D)
-            tl.store(pull + e * H + h, ds * g, ok)
-            by_r = tl.sum(ds * dot * g_slope + b * da * f_slope, 0)
-            tl.store(d_distance + e, tl.load(d_distance + e) + by_r)
-        tl.store(alpha + e * H + h, a, ok)
-        if FIRST:
-            tl.store(d_unit + 3 * e, tl.load(d_unit + 3 * e) + tl.sum(a * tx, 0))
-            tl.store(d_unit + 3 * e + 1, tl.load(d_unit + 3 * e + 1) + tl.sum(a * ty, 0))
-            tl.store(d_unit + 3 * e + 2, tl.load(d_unit + 3 * e + 2) + tl.sum(a * tz, 0))
-        j, r = j_next, r_next
-    if KIND == SOFTMAX:
-        tl.debug_barrier()  # what the first loop put aside may be read by another thread of this program
-        dq = _added(dq, -mean, dq_mean, D)
-        highest = zero + float("inf")
-        for slot in range(n):
-            e = i * slots + slot
-            fraction_e = tl.load(fraction + e)
-            w0, w1, w2, w3 = _weights(fraction_e)
-            d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
-            base = table + tl.load(row + e).to(tl.int64) * (2 * H)
-            dot, da = tl.load(kept_dot + e * H + h, ok, 0.0), tl.load(kept_da + e * H + h, ok, 0.0)
-            g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
-            f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
-            s = g * dot
             b = tl.exp(s - peak) * inverse
-            u = tl.load(step + e)
-            rest = f * da - mean
-            highest = tl.where(slot == first, s, highest)
-            ds = b * u * rest - tl.where(s == highest, share * mean, 0.0)
-            tl.store(pull + e * H + h, ds * g, ok)
-            by_r = ds * dot * g_slope + b * u * da * f_slope + b * rest * tl.load(step_slope + e)
-            by_r = tl.sum(tl.where(ok, by_r, 0.0), 0)
-            tl.store(d_distance + e, tl.load(d_distance + e) + by_r)
+            p, rest = b * tl.load(step + e), f * da - mean
+            highest = tl.where(slot == first, s, highest)  # as rounded here: other kernels may round another way
+            ds = p * rest - tl.where(s == highest, tied, 0.0)
+            by_r = ds * dot * g_slope + p * da * f_slope + b * rest * tl.load(step_slope + e)
+        else:
+            p, slope = _scores(s, KIND)
+            ds = slope * f * da
+            by_r = ds * dot * g_slope + p * da * f_slope
+        a = f * p
+        dq = _added(dq, ds * g, kj, D)
+        tl.store(pull + e * H + h, ds * g, ok)
+        tl.store(alpha + e * H + h, a, ok)
+        tl.store(d_distance + e, before + tl.sum(by_r, 0))
+        if FIRST:
+            tl.store(d_unit + 3 * e, before_x + tl.sum(a * tx, 0))
+            tl.store(d_unit + 3 * e + 1, before_y + tl.sum(a * ty, 0))
+            tl.store(d_unit + 3 * e + 2, before_z + tl.sum(a * tz, 0))
+        j, r = j_next, r_next
     _store(d_q + i * (D * H) + h, ok, dq, D, H)
 
 

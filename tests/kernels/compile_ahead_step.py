@@ -21,7 +21,7 @@ TYPES = dict.fromkeys(("slots", "N", "n_kinds", "points"), "i32") | {"system": "
 TYPES |= dict.fromkeys(INT32, "*i32") | dict.fromkeys(FLOAT64, "*fp64")
 MAPS = {  # arrays that linear maps read or write, in whose type they are stored
     "attend": ("q", "k", "v", "out"),
-    "attend_backward": ("q", "k", "v", "grad", "d_q"),
+    "attend_backward": ("q", "k", "v", "out", "grad", "d_q"),
     "attend_backward_source": ("q", "grad", "d_k", "d_v"),
     "norm": ("more", "out"),
     "norm_backward": ("grad", "rounded"),

@@ -138,8 +138,8 @@ def test_what_float16_cannot_hold_is_not_finite():
 
 
 MISTAKES = {
-    "no derivative of the maximum": (triton_moments, "device", "tl.where(s == highest, share * mean, 0.0)", "0.0"),
-    "dq forgets the mean": (triton_moments, "device", "dq = _added(dq, -mean, dq_mean, D)", "dq = dq"),
+    "no derivative of the maximum": (triton_moments, "device", "tl.where(s == highest, tied, 0.0)", "0.0"),
+    "weights that do not share": (triton_moments, "device", "f * da - mean", "f * da"),
     "no slope of the envelope": (triton_moments, "device", "+ b * rest * tl.load(step_slope + e)", ""),
     "the second spline weight": (triton_edges, "device", "6.0 * x * x + 4.0", "6.0 * x * x + 4.1"),
     "the cap keeps the farthest": (triton_edges, "cap", "(d < square)", "(d > square)"),
@@ -185,12 +185,17 @@ def test_atoms_that_nothing_is_near():
 
 
 def test_memory_is_foreseen():
-    """Measured on an H200: 78.97 GiB for 99,999 atoms of water, 40.4 for 50,001, lists and weights included."""
+    """Measured on an H200: 78.97 GiB for 99,999 atoms of water, 40.4 for 50,001, lists and weights included.
+
+    Blocks did not keep their coupled rows then, and two more numbers per edge and head were put aside on the way back.
+    """
     sizes = {"channels": 256, "attention_heads": 128, "query_width": 8, "value_multiplicity": 2, "layers": 4}
     config = E2FormerConfig(heads=("a",), elements=(1, 8), weights="softmax", values=("first-order",) * 4, **sizes)
-    model = SimpleNamespace(config=config, dtype=torch.float32, maps=torch.float32)
-    half = SimpleNamespace(config=config, dtype=torch.float32, maps=torch.float16)
+    blocks = [SimpleNamespace(coupling=SimpleNamespace(rows=20))] * 4
+    model = SimpleNamespace(config=config, dtype=torch.float32, maps=torch.float32, blocks=blocks)
+    half = SimpleNamespace(config=config, dtype=torch.float32, maps=torch.float16, blocks=blocks)
     for atoms, measured in ((99_999, 78.97), (50_001, 40.43)):
+        measured += 4 * atoms * (4 * 20 * 256 - 2 * 96 * 128) / 2**30
         step = SimpleNamespace(model=model, rows=9, kind=range(atoms))
         foreseen = Prepared.bytes_needed(step, 96, recompute=False) / 2**30
         assert 0.8 * measured < foreseen < measured

@@ -76,7 +76,8 @@ def after_attention(half: torch.dtype, maps: torch.dtype) -> dict[str, Tensor]:
     out, softmax = moments.forward(q, k, v, block.gates, block.coupling)
     d_q, d_k = torch.empty_like(q), torch.empty_like(k)
     d_distance, d_unit = torch.zeros_like(near.distance)[None], torch.zeros_like(near.unit)[None]
-    d_v = moments.backward(q, k, v, block.gates, block.coupling, softmax, grad, d_q, d_k, d_distance, d_unit)
+    kept = out.to(half).to(maps)
+    d_v = moments.backward(q, k, v, block.gates, block.coupling, kept, softmax, grad, d_q, d_k, d_distance, d_unit)
     found = {"out": out, "d_q": d_q, "d_k": d_k, "d_v": d_v}
     return found | {"d_distance": d_distance, "d_unit": d_unit, "top": softmax[0], "total": softmax[1]}
 

@@ -112,6 +112,7 @@ class _Kept:
     q: Tensor | None = None
     k: Tensor | None = None
     value: Tensor | None = None
+    coupled: Tensor | None = None  # for softmax alone
     softmax: tuple[Tensor, ...] = ()
     scale_ffn: Tensor | None = None
     gate: Tensor | None = None
@@ -146,8 +147,10 @@ class Prepared:
         features, exact, maps = self.rows * c, self.model.dtype.itemsize, self.model.maps.itemsize
         kept = exact * (2 * features + 5 * heads)
         kept += maps * ((2 * self.rows + config.l_max) * c + (4 * self.rows + 6) * f)
+        if config.weights == "softmax":
+            kept += maps * max(block.coupling.rows for block in self.model.blocks) * c
         blocks = kept + exact * features * config.layers if recompute else kept * config.layers
-        passing = exact * (2 * c + features + slots * (4 * heads + 16)) + maps * (2 * features + 20 * c + 4 * f)
+        passing = exact * (2 * c + features + slots * (2 * heads + 16)) + maps * (2 * features + 20 * c + 4 * f)
         if maps != exact:
             passing += maps * features  # the rounded gradient by the features
         return (blocks + passing) * len(self.kind)
@@ -238,6 +241,8 @@ class Prepared:
         keep.value[:, 0] += w.value_bias
         del y, t, z
         coupled, keep.softmax = moments.forward(keep.q, keep.k, keep.value, w.gates, w.coupling)
+        if config.weights == "softmax":
+            keep.coupled = coupled
         found = torch.empty_like(keep.value)
         for (to, of, paths), matrix in zip(w.parts, w.mix, strict=True):
             part = coupled[:, of].unflatten(1, (-1, paths)).flatten(2)
@@ -280,9 +285,11 @@ class Prepared:
             torch.bmm(rounded[:, of].transpose(0, 1), matrix.transpose(1, 2), out=part.transpose(0, 1))
         d_qk = rounded.new_empty(2, *keep.q.shape)
         d_v = moments.backward(
-            keep.q, keep.k, keep.value, w.gates, w.coupling, keep.softmax, d_coupled, *d_qk, d_distance, d_unit
-        )
+            keep.q, keep.k, keep.value, w.gates, w.coupling, keep.coupled, keep.softmax, d_coupled, *d_qk, d_distance,
+            d_unit,
+        )  # fmt: skip
         del d_coupled
+        keep.coupled = None
         torch.bmm(d_v.transpose(0, 1), w.value.transpose(1, 2), out=d_y.transpose(0, 1))
         d_z = torch.bmm(d_qk, w.last.transpose(1, 2))
         kernels.layernorm_silu_backward[2 * n,](
