@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from ase import units
 from torch import Tensor
@@ -177,10 +178,10 @@ class RingPolymer(Dynamics):
         return atoms.reshape(self.beads, -1)
 
     def _to_modes(self, atoms: Tensor) -> Tensor:
-        return self.modes @ self._to_rows(atoms)
+        return rotated(self.modes, self._to_rows(atoms))
 
     def _from_modes(self, modes: Tensor) -> Tensor:
-        return (self.modes.T @ modes).view(-1, 3)
+        return rotated(self.modes.T, modes).view(-1, 3)
 
 
 class Beads:
@@ -206,6 +207,17 @@ class Beads:
         return SimpleNamespace(
             energy=torch.cat([each.energy for each in found]), forces=torch.cat([each.forces for each in found])
         )
+
+
+def rotated(matrix: Tensor, rows: Tensor) -> Tensor:
+    """matrix (P, P) @ rows (P, 3 N).
+
+    On a CPU not by a library for matrices, which would wake threads for this little. They then spin for milliseconds
+    where those of the native kernel should run.
+    """
+    if rows.device.type != "cpu":
+        return matrix @ rows
+    return torch.from_numpy(np.einsum("pq,qn->pn", matrix.numpy(), rows.numpy()))
 
 
 def normal_modes(beads: int, like: Tensor) -> Tensor:
