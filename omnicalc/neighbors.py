@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.pair_search import canonical_order, search_molecules, search_pairs, translation
+from omnicalc.pair_search import canonical_order, search_molecules, search_pairs, translation, translation_along
 from omnicalc.pair_search_device import bins_of, search_on_device
 from omnicalc.pair_search_device import canonical_order as canonical_order_on_device
 
@@ -248,7 +248,7 @@ class NeighborList:
     def update(self, systems: Systems) -> Neighbors:
         """Exactly the pairs within the cutoff now; :class:`InputError` for positions that are not finite."""
         self._refresh(systems)
-        return self._built.dense.within(systems, self.cutoff)
+        return self._built.dense.within(systems)
 
     def pairs_with_skin(self, systems: Systems) -> FlatPairs:
         """At least the pairs within the cutoff now, in an order that depends on the stored list; the caller filters."""
@@ -365,6 +365,7 @@ class _Dense:
     translation: Tensor  # (E + N, 3) float64, Å
     padding: Tensor  # (N, 1) int64: E + i
     slots: Tensor  # (longest row,) int64: 0, 1, ...
+    cutoff: float  # Å, without the skin
 
     @classmethod
     def of(cls, i: Tensor, j: Tensor, shift: Tensor, offset: Tensor, row: Tensor, cutoff: float) -> _Dense:
@@ -380,14 +381,15 @@ class _Dense:
             translation=torch.cat([offset, none - none.new_tensor([2.0 * cutoff, 0.0, 0.0])]),
             padding=(len(i) + atoms)[:, None],
             slots=torch.arange(_longest(row), device=i.device),
+            cutoff=cutoff,
         )
 
-    def within(self, systems: Systems, cutoff: float) -> Neighbors:
-        """The pairs shorter than ``cutoff`` at the positions of ``systems``, as dense rows."""
+    def within(self, systems: Systems) -> Neighbors:
+        """The pairs shorter than the cutoff at the positions of ``systems``, as dense rows."""
         p = systems.positions.detach().T.contiguous()
         d = p.gather(1, self.target).sub_(p.gather(1, self.source)).sub_(self.offset)
         d.mul_(d)
-        near = d[0].add_(d[1]).add_(d[2]) < cutoff * cutoff
+        near = d[0].add_(d[1]).add_(d[2]) < self.cutoff * self.cutoff
         chosen = near.nonzero()[:, 0]
         before = torch.cat([self.row.new_zeros(1), near.cumsum(0)])[self.row]  # chosen ones before each row
         count = before.diff()
@@ -399,7 +401,7 @@ class _Dense:
             index=self.index.index_select(0, flat).view_as(entry),
             shift=self.shift.index_select(0, flat).view(shape),
             mask=mask,
-            cutoff=cutoff,
+            cutoff=self.cutoff,
             known=_Offset.of(self.translation.index_select(0, flat).view(shape), systems.cell),
         )
 
@@ -411,10 +413,9 @@ def _translation(shift: Tensor, cell: Tensor) -> Tensor:
     """
     if shift.device.type != "cpu":
         return translation(shift, cell)
-    found, (a, b, c) = np.empty((3, len(shift))), np.ascontiguousarray(shift.numpy().T)
-    for along, x in zip(found, cell.numpy().transpose(2, 1, 0), strict=True):
-        along[:] = a * x[0] + b * x[1] + c * x[2]
-    return torch.from_numpy(np.ascontiguousarray(found.T))
+    n = np.ascontiguousarray(shift.numpy().T)
+    coordinates = [translation_along(n, column) for column in cell.numpy().transpose(2, 1, 0)]
+    return torch.from_numpy(np.stack(coordinates, 1))
 
 
 def _longest(row: Tensor) -> int:

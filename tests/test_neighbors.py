@@ -240,7 +240,7 @@ class NeverRebuilds(NeighborList):
     def update(self, systems):
         if self._built is None:
             return super().update(systems)
-        return self._built.dense.within(systems, self.cutoff)
+        return self._built.dense.within(systems)
 
 
 class TestKeptList:

@@ -80,7 +80,8 @@ struct Form {
     static constexpr bool FIRST = W >= 3, ZERO = W != 3;
     // What is summed over neighbours. With mirror symmetry there are fewer coupled rows than moments and about as many
     // terms, so each edge is coupled by itself; without it, twice as many terms, and their moments are coupled.
-    using Summed = std::conditional_t<MIRROR, Form, Moments<DEGREES, W>>;
+    static constexpr bool EDGES = MIRROR;
+    using Summed = std::conditional_t<EDGES, Form, Moments<DEGREES, W>>;
 
     // Degree l1 of path p to l3; -1 for the plain sum, -2 where there is no such path.
     static constexpr int from(int l3, int p) {

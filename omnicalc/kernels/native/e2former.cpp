@@ -500,10 +500,8 @@ private:
             else score<false>(k, first + a, weighing);
             weigh(first + a, weighing);
             by_form<DEGREES>(w, [&]<class F>() {
-                using Sum = typename F::Summed;
-                constexpr bool together = std::is_same_v<F, Sum>;
-                gather<Sum>(k, first + a, weighing, together ? s.coupled + a * all : s.moments.data);
-                if constexpr (!together) couple<F>(s.moments.data, s.coupled + a * all);
+                gather<typename F::Summed>(k, first + a, weighing, F::EDGES ? s.coupled + a * all : s.moments.data);
+                if constexpr (!F::EDGES) couple<F>(s.moments.data, s.coupled + a * all);
             });
         }
         float* middle = y.middle + (size_t)first * RC;
@@ -628,7 +626,7 @@ private:
             by_form<DEGREES>(w, [&]<class F>() {
                 using Sum = typename F::Summed;
                 float* dsum = st.dsum[k % 2] + (size_t)i * Sum::OUT * C;
-                if constexpr (!std::is_same_v<F, Sum>) uncouple<F>(dcoupled + a * all, dsum);
+                if constexpr (!F::EDGES) uncouple<F>(dcoupled + a * all, dsum);
                 pull_edges<Sum>(k, i, dsum, weighing);
             });
             if (m.weights == SOFTMAX) unweigh_softmax(i, weighing);
