@@ -37,17 +37,27 @@ from omnicalc.cli.options import Folder
     default=None,
     help="NVIDIA GPU: each step's gradients as one recorded CUDA graph. [default: where that can be]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
-def command(recipe, data, out, start, resume, steps, device, record, threads, **tuning):
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a process. [default: cores / processes]")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes that share the structures of each step: CPU cores, or one GPU each.",
+)
+def command(recipe, data, out, start, resume, steps, device, record, threads, processes, **tuning):
     """Train a potential from RECIPE: a TOML file, or the name of a shipped recipe such as ubio-s3-small.
 
     Without RECIPE, weights are fine-tuned on a file of labelled frames:
 
         omnicalc train --from ubio-s3 --data mine.extxyz --out tuned
 
-    Several processes share the work under torchrun: torchrun --nproc-per-node 2 --no-python omnicalc train ...
+    Over several machines, or where you prefer it, by torchrun in place of --processes:
+
+        torchrun --nproc-per-node 2 --no-python omnicalc train ...
     """
     from dataclasses import replace
+    from functools import partial
 
     from omnicalc.errors import InputError
     from omnicalc.training.recipe import find_recipe, read_recipe
@@ -67,22 +77,31 @@ def command(recipe, data, out, start, resume, steps, device, record, threads, **
 
     import torch
 
-    from omnicalc.cli.memory import keep_freed_memory
     from omnicalc.cli.train_progress import train_progress
     from omnicalc.registry import choose_device
+    from omnicalc.training.companions import companions
+
+    work = partial(
+        _work, settings, data, out,
+        resume=resume, steps=steps, device=choose_device(device), record=record,
+        threads=threads or max(1, torch.get_num_threads() // processes),
+    )  # fmt: skip
+    with companions(processes, work), train_progress() as (report, progress):
+        code = work(report=report, progress=progress)
+    if code:
+        raise SystemExit(code)
+
+
+def _work(*args, threads: int, **settings) -> int:
+    """What each of the processes does."""
+    import torch
+
+    from omnicalc.cli.memory import keep_freed_memory
     from omnicalc.training.run import train
 
     keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    with train_progress() as (report, progress):
-        code = train(
-            settings, data, out,
-            resume=resume, steps=steps, device=choose_device(device), report=report, progress=progress,
-            record=record,
-        )  # fmt: skip
-    if code:
-        raise SystemExit(code)
+    torch.set_num_threads(threads)
+    return train(*args, **settings)
 
 
 def _fine_tuning(start: str | None, data: Path, tuning: dict):

@@ -1,6 +1,6 @@
 """Packs of structures within a budget of atoms and of edges: greedy, and measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omnicalc.training.recipe import Batching
@@ -92,6 +92,22 @@ def pack(
     hopeful = sorted((p for p in open_ if p not in final), key=lambda p: p.fill(budget))
     waiting = [m for p in hopeful[:_WAIT] for m in p.members]
     return closed + final + hopeful[_WAIT:], waiting
+
+
+def share(packs: Sequence[Pack], size_of: Callable[..., Size], rank: int, count: int) -> dict[int, Pack]:
+    """What process ``rank`` of ``count`` takes of a step, by numbers that no two processes share: whole packs where
+    they come out even, else part of each, so that all have about as many edges. Nothing may be left for some.
+    """
+    if len(packs) % count == 0:
+        return {k: packs[k] for k in range(rank, len(packs), count)}
+    members = [(size_of(member), k, member) for k, p in enumerate(packs) for member in p.members]
+    loads, mine = [0] * count, {}
+    for size, k, member in sorted(members, key=lambda m: -m[0].edges):
+        taker = loads.index(min(loads))
+        loads[taker] += size.edges + size.atoms
+        if taker == rank:
+            mine.setdefault(k * count + rank, Pack()).add(member, size)
+    return mine
 
 
 class PackingReport:

@@ -22,7 +22,6 @@ from omnicalc.training.objectives import StepInfo
 from omnicalc.training.packing import Pack
 from omnicalc.training.padded_batch import Shape, as_batch, padded
 from omnicalc.training.recipe import Stage
-from omnicalc.training.sampler import Sampler
 
 if TYPE_CHECKING:
     from omnicalc.training.trainer import Trainer
@@ -87,7 +86,7 @@ class RecordedGradients:
         self._captured = self._tensors = self._batch = self._square = None
         self._ready: tuple[Pack, dict[str, Tensor] | None] | None = None  # the next pack, and what was made of it
         if stage is not None:
-            self.shape = Shape.around(self._typical_packs(stage))
+            self.shape = Shape.around(self.trainer.typical_packs(stage, _LOOKED_AT))
 
     def __call__(self, pack: Pack, info: StepInfo) -> tuple[list[Tensor], Tensor] | None:
         """Gradients by all trained parameters and (loss, terms...), valid until the next call; None for a step that
@@ -119,11 +118,6 @@ class RecordedGradients:
 
     def __str__(self) -> str:
         return f"gradients of {self.replayed} steps were replayed, {self.plain} did not fit the padding"
-
-    def _typical_packs(self, stage: Stage) -> list[Pack]:
-        """Packs of this training, without drawing from its sampler."""
-        mine = self.trainer.sampler
-        return Sampler(mine.sizes, mine.budget, mine.seed).next(_LOOKED_AT, self.trainer.mixture(stage))
 
     def _padded(self, pack: Pack, totals: Totals) -> dict[str, Tensor] | None:
         """A pack as tensors in pinned memory, from which copies to a GPU do not wait."""
@@ -180,7 +174,7 @@ class RecordedGradients:
 
     def _agree(self, pack: Pack, info: StepInfo, gradients: list[Tensor], values: Tensor) -> bool:
         """Whether plain launches give the same; if not, they go on alone."""
-        plain, expected = self.trainer.plain_gradients([pack], range(1), info)
+        plain, expected = self.trainer.plain_gradients({0: pack}, info)
         if not math.isfinite(norm_of(plain)):
             return True  # such a step is skipped, and says nothing
         miss = max(_miss(gradients, plain), _miss([values], [expected]))

@@ -21,7 +21,7 @@ from omnicalc.training.dataset import build_dataset
 from omnicalc.training.example import Batch, Totals, collate
 from omnicalc.training.lora import add_low_rank, merged_state, unfreeze
 from omnicalc.training.objectives import StepInfo, build_objective
-from omnicalc.training.packing import Pack, PackingReport
+from omnicalc.training.packing import Pack, PackingReport, Size, share
 from omnicalc.training.processes import Processes
 from omnicalc.training.recipe import Recipe, Stage
 from omnicalc.training.recorded_gradients import recorded_gradients
@@ -57,8 +57,9 @@ class Trainer:
         """``report`` takes lines of text; ``progress`` (what, done, total) is called often. ``record``: whether the
         gradients of a step are recorded as one CUDA graph; None: where that can be.
         """
-        self.recipe, self.out, self.device = recipe, out, torch.device(device)
-        self.processes = Processes(self.device)
+        self.recipe, self.out = recipe, out
+        self.processes = Processes(device)
+        self.device = self.processes.device
         self.report = report if self.processes.first else (lambda line: None)
         self.progress = progress if progress is not None and self.processes.first else (lambda *_: None)
         self.objective = build_objective(recipe.objective)
@@ -72,13 +73,9 @@ class Trainer:
             kept={} if self.start_card is None else {h.name: h.reference_by_number for h in self.start_card.heads},
         )  # fmt: skip
         self._check_examples()
-        if recipe.batch.packs % self.processes.count:
-            raise InputError(
-                f"packs = {recipe.batch.packs} in [batch] cannot be shared out among {self.processes.count} processes; "
-                "set it to a multiple of their number"
-            )
         sizes = [[e.size for e in source.train] for source in self.dataset.sources]
         self.sampler = Sampler(sizes, recipe.batch, recipe.optimiser.seed)
+        self._check_shares()
         self.adam = Adam.of(self.model, getattr(self.objective, "decays", decays), recipe.optimiser.matrices)
         self.step, self.skipped, self.skipped_in_a_row = 0, 0, 0
         self.best: float | None = None
@@ -159,10 +156,9 @@ class Trainer:
         packs = self.sampler.next(self.recipe.batch.packs, self.mixture(stage))
         self.packing.count(packs, self.recipe.batch)
         totals = self.totals_of(packs)
-        mine = range(self.processes.rank, len(packs), self.processes.count)
         info = StepInfo(stage, energy_weight(stage, step), totals, None, self.step)
         begun = time.perf_counter()
-        gradients, values = self._gradients(packs, mine, info)
+        gradients, values = self._gradients(packs, info)
         self.busy += time.perf_counter() - begun
         stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
         *gradients, values, stop = self.processes.add([*gradients, values, stop])
@@ -180,19 +176,22 @@ class Trainer:
         self.step += 1
         return {"stop": stop, **dict(zip(("loss", *self.objective.terms), values, strict=True))}
 
-    def _gradients(self, packs: list[Pack], mine: range, info: StepInfo) -> tuple[list[Tensor], Tensor]:
+    def _gradients(self, packs: list[Pack], info: StepInfo) -> tuple[list[Tensor], Tensor]:
         """Gradients of this process's share of the step's loss, and (loss, terms...) of it."""
         found = None if self.recorded is None else self.recorded(packs[0], info)
-        return self.plain_gradients(packs, mine, info) if found is None else found
+        return self.plain_gradients(self._share(packs), info) if found is None else found
 
-    def plain_gradients(self, packs: list[Pack], mine: range, info: StepInfo) -> tuple[list[Tensor], Tensor]:
-        """The same, one kernel launched after another."""
+    def _share(self, packs: list[Pack]) -> dict[int, Pack]:
+        return share(packs, self._size, self.processes.rank, self.processes.count)
+
+    def plain_gradients(self, packs: dict[int, Pack], info: StepInfo) -> tuple[list[Tensor], Tensor]:
+        """Those of packs by their numbers in the step, one kernel launched after another."""
         parameters = self.trained
         gradients = [torch.zeros_like(p) for p in parameters]
         values = torch.zeros(1 + len(self.objective.terms), device=self.device)
         self.model.train()
-        for k in mine:
-            batch = self.batch_of(packs[k]).to(self.device)
+        for k, pack in packs.items():
+            batch = self.batch_of(pack).to(self.device)
             seed = seed_of(self.recipe.optimiser.seed, "noise", self.step, k)
             step = replace(info, generator=torch.Generator().manual_seed(seed))
             with self._precision(), _seeded(seed):
@@ -217,6 +216,11 @@ class Trainer:
     def mixture(self, stage: Stage) -> tuple[float, ...]:
         """Probability of each data source."""
         return stage.mixture or self.dataset.weights
+
+    def typical_packs(self, stage: Stage, count: int) -> list[Pack]:
+        """Packs of this training, without drawing from its sampler."""
+        mine = self.sampler
+        return Sampler(mine.sizes, mine.budget, mine.seed).next(count, self.mixture(stage))
 
     def totals_of(self, packs: list[Pack]) -> Totals:
         return Totals.of([self._entry(m) for p in packs for m in p.members])
@@ -244,6 +248,19 @@ class Trainer:
             "again with a lower learning_rate in the recipe and another --out"
         )
 
+    def _check_shares(self) -> None:
+        """Refuse steps that leave some of the processes without work."""
+        packs, count = self.recipe.batch.packs, self.processes.count
+        if packs % count == 0:
+            return
+        typical = self.typical_packs(self.recipe.stages[0], 64)
+        there = packs * sum(len(p.members) for p in typical) / len(typical)
+        if there < count:
+            raise InputError(
+                f"steps of {there:.1f} structures cannot be shared out among {count} processes; start fewer, or set "
+                f"packs (now {packs}) in [batch] of a recipe to a multiple of their number"
+            )
+
     def _check_examples(self) -> None:
         """Let the objective look at one structure of every source before anything is written."""
         if not hasattr(self.objective, "check_example"):
@@ -253,6 +270,9 @@ class Trainer:
 
     def _entry(self, member: tuple[int, int]):
         return self.dataset.sources[member[0]].train[member[1]]
+
+    def _size(self, member: tuple[int, int]) -> Size:
+        return self._entry(member).size
 
     def _example(self, member: tuple[int, int]):
         return self.dataset.example(member[0], self._entry(member))

@@ -93,7 +93,7 @@ def steps_of(work: Trainer, count: int):
         (pack,) = work.sampler.next(1, work.dataset.weights)
         info = StepInfo(work.recipe.stages[0], 2.0 + k, work.totals_of([pack]), None, k)
         gradients, values = work.recorded(pack, info)
-        plain = work.plain_gradients([pack], range(1), info)
+        plain = work.plain_gradients({0: pack}, info)
         assert work.recorded.norm == pytest.approx(norm_of(gradients), rel=1e-12)
         yield ([g.clone() for g in gradients], values.clone()), plain
 
