@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from itertools import islice
 from pathlib import Path
 
 from ase import Atoms
@@ -80,21 +81,39 @@ def run_amber(atoms: Atoms, folder: Path, *, ps: float, frame_ps: float, tempera
     topology = topology_of(atoms)
     with (folder / "topology.pdb").open("w") as file:
         app.PDBFile.writeFile(topology, atoms.positions, file)
-    per_part = max(1, round(min(PART_PS, ps) / frame_ps))
-    n_parts = -(-round(ps / frame_ps) // per_part)
-    parts = [folder / "parts" / f"{k:04d}.dcd" for k in range(n_parts)]
-    parts[0].parent.mkdir(exist_ok=True)
-    missing = [k for k, part in enumerate(parts) if not part.with_suffix(".xml").exists()]
-    if missing:
+    (folder / "parts").mkdir(exist_ok=True)
+    per_frame = round(frame_ps * 1000 / STEP_FS)
+    wanted, most = round(ps / frame_ps), max(1, round(PART_PS / frame_ps))
+    parts = _whole_parts(folder / "parts")
+    done = sum(map(_frames, parts))
+    if done < wanted:
         simulation = _simulation(topology, atoms, temperature, seed, threads)
-        if missing[0]:
-            simulation.loadState(str(parts[missing[0] - 1].with_suffix(".xml")))
+        if parts:
+            simulation.loadState(str(parts[-1].with_suffix(".xml")))
         else:
             _start(simulation, atoms, temperature, seed)
-        for k in missing:
-            _one_part(simulation, parts[k], per_part, round(frame_ps * 1000 / STEP_FS))
-            print(f"{folder}: {(k + 1) * per_part * frame_ps:g} of {ps:g} ps", file=sys.stderr, flush=True)
-    _join(parts, folder / "traj.dcd")
+    while done < wanted:
+        count = min(most, wanted - done)
+        parts.append(folder / "parts" / f"{len(parts):04d}.dcd")
+        _one_part(simulation, parts[-1], count, per_frame)
+        done += count
+        print(f"{folder}: {done * frame_ps:g} of {ps:g} ps", file=sys.stderr, flush=True)
+    _join(parts, folder / "traj.dcd", wanted)
+
+
+def _whole_parts(folder: Path) -> list[Path]:
+    """Parts that have their state, in order; they may be of any length."""
+    parts = []
+    while (part := folder / f"{len(parts):04d}.dcd").with_suffix(".xml").exists():
+        parts.append(part)
+    return parts
+
+
+def _frames(part: Path) -> int:
+    from MDAnalysis.lib.formats.libdcd import DCDFile
+
+    with DCDFile(str(part)) as frames:
+        return len(frames)
 
 
 def _identity(atoms: Atoms) -> str:
@@ -155,11 +174,12 @@ def _one_part(simulation, path: Path, frames: int, every: int) -> None:
     write_atomically(path.with_suffix(".xml"), lambda part: simulation.saveState(str(part)))
 
 
-def _join(parts: list[Path], path: Path) -> None:
-    """All frames of all parts in one file."""
+def _join(parts: list[Path], path: Path, count: int) -> None:
+    """The first ``count`` frames of all parts in one file."""
     from MDAnalysis.lib.formats.libdcd import DCDFile
 
     def write(part: Path) -> None:
+        left = count
         with quietly(), DCDFile(str(part), "w") as out:
             for k, piece in enumerate(parts):
                 with DCDFile(str(piece)) as frames:
@@ -167,7 +187,8 @@ def _join(parts: list[Path], path: Path) -> None:
                         about = frames.header
                         keep = ("remarks", "natoms", "istart", "nsavc", "delta", "is_periodic")
                         out.write_header(**{key: about[key] for key in keep if key in about})
-                    for frame in frames:
+                    for frame in islice(frames, left):
                         out.write(xyz=frame.xyz, box=frame.unitcell)
+                    left = max(0, left - len(frames))
 
     write_atomically(path, write)

@@ -23,7 +23,8 @@ from omnicalc.files import write_atomically
 FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, constant volume
 QUICK_PS = {"model": 0.4, "amber": 4.0}
 FRAMES = {"model": 0.02, "amber": 0.1}  # ps between frames of a full run
-QUICK_FRAMES = 100
+QUICK_FRAMES, STEP_PS = 100, 0.002  # a whole number of steps of either engine lies between frames
+FEWEST_FRAMES = 20
 ENOUGH_FRAMES = 50  # of an unbroken run, for a table
 SKIPPED = 0.1  # of a run is left out of the analysis, as equilibration
 
@@ -44,7 +45,9 @@ class Settings:
 
     @property
     def frame_ps(self) -> float:
-        return self.ps / QUICK_FRAMES if self.quick else FRAMES[self.engine]
+        if not self.quick:
+            return FRAMES[self.engine]
+        return max(1, round(self.ps / QUICK_FRAMES / STEP_PS)) * STEP_PS
 
     @property
     def name(self) -> str:
@@ -106,6 +109,9 @@ def study(run: Callable[[Settings], None], name: str, options: tuple = ()) -> cl
         if threads < 1:
             raise InputError(f"--threads {threads}: at least 1 is needed")
         ps = ps or (QUICK_PS[engine] if quick else FULL_PS)
+        shortest = FEWEST_FRAMES * (STEP_PS if quick else FRAMES[engine])
+        if ps < shortest:
+            raise InputError(f"--ps {ps:g} is too short to say anything; give at least {shortest:g}")
         default = Path("runs") / f"{name}_{engine if engine == 'amber' else model.replace(':', '-')}"
         out = out or Path(f"{default}_quick" if quick else default)
         out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +119,7 @@ def study(run: Callable[[Settings], None], name: str, options: tuple = ()) -> cl
             run(Settings(engine, model, head, ps, quick, seed, threads, out), **own)
         print(f"wrote {out / 'table.md'} and {out / 'figure.png'}")
 
-    command = click.Command(name, callback=call, help=(sys.modules[run.__module__].__doc__ or "").strip())
+    command = click.Command(name, callback=call, help=_as_it_stands(sys.modules[run.__module__].__doc__))
     command.params = [
         click.Option(["--engine"], type=click.Choice(["model", "amber"]), default="model", show_default=True,
                      help="A potential of OmniCalc, or the Amber force fields in OpenMM."),
@@ -127,6 +133,11 @@ def study(run: Callable[[Settings], None], name: str, options: tuple = ()) -> cl
         *options,
     ]  # fmt: skip
     return command
+
+
+def _as_it_stands(text: str) -> str:
+    """Help whose commands stay on lines of their own: click joins the lines of a paragraph without this mark."""
+    return "\n\n".join("\b\n" + part for part in text.strip().split("\n\n"))
 
 
 def main(command: click.Command) -> None:

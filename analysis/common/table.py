@@ -36,7 +36,8 @@ def _known(known: Reference | None) -> str:
 
 
 def _number(value: float | None, error: float | None, unit: str) -> str:
-    return " ".join(part for part in (with_error(value, error), unit) if part)
+    number = with_error(value, error)
+    return "not found" if number == "-" else f"{number} {unit}".strip()
 
 
 def of_value(value, unit: str = "", name: str = "") -> Quantity | str:

@@ -103,7 +103,8 @@ def _draw(settings: Settings, found: dict) -> None:
             axis.plot(time, series[f"site{k}_distance_HA_angstrom"], linewidth=0.8, color=f"C{k}", label=name)
         axis.axhline(2.5, color="0.3", linestyle=":", linewidth=0.9, label="a bond below 2.5 Å")
         finish(axis, "time (ps)", "H...O distance (Å)")
-        axis.set_title(f"{state} in {STATES[state]}, {settings.name}", fontsize=9)
+        name = settings.name if STATES[state] == "water" else settings.name.removeprefix("TIP3P and ")
+        axis.set_title(f"{state} in {STATES[state]}, {name}", fontsize=9)
         legend_below(axis)
     save_figure(figure, settings.out)
 

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
 import click
 import numpy as np
 
@@ -67,11 +69,11 @@ def _draw(settings: Settings, distributions, few: str) -> None:
     figure = new_figure(12.0, 4.6)
     for axis, rdf in zip(figure.subplots(1, 3), distributions.pairs, strict=True):
         name = rdf.name
-        for feature in ("peak", "separated"):
-            for method, colour in ((EXPERIMENT, MEASURED), (DFT, "#c0392b")):
-                for known in references(f"{name} {feature}", method):
-                    axis.axvline(known.value, color=colour, linestyle="--", linewidth=0.9,
-                                 label=f"{method}: {known.value:g} Å ({known.condition})")  # fmt: skip
+        for method, colour in ((EXPERIMENT, MEASURED), (DFT, "#c0392b")):
+            known = [r for feature in ("peak", "separated") for r in references(f"{name} {feature}", method)]
+            for value, dashes in zip(known, cycle(("--", ":", "-.")), strict=False):
+                axis.axvline(value.value, color=colour, linestyle=dashes, linewidth=0.9,
+                             label=f"{method}: {value.value:g} Å ({value.condition})")  # fmt: skip
         band(axis, rdf.r, rdf.g, rdf.g_stderr, OURS, settings.name)
         finish(axis, "r (Å)", f"g(r), {'–'.join(rdf.pair)}")
         legend_below(axis)

@@ -40,7 +40,7 @@ def run(settings: Settings, tiles: int) -> None:
         Row("hydrogen bonds of a molecule", bonds["bonds of each H2O to H2O"], "water hydrogen bonds",
             "H...O < 2.5 Å and angle > 120° here, looser than the criterion of the source"),
         Row("diffusion coefficient", moved["D(H2O), infinite box"], "water diffusion",
-            "corrected for the box with water's measured viscosity"),
+            f"corrected for the box with water's measured viscosity; {moved['D(H2O) in this box'].note}"),
     ]  # fmt: skip
     title = settings.title(f"{len(atoms) // 3} waters in a cube of {atoms.cell.lengths()[0]:.2f} Å")
     write_table(settings.out, rows, title)

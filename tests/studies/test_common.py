@@ -1,5 +1,6 @@
 """What the four studies share: boxes, tables, parts of a classical run."""
 
+import click
 import numpy as np
 import pytest
 from ase import Atoms
@@ -7,6 +8,7 @@ from ase.geometry import get_distances
 
 from analysis.common.amber import run_amber, topology_of
 from analysis.common.boxes import APART, GAP, add_ions, label, pairs_for, solvate, water_box
+from analysis.common.study import Settings, study
 from analysis.common.table import Row, markdown, write_table
 from omnicalc.analysis.report import Quantity
 from omnicalc.errors import InputError
@@ -59,6 +61,32 @@ def test_a_table_shows_who_says_what(tmp_path):
     assert "5.610 ± 0.040" in (tmp_path / "table.csv").read_text()
 
 
+def test_a_value_that_is_not_there_has_no_unit():
+    assert "| not found |" in markdown([Row("stay at Na", Quantity("t", None, None, "ps"))])
+
+
+@pytest.mark.parametrize(
+    ("engine", "ps", "between"), [("amber", 0.5, 0.004), ("model", 0.4, 0.004), ("amber", 0.05, 0.002)]
+)
+def test_a_quick_look_has_whole_steps_between_frames(engine, ps, between):
+    assert Settings(engine, "", None, ps, True, 1, 1, None).frame_ps == pytest.approx(between)
+
+
+def test_runs_too_short_for_a_table_are_refused(tmp_path):
+    command = study(lambda settings: pytest.fail("ran"), "water")
+    words = ["--engine", "amber", "--out", str(tmp_path)]
+    for more, least in (([], "2"), (["--quick"], "0.04")):
+        with pytest.raises(InputError, match=f"--ps 0.03 is too short to say anything; give at least {least}"):
+            command.main([*words, "--ps", "0.03", *more], standalone_mode=False)
+
+
+def test_commands_in_help_stay_on_lines_of_their_own():
+    from analysis.nacl.study import command
+
+    lines = [line.strip() for line in command.get_help(click.Context(command)).splitlines()]
+    assert "python -m analysis.nacl.study --quick" in lines
+
+
 def test_topology_of_water_and_ions():
     atoms = add_ions(water_box((1, 1, 1)), {"Na": 1, "Cl": 1}, np.random.default_rng(1))
     topology = topology_of(atoms)
@@ -82,5 +110,12 @@ def test_a_classical_run_goes_on_where_it_stopped(tmp_path, monkeypatch):
     frames = [f.positions.copy() for f in trajectory.frames(range(12))]
     steps = [np.abs(b - a).max() for a, b in zip(frames, frames[1:], strict=False)]
     assert max(steps) < 0.8 and min(steps) > 0.02  # no jump where parts meet, no frame twice
+    # a length that no parts fill, one that is longer by less than a part, and a shorter one
+    for ps, count in ((0.15, 15), (0.17, 17), (0.05, 5)):
+        run_amber(atoms, tmp_path, ps=ps, **settings)
+        again = as_trajectory(tmp_path / "traj.dcd")
+        assert again.n_frames == count
+        there = [f.positions.copy() for f in again.frames(range(min(count, 12)))]
+        assert np.array_equal(there, frames[: len(there)])
     with pytest.raises(InputError, match="another run"):
         run_amber(atoms, tmp_path, ps=0.08, **(settings | {"seed": 2}))
