@@ -1,8 +1,37 @@
-"""Periodic boxes as six numbers: volume and heights."""
+"""Periodic boxes as six numbers: volume and heights, and the box of a cell that is open along some axes."""
 
 from functools import lru_cache
 
 import numpy as np
+
+OPEN = 4000.0  # Å, length of a box along an axis without periodicity: twice as far as atoms may spread along it
+
+
+def periodic_cell(cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Vectors (3, 3) in rows, right-handed, and box (6,) of the lattice of ``cell`` (3, 3), Å and degrees.
+
+    Along axes that ``pbc`` (3,) leaves open, vectors of ``OPEN`` Å, perpendicular to all others, stand for those of
+    the cell: nearest images are then those along the periodic axes. None where nothing is periodic, or no volume is
+    spanned.
+    """
+    from ase.geometry import complete_cell
+    from ase.geometry.cell import cell_to_cellpar
+
+    rows = np.where(np.asarray(pbc)[:, None], cell, 0.0)
+    missing = ~rows.any(axis=1)
+    if missing.all():
+        return None
+    with np.errstate(invalid="ignore"):
+        rows = complete_cell(rows)
+    rows[missing] *= OPEN
+    volume = np.linalg.det(rows) if np.isfinite(rows).all() else 0.0
+    if abs(volume) < 1e-9:
+        return None
+    if volume < 0:
+        rows = -rows  # the same lattice: in a cell of the other hand the structure would be its mirror image
+    box = cell_to_cellpar(rows)
+    box[3:] = np.round(box[3:], 10)  # 90 degrees are exactly that
+    return rows, box
 
 
 def volume_and_heights(box: np.ndarray) -> tuple[float, np.ndarray]:

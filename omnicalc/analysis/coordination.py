@@ -281,7 +281,7 @@ def _minimum(sampling: Sampling, name: str, a: np.ndarray, b: np.ndarray, molecu
     stride = -(-len(sampling) // enough)
     indices = sampling.frames[::stride]
     limit = min(
-        float(f.heights.min()) / 2 if f.box is not None else 0.0
+        float(f.heights.min()) / 2 if f.bulk else 0.0
         for f in sampling.trajectory.frames(indices)
     )
     if limit < 0.5:

@@ -71,9 +71,9 @@ class Density:
         self.volumes = np.zeros(len(sampling))
 
     def add(self, position: int, frame: Frame) -> None:
-        if frame.box is None:
+        if not frame.bulk:
             path = self.sampling.trajectory.path
-            raise InputError(f"{path}: frame {frame.index} has no cell, and a density needs one")
+            raise InputError(f"{path}: frame {frame.index} has no full cell, and a density needs one")
         self.boxes[position] = frame.box
         self.volumes[position] = frame.volume
         if self.profile is not None:

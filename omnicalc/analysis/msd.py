@@ -110,7 +110,7 @@ class Diffusion:
         if not self.keep_com:
             moved = moved - masses @ moved / masses.sum()
         self._sums.add(self.particles.of(moved))
-        if frame.box is not None:
+        if frame.bulk:
             self._volume += frame.volume
             if position in (0, len(self.sampling) - 1):
                 self._boxes.append(frame.box)
@@ -204,7 +204,7 @@ class Diffusion:
         """Yeh-Hummer correction in 1e-9 m²/s, and how it was made."""
         eta, whose = self._eta()
         if not self._boxes:
-            return None, "no box, no size correction"
+            return None, "no full cell, no size correction"
         if self.temperature is None:
             return None, "needs the temperature: --temperature K"
         if eta is None:

@@ -296,7 +296,7 @@ def _choose(pairs: list[str] | None, counts: dict[str, int]) -> tuple[list[Pair]
 def _survey(trajectory: Trajectory, frames: range) -> _Boxes:
     volumes, limit, limiting = [], np.inf, frames[0]
     for frame in trajectory.frames(frames):
-        if frame.box is None:
+        if not frame.bulk:
             raise InputError(
                 f"{trajectory.path}: frame {frame.index} has no cell that is periodic along all three axes, "
                 f"and g(r) needs one for its density; analyse a run that was made with a full cell"

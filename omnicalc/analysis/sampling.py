@@ -24,7 +24,7 @@ class Sampling:
     trajectory: Trajectory
     frames: range
     n_blocks: int  # 0: too few frames for error bars
-    dt_ps: float | None  # between used frames; None where neither the file nor the user tells
+    dt_ps: float | None  # between used frames; None where neither the file nor the user tells one that is true of all
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -51,6 +51,12 @@ class Sampling:
 
     def need_time(self, what: str) -> float:
         """The time between used frames, ps; InputError naming ``what`` needs it."""
+        if self.dt_ps is None and self.trajectory.uneven:
+            raise InputError(
+                f"{self.trajectory.path} has frames that are not evenly spaced in time ({self.trajectory.uneven}), and "
+                f"{what} needs them so; choose some that are with --start, --stop and --step, and give the time "
+                f"between frames of the file, in ps, with --dt"
+            )
         if self.dt_ps is None:
             raise InputError(
                 f"{self.trajectory.path} does not say how far apart its frames are in time, and {what} needs it; "
@@ -68,17 +74,19 @@ class Sampling:
 
     def need_cells(self, what: str) -> None:
         """InputError unless the first used frame has a full cell."""
-        if next(self.trajectory.frames(self.frames[:1])).box is None:
+        if not next(self.trajectory.frames(self.frames[:1])).bulk:
             raise InputError(
                 f"{self.trajectory.path}: frame {self.frames[0]} has no cell that is periodic along all three axes, "
                 f"and {what} needs one; analyse a run that was made with a full cell"
             )
 
     def notes(self) -> list[str]:
-        cut = self.trajectory.notes()
-        if self.n_blocks:
-            return cut
-        return [*cut, f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)"]
+        notes = self.trajectory.notes()
+        if self.dt_ps is None and self.trajectory.uneven:
+            notes.append(f"the frames are not evenly spaced in time: {self.trajectory.uneven}")
+        if not self.n_blocks:
+            notes.append(f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)")
+        return notes
 
 
 def sample(

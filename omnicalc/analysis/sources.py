@@ -10,6 +10,7 @@ import numpy as np
 from omnicalc.analysis.labels import labels_of
 from omnicalc.analysis.molecules import guess_bonds
 from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.times import spacing_of
 from omnicalc.analysis.topology import element_of
 from omnicalc.analysis.trajectory import Trajectory, open_trajectory, stream_of
 from omnicalc.errors import InputError
@@ -78,8 +79,8 @@ def _of_universe(universe) -> Trajectory:
         )
         reader = universe.trajectory
         path = Path(str(reader.filename)) if reader.filename is not None else Path("universe")
-        dt = float(reader.dt) if reader.n_frames > 1 else None
-    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt_ps=dt)
+    dt, uneven = spacing_of(reader)
+    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, uneven)
     first = next(trajectory.frames(range(1)))
     positions = np.array(first.positions)
     bonds = getattr(atoms, "bonds", None)

@@ -3,8 +3,9 @@
 Formats that hold coordinates only (.dcd, .xtc, .trr, ...) are streamed through MDAnalysis with constant
 memory, with the elements from a topology file. Structure formats (.extxyz, .xyz, .traj, whatever ASE reads;
 .pdb and .gro through MDAnalysis) name their atoms themselves; what ASE reads is kept in memory as float32
-coordinates, which is less than the text it came from. Beside .xtc and .trr files MDAnalysis keeps
-a hidden index of their frames (.NAME_offsets.npz).
+coordinates, which is less than the text it came from. Slabs and wires have a box too, periodic along some axes only,
+where their file or the record of their run says so (:func:`omnicalc.analysis.cells.periodic_cell`). Beside .xtc
+and .trr files MDAnalysis keeps a hidden index of their frames (.NAME_offsets.npz).
 """
 
 import bz2
@@ -20,16 +21,19 @@ from pathlib import Path
 
 import numpy as np
 
-from omnicalc.analysis.cells import volume_and_heights
+from omnicalc.analysis.cells import OPEN, periodic_cell, volume_and_heights
 from omnicalc.analysis.labels import Labels, read_labels
+from omnicalc.analysis.pdb_cell import cell_above_models
 from omnicalc.analysis.quiet import quietly
+from omnicalc.analysis.times import spacing_of
 from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix, find_topology, read_elements
 from omnicalc.analysis.truncation import damage_of
 from omnicalc.errors import InputError
 
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".nc": "NCDF", ".netcdf": "NCDF"}
-_KEEPS_TIME = {".dcd", ".xtc", ".trr", ".nc", ".ncdf", ".netcdf"}
 _SELF_NAMED = {".pdb", ".gro"}  # MDAnalysis reads both their atoms and their frames
+_OF_A_RUN = {"traj.dcd", "centroid.dcd", "traj.xtc"}  # what a run writes that cannot say which axes are periodic
+_EVERYWHERE = (True, True, True)
 
 
 @dataclass(frozen=True)
@@ -38,8 +42,14 @@ class Frame:
 
     index: int
     positions: np.ndarray  # (N, 3) float32, Å; valid until the next frame is read
-    box: np.ndarray | None  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without a full cell
+    box: np.ndarray | None  # (6,) float64: a, b, c in Å, alpha, beta, gamma in degrees; None without any period
     velocities: np.ndarray | None = None  # (N, 3) float32, Å/ps, where the file holds them; turned likewise
+    pbc: tuple[bool, bool, bool] = _EVERYWHERE  # the box is long and means nothing along the other axes
+
+    @property
+    def bulk(self) -> bool:
+        """Whether the box is periodic along all three axes: only then its volume is that of the system."""
+        return self.box is not None and all(self.pbc)
 
     @property
     def volume(self) -> float:
@@ -66,8 +76,8 @@ class Trajectory:
     n_frames: int  # whole frames
     damage: str | None  # what is wrong behind the last whole frame, None for a sound file
     source: "_Source"
-    bulk: bool = True  # False for a run that was not periodic along all three axes, whatever box its frames have
     dt_ps: float | None = None  # between frames, where the file tells
+    uneven: str | None = None  # what differs where the frames are not evenly spaced in time
     cut_off: bool = False  # the damage is an end inside a frame that n_frames does not count
 
     @property
@@ -112,16 +122,19 @@ class Trajectory:
     def frames(self, indices: range) -> Iterator[Frame]:
         """The frames of a range from :meth:`select`, in order, one in memory at a time.
 
-        Raises InputError, with the index, for a frame that cannot be read or holds a non-finite coordinate.
+        Raises InputError, with the index, for a frame that cannot be read, holds a non-finite coordinate, or spreads
+        too far along an open axis.
         """
         expected = iter(indices)
         try:
-            for index, positions, box, velocities in self.source.read(indices):
-                if not np.isfinite(positions).all():
-                    atom = int(np.argwhere(~np.isfinite(positions))[0, 0])
-                    raise InputError(f"{self.path}: frame {index} has a non-finite coordinate at atom {atom}")
+            for frame in self.source.read(indices):
+                if not np.isfinite(frame.positions).all():
+                    atom = int(np.argwhere(~np.isfinite(frame.positions))[0, 0])
+                    raise InputError(f"{self.path}: frame {frame.index} has a non-finite coordinate at atom {atom}")
+                if frame.box is not None and not all(frame.pbc):
+                    self._check_spread(frame)
                 next(expected)
-                yield Frame(index, positions, _usable(box) if self.bulk else None, velocities)
+                yield frame
         except (OSError, ValueError, EOFError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError):
                 raise
@@ -130,6 +143,15 @@ class Trajectory:
         if missing is not None:
             raise self._unreadable(missing, "")
 
+    def _check_spread(self, frame: Frame) -> None:
+        spread = np.ptp(frame.positions[:, ~np.array(frame.pbc)], axis=0).max()  # open axes lie along x, y or z
+        if spread > OPEN / 2:
+            raise InputError(
+                f"{self.path}: the atoms of frame {frame.index} spread over {spread:.0f} Å along an axis that is not "
+                f"periodic, more than the {OPEN / 2:.0f} Å that can be told from images; --stop {frame.index} uses "
+                f"the frames before it"
+            )
+
     def _unreadable(self, index: int | None, why: str) -> InputError:
         return InputError(
             f"{self.path}: frame {index} cannot be read{why}; --stop {index} uses the frames before it"
@@ -137,15 +159,16 @@ class Trajectory:
 
 
 class _Source:
-    """Where frames come from: ``read`` yields (index, positions (N, 3), box (6,) or None, velocities or None)."""
+    """Where frames come from."""
 
-    def read(self, indices: range) -> Iterable[tuple[int, np.ndarray, np.ndarray | None, np.ndarray | None]]:
+    def read(self, indices: range) -> Iterable[Frame]:
         raise NotImplementedError
 
 
 class _Streamed(_Source):
-    def __init__(self, reader):
-        self.reader = reader
+    def __init__(self, reader, pbc: tuple[bool, bool, bool] = _EVERYWHERE):
+        self.reader, self.pbc = reader, pbc
+        self._above = cell_above_models(reader.filename) if "PDB" in reader.format else None
 
     def read(self, indices):
         with quietly():
@@ -155,15 +178,30 @@ class _Streamed(_Source):
                 ts = next(stepped, None)
             if ts is None:
                 return
-            yield index, ts.positions, ts.dimensions, ts.velocities if ts.has_velocities else None
+            yield self._frame(index, ts)
+
+    def _frame(self, index: int, ts) -> Frame:
+        box = _usable(self._above if ts.dimensions is None else ts.dimensions)
+        positions, velocities = ts.positions, ts.velocities if ts.has_velocities else None
+        if box is None or all(self.pbc):
+            return Frame(index, positions, box, velocities)
+        from MDAnalysis.lib.mdamath import triclinic_vectors
+
+        found = periodic_cell(triclinic_vectors(box, dtype=np.float64), self.pbc)
+        if found is None:
+            return Frame(index, positions, None, velocities)
+        vectors, box = found
+        turn = np.linalg.inv(vectors) @ triclinic_vectors(box, dtype=np.float64)
+        positions, velocities = (None if x is None else (x @ turn).astype(np.float32) for x in (positions, velocities))
+        return Frame(index, positions, box, velocities, self.pbc)
 
 
 class _InMemory(_Source):
-    def __init__(self, positions: list, boxes: list, velocities: list):
-        self.positions, self.boxes, self.velocities = positions, boxes, velocities
+    def __init__(self, frames: list[Frame]):
+        self.frames = frames
 
     def read(self, indices):
-        return ((k, self.positions[k], self.boxes[k], self.velocities[k]) for k in indices)
+        return (self.frames[k] for k in indices)
 
 
 def stream_of(reader) -> _Source:
@@ -217,37 +255,30 @@ def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarra
         raise failure
     _same_count(path, n_atoms, topology, len(elements))
     damage, cut_off = damage_of(path, n_frames, source)
-    dt = _frame_spacing(source) if data_suffix(path) in _KEEPS_TIME else None
-    return Trajectory(path, topology, elements, n_frames, damage, _Streamed(source), _is_bulk(path), dt, cut_off)
+    dt, uneven = spacing_of(source)
+    stream = _Streamed(source, _pbc_of(path))
+    return Trajectory(path, topology, elements, n_frames, damage, stream, dt, uneven, cut_off)
 
 
-def _frame_spacing(source) -> float | None:
-    """Time between frames in ps; None for a file of one frame, or one whose header has none."""
-    with quietly():
-        try:
-            dt = float(source.dt)
-        except (ValueError, ZeroDivisionError, AttributeError):
-            return None
-    return dt if source.n_frames > 1 and np.isfinite(dt) and dt > 0 else None
+def _pbc_of(path: Path) -> tuple[bool, bool, bool]:
+    """Which axes are periodic, where the run.json beside a trajectory tells; all of them elsewhere.
 
-
-def _is_bulk(path: Path) -> bool:
-    """False if the run.json beside a trajectory says that its structure was a slab or a wire.
-
-    Its .dcd then has a box all the same, with vacuum or an arbitrary length along the open axes.
+    A slab's or a wire's .dcd has a box all the same, with vacuum or an arbitrary length along the open axes.
     """
+    if path.name not in _OF_A_RUN:
+        return _EVERYWHERE
     try:
-        pbc = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["structure"]["pbc"]
-        return path.name != "traj.dcd" or all(pbc)
+        a, b, c = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["structure"]["pbc"]
+        return bool(a), bool(b), bool(c)
     except (OSError, ValueError, KeyError, TypeError):
-        return True  # no such run
+        return _EVERYWHERE  # no such run
 
 
 def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | None) -> Trajectory:
     from ase.io import iread
     from ase.io.formats import filetype
 
-    positions, boxes, velocities, symbols, damage = [], [], [], None, None
+    frames, symbols, damage = [], None, None
     try:
         with quietly(), _unpacked(path) as plain:
             if filetype(str(plain)) == "lammps-dump-text":
@@ -258,28 +289,25 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
                 found = np.array(atoms.get_chemical_symbols(), dtype="<U2")
                 if symbols is not None and not np.array_equal(found, symbols):
                     damage = (
-                        f"frame {len(positions)} holds other atoms ({atoms.get_chemical_formula()}) than "
+                        f"frame {len(frames)} holds other atoms ({atoms.get_chemical_formula()}) than "
                         f"frame 0, or another order of them; a trajectory has the same atoms throughout"
                     )
                     break
                 symbols = found
-                standing, box, moving = _standing(atoms)
-                positions.append(standing)
-                boxes.append(box)
-                velocities.append(moving)
+                frames.append(_standing(len(frames), atoms))
     except InputError:
         raise
     except Exception as error:  # the readers raise whatever their parsers met
-        if not positions:
+        if not frames:
             raise _unreadable_file(path, error) from None
-        damage = f"frame {len(positions)} cannot be read ({type(error).__name__}: {error})"
+        damage = f"frame {len(frames)} cannot be read ({type(error).__name__}: {error})"
     if elements is not None and symbols is not None:
         _same_count(path, len(symbols), topology, len(elements))
         symbols = elements
     symbols = np.array([], dtype="<U2") if symbols is None else symbols
-    if positions and len(symbols) == 0:
+    if frames and len(symbols) == 0:
         raise InputError(f"{path} holds frames without atoms")
-    return Trajectory(path, topology, symbols, len(positions), damage, _InMemory(positions, boxes, velocities))
+    return Trajectory(path, topology, symbols, len(frames), damage, _InMemory(frames))
 
 
 @contextmanager
@@ -296,21 +324,25 @@ def _unpacked(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def _standing(atoms) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """Positions (N, 3) float32, turned so that a lies along x, the box (6,) or None, velocities in Å/ps or None."""
+def _standing(index: int, atoms) -> Frame:
+    """A frame of ASE's, turned so that a lies along x, and wrapped."""
     from ase.units import fs
-
-    moving = atoms.get_velocities() * (1000.0 * fs) if atoms.has("momenta") else None
-    if not atoms.pbc.all() or abs(np.linalg.det(atoms.cell.array)) < 1e-9:
-        return atoms.positions.astype(np.float32), None, None if moving is None else moving.astype(np.float32)
     from MDAnalysis.lib.mdamath import triclinic_vectors
 
-    box = atoms.cell.cellpar()
-    standing = triclinic_vectors(box, dtype=np.float64)
-    turned = atoms.get_scaled_positions(wrap=True) @ standing
-    if moving is not None:
-        moving = (np.linalg.solve(atoms.cell.array.T, moving.T).T @ standing).astype(np.float32)
-    return turned.astype(np.float32), box, moving
+    positions = atoms.positions
+    velocities = atoms.get_velocities() * (1000.0 * fs) if atoms.has("momenta") else None
+    pbc = atoms.pbc & atoms.cell.array.any(axis=1)
+    found = periodic_cell(atoms.cell.array, pbc)
+    box = None
+    if found is not None:
+        vectors, box = found
+        inverse, standing = np.linalg.inv(vectors), triclinic_vectors(box, dtype=np.float64)
+        fractions = positions @ inverse
+        fractions[:, pbc] %= 1.0
+        positions = fractions @ standing
+        velocities = None if velocities is None else velocities @ inverse @ standing
+    velocities = None if velocities is None else velocities.astype(np.float32)
+    return Frame(index, positions.astype(np.float32), box, velocities, tuple(pbc.tolist()))
 
 
 def _usable(box) -> np.ndarray | None:

@@ -28,6 +28,23 @@ def test_lattice_has_exact_numbers(write_traj):
     assert coordination_numbers(path, ["Na-Cl"], cutoff=5.0)["n(Cl around Na)"].value == 14, "second shell"
 
 
+def test_a_slab_has_neighbours_across_its_periodic_boundaries(tmp_path):
+    """Pt(111), three layers: 12 neighbours in the middle, 9 outside."""
+    from ase.build import fcc111
+    from ase.io import write
+
+    slab = fcc111("Pt", size=(4, 4, 3), vacuum=8.0)
+    write(tmp_path / "slab.traj", [slab, slab])
+    slab.pbc = False
+    write(tmp_path / "cluster.traj", [slab, slab])
+    settings = {"cutoff": 3.3, "include_molecule": True}
+    found = [coordination_numbers(tmp_path / f"{n}.traj", ["Pt-Pt"], **settings) for n in ("slab", "cluster")]
+    assert found[0]["n(Pt around Pt)"].value == pytest.approx(10.0)
+    assert found[1]["n(Pt around Pt)"].value < 7.5, "as if it ended there"
+    with pytest.raises(InputError, match=r"no cell that is periodic along all three axes.*give --cutoff"):
+        coordination_numbers(tmp_path / "slab.traj", ["Pt-Pt"], include_molecule=True)
+
+
 def test_minimum_of_the_rdf_is_the_cutoff(write_traj):
     path = rock_salt(write_traj, jitter=0.12, frames=20)
     result = coordination_numbers(path, ["na-cl"])

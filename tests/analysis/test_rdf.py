@@ -238,6 +238,18 @@ def test_no_box_is_an_error(write_traj):
         radial_distributions(trajectory)
 
 
+def test_a_slab_has_no_density_to_compare_with(tmp_path):
+    from ase.build import fcc111
+    from ase.io import write
+
+    from omnicalc.analysis import densities
+
+    write(tmp_path / "slab.traj", fcc111("Pt", size=(4, 4, 3), vacuum=8.0))
+    for function in (radial_distributions, densities):
+        with pytest.raises(InputError, match="frame 0 has no cell that is periodic along all three axes"):
+            function(tmp_path / "slab.traj")
+
+
 def test_progress_is_reported(write_traj):
     positions, boxes = ideal_gas((14.0,) * 3 + (90.0,) * 3, 9, 4, np.random.default_rng(9))
     trajectory = open_trajectory(write_traj(["O"] * 9, positions, boxes))

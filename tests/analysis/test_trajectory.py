@@ -1,4 +1,5 @@
 import gzip
+import json
 import sys
 import warnings
 
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.io import write
+from ase.units import fs
 
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
@@ -93,18 +95,61 @@ def test_pdb_with_many_models(tmp_path):
     assert np.allclose([p for _, p, _ in read_all(trajectory)], some(3, 3), atol=1e-3)
 
 
-@pytest.mark.parametrize(("pbc", "box"), [(False, None), ((True, True, False), None), (True, BOX)])
-def test_only_a_full_cell_is_a_box(tmp_path, pbc, box):
-    write(tmp_path / "a.traj", Atoms("O2", positions=[[0, 0, 0], [2, 0, 0]], cell=BOX, pbc=pbc))
-    found = read_all(open_trajectory(tmp_path / "a.traj"))[0][2]
-    assert found is None if box is None else np.allclose(found, box)
+@pytest.mark.parametrize("pbc", list(np.ndindex(2, 2, 2)))
+@pytest.mark.parametrize("hand", [1, -1])
+def test_images_are_those_along_the_periodic_axes(tmp_path, pbc, hand):
+    """Distances as ASE finds them, whatever the cell has along the open axes, and no mirror image."""
+    from MDAnalysis.lib.distances import calc_dihedrals, self_distance_array
+
+    rng = np.random.default_rng(2)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    turn *= np.sign(np.linalg.det(turn))
+    atoms = Atoms("O5", positions=rng.normal(size=(5, 3)) * 14, cell=BOX, pbc=pbc)
+    cell = atoms.cell.array @ turn
+    atoms.set_cell(cell if hand > 0 else cell[[1, 0, 2]])
+    atoms.pbc = pbc
+    atoms.set_momenta(rng.normal(size=(5, 3)))
+    write(tmp_path / "a.traj", atoms)
+    trajectory = open_trajectory(tmp_path / "a.traj")
+    [frame] = trajectory.frames(trajectory.select())
+    assert frame.bulk == all(pbc) and (frame.box is None) == (not any(pbc))
+    expected = atoms.get_all_distances(mic=True)[np.triu_indices(5, k=1)]
+    assert np.allclose(self_distance_array(frame.positions, box=frame.box), expected, atol=1e-3)
+    if any(pbc):
+        without = atoms.get_all_distances()[np.triu_indices(5, k=1)]
+        assert np.abs(expected - without).max() > 1.0, "images matter here"
+    ends = [frame.positions[[k]] for k in range(4)]
+    dihedral = np.degrees(calc_dihedrals(*ends, box=frame.box)[0]) % 360
+    assert dihedral == pytest.approx(atoms.get_dihedral(0, 1, 2, 3, mic=True), abs=0.01)
+    velocities = atoms.get_velocities() * 1000 * fs
+    assert np.allclose(frame.velocities @ frame.velocities.T, velocities @ velocities.T, atol=1e-3), "Å/ps"
 
 
-def test_a_slab_run_has_no_box_although_its_dcd_has_one(write_traj, tmp_path):
-    path = write_traj(["O"] * 5, some(), BOX)
-    assert read_all(open_trajectory(path))[0][2] is not None
-    (tmp_path / "run.json").write_text('{"structure": {"pbc": [true, true, false]}}')
-    assert read_all(open_trajectory(path))[0][2] is None
+@pytest.mark.parametrize("pbc", [[True, True, False], [False, True, True], [False, False, True]])
+@pytest.mark.parametrize("name", ["traj.dcd", "traj.xtc"])
+def test_a_run_of_a_slab_or_a_wire_has_images_along_its_periods_only(write_traj, tmp_path, pbc, name):
+    """Although its files have a box with all three axes."""
+    from MDAnalysis.lib.distances import self_distance_array
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    positions = some() * 1.5
+    path = write_traj(["O"] * 5, positions, BOX, name)
+    assert next(open_trajectory(path).frames(range(1))).bulk
+    (tmp_path / "run.json").write_text(json.dumps({"structure": {"pbc": pbc}}))
+    frames = list(open_trajectory(path).frames(range(6)))
+    for frame, x in zip(frames, positions, strict=True):
+        atoms = Atoms("O5", positions=x, cell=triclinic_vectors(BOX, dtype=np.float64), pbc=pbc)
+        expected = atoms.get_all_distances(mic=True)[np.triu_indices(5, k=1)]
+        assert not frame.bulk and np.allclose(self_distance_array(frame.positions, box=frame.box), expected, atol=0.03)
+
+
+def test_atoms_too_far_apart_along_an_open_axis_are_an_error(tmp_path):
+    frames = [Atoms("O2", positions=[[0, 0, 0], [0, 0, z]], cell=(9, 9, 0), pbc=(1, 1, 0)) for z in (1900, 2100)]
+    write(tmp_path / "a.traj", frames)
+    trajectory = open_trajectory(tmp_path / "a.traj")
+    with pytest.raises(InputError, match="frame 1 spread over 2100 Å along an axis that is not periodic.*--stop 1"):
+        read_all(trajectory)
+    assert len(read_all(trajectory, None, 1)) == 1
 
 
 def test_topology_beside_the_trajectory(write_traj, tmp_path):

@@ -1,0 +1,93 @@
+"""Spacing of frames in time."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from omnicalc.analysis import as_trajectory, coordination_numbers, diffusion, vibrational_spectrum
+from omnicalc.analysis.trajectory import open_trajectory
+from omnicalc.errors import InputError
+
+CUBE = (12.0, 12.0, 12.0, 90.0, 90.0, 90.0)
+STEPS = {
+    "even": np.ones(79),
+    "coarser": np.where(np.arange(79) < 40, 1.0, 5.0),
+    "twice": np.where(np.arange(79) == 10, 0.0, 1.0),  # a frame that a restart wrote again
+}
+
+
+@pytest.fixture
+def timed(tmp_path):
+    """timed(steps (F - 1,) in ps, name) -> path of a random walk of argon atoms with D = 1e-9 m²/s; topology beside."""
+
+    def write(steps, name="traj.xtc", dt=0.02, start=0.0):
+        from ase import Atoms
+        from ase.io import write as ase_write
+
+        steps = np.asarray(steps, dtype=float) * dt
+        rng = np.random.default_rng(0)
+        moves = rng.normal(size=(len(steps), 12, 3)) * np.sqrt(0.2 * steps)[:, None, None]
+        positions = rng.random((12, 3)) * 12 + np.concatenate([np.zeros((1, 12, 3)), np.cumsum(moves, axis=0)])
+        ase_write(tmp_path / "topology.pdb", Atoms("Ar12", positions=positions[0]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import MDAnalysis
+
+            universe = MDAnalysis.Universe.empty(12, trajectory=True)
+            universe.dimensions = CUBE
+            with MDAnalysis.Writer(str(tmp_path / name), 12) as writer:
+                for time, x in zip(start + np.concatenate([[0.0], np.cumsum(steps)]), positions, strict=True):
+                    universe.atoms.positions = x
+                    universe.trajectory.ts.time = time
+                    writer.write(universe.atoms)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("name", ["traj.xtc", "traj.trr", "traj.ncdf"])
+def test_frames_that_are_not_evenly_spaced_have_no_spacing(timed, name):
+    assert open_trajectory(timed(STEPS["even"], name)).dt_ps == pytest.approx(0.02, rel=1e-6)
+    for kind, said in (("coarser", "frame 41 comes 0.1 ps after frame 40"), ("twice", "frame 11 comes 0 ps after")):
+        path = timed(STEPS[kind], f"{kind}-{name}")
+        trajectory = open_trajectory(path)
+        assert trajectory.dt_ps is None and said in trajectory.uneven
+        for function in (diffusion, vibrational_spectrum):
+            with pytest.raises(InputError, match=rf"not evenly spaced in time \({said}.*--dt"):
+                function(path)
+        numbers = coordination_numbers(path, ["Ar-Ar"], cutoff=4.0)
+        assert any(said in note for note in numbers.notes) and "time_ps" not in numbers.tables["series"]
+        assert not any(said in note for note in coordination_numbers(path, ["Ar-Ar"], cutoff=4.0, dt_ps=0.02).notes)
+    part = diffusion(timed(STEPS["coarser"], name), stop=40, dt_ps=0.02)
+    assert part.settings["dt_ps"] == 0.02
+
+
+def test_times_late_in_a_long_run_are_even_within_their_digits(timed):
+    """A time of 100 ns in single precision is known to 8 fs only."""
+    trajectory = open_trajectory(timed(STEPS["even"], start=1e5))
+    assert trajectory.uneven is None and trajectory.dt_ps == pytest.approx(0.02, rel=0.01)
+
+
+def test_a_universe_tells_its_spacing_only_where_it_knows_it(timed, tmp_path):
+    import MDAnalysis
+
+    path = timed(STEPS["even"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(tmp_path / "topology.pdb"), str(path))
+        x = np.array([ts.positions.copy() for ts in universe.trajectory])
+        with MDAnalysis.Writer(str(tmp_path / "many.pdb"), multiframe=True) as writer:
+            for _ in universe.trajectory:
+                writer.write(universe.atoms)
+        told = as_trajectory(universe)
+        unknown = [MDAnalysis.Universe(str(tmp_path / "many.pdb")), MDAnalysis.Universe(str(tmp_path / "many.pdb"), x)]
+        given = MDAnalysis.Universe(str(tmp_path / "many.pdb"), dt=0.02)
+    assert told.dt_ps == pytest.approx(0.02) and as_trajectory(given).dt_ps == 0.02
+    for universe in unknown:
+        assert as_trajectory(universe).dt_ps is None
+        with pytest.raises(InputError, match="does not say how far apart its frames are"):
+            diffusion(universe)
+        assert diffusion(universe, dt_ps=0.02).settings["dt_ps"] == 0.02
+    uneven = timed(STEPS["twice"], "twice.xtc")
+    assert "frame 11" in as_trajectory(MDAnalysis.Universe(str(tmp_path / "topology.pdb"), str(uneven))).uneven
