@@ -15,7 +15,6 @@ density. Distances reach up to half the smallest height of any frame's box, wher
 """
 
 import json
-import re
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -35,7 +34,7 @@ from omnicalc.analysis.trajectory import Frame, Trajectory
 from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
 
-Pair = tuple[str, str]
+Pair = tuple[str, str]  # elements, or selections as they were given
 MAX_DEFAULT_ELEMENTS = 4
 MIN_BINS = 10
 
@@ -50,7 +49,7 @@ class Value:
 
 @dataclass(frozen=True)
 class PairRDF:
-    """g(r) of one pair of elements, on bins of equal width."""
+    """g(r) of one pair of elements or selections, on bins of equal width."""
 
     pair: Pair
     pairs: int  # ordered pairs that were counted in each frame
@@ -86,10 +85,10 @@ class RDFs:
 
     def to_csv(self, folder: str | Path) -> list[Path]:
         """Write rdf_A-B.csv of every pair into a folder, replacing such files; returns their paths."""
-        from omnicalc.analysis.rdf_files import csv_bytes, csv_name
+        from omnicalc.analysis.rdf_files import csv_files
 
         Path(folder).mkdir(parents=True, exist_ok=True)
-        paths = {Path(folder) / csv_name(rdf.pair): csv_bytes(rdf) for rdf in self.pairs}
+        paths = {Path(folder) / name: data for name, data in csv_files(self).items()}
         for path, data in paths.items():
             write_atomically(path, lambda part, data=data: part.write_bytes(data))
         return list(paths)
@@ -328,7 +327,7 @@ def _bins(bin_width: float, r_max: float | None, limit: float, frame: int) -> in
 
 
 def _selected(trajectory: Trajectory, a: str, b: str) -> tuple[Pair, tuple[np.ndarray, np.ndarray]]:
-    """Names, fit for files, and atoms of two selections that are equal or have no atom in common."""
+    """Texts and atoms of two selections that are equal or have no atom in common."""
     sets = tuple(trajectory.labels.select(text, "--select") for text in (a, b))
     shared = len(np.intersect1d(*sets))
     if shared and not np.array_equal(*sets):
@@ -336,7 +335,7 @@ def _selected(trajectory: Trajectory, a: str, b: str) -> tuple[Pair, tuple[np.nd
                          f"common atom")  # fmt: skip
     if shared == 1 == len(sets[0]):
         raise InputError(f"--select {a!r} {b!r} selects one atom, and a pair needs two")
-    return tuple(re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") for text in (a, b)), sets
+    return (a, b), sets
 
 
 def _counter(centres, partners, pair: Pair, bin_width: float, n_bins: int, molecules) -> PairCounter:

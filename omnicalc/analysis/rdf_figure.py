@@ -2,6 +2,7 @@
 
 import io
 import math
+import textwrap
 
 import numpy as np
 
@@ -18,6 +19,7 @@ _KNOWN = {EXPERIMENT: (_MEASURED, "--"), DFT: ("#c0392b", ":")}  # other methods
 _PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
 _BOND = 1.8  # Å; a first peak below it in a measured-liquid panel is a bond inside the molecule
 _PANEL = (4.8, 3.7)  # inches
+_LINE = 45  # letters over a panel
 
 
 def rdf_png(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int = 160) -> bytes:
@@ -66,6 +68,11 @@ def _plain(label: str) -> str:
     return f" {label}" if label.startswith("_") else label
 
 
+def _wrapped(text: str) -> str:
+    """Long selections in several lines."""
+    return _plain(textwrap.fill(text, _LINE))
+
+
 def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> dict[str, object]:
     """Draw one pair; returns its lines by label."""
     experiment = experiment_for(rdf.pair, rdfs.composition)
@@ -83,7 +90,7 @@ def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> d
     _limits(axis, rdf, experiment, others, bond)
     _mark_shell(axis, rdf, bond)
     _draw_counts(count_axis, rdf)
-    axis.set_title("–".join(rdf.pair), fontsize=11)
+    axis.set_title(_wrapped("–".join(rdf.pair)), fontsize=11)
     axis.set_xlabel("r (Å)")
     axis.set_ylabel("g(r)")
     lines = [*count_axis.lines, *axis.lines]
@@ -160,5 +167,5 @@ def _draw_counts(axis, rdf: PairRDF) -> None:
     shell = rdf.coordination.get(name)
     top = counts[-1] if shell is None else min(counts[-1], 4.0 * shell.value)
     axis.set_ylim(0, max(top, 1e-6) * 1.05)
-    axis.set_ylabel(f"n(r), {name}", color=_COUNT)
+    axis.set_ylabel(_wrapped(f"n(r), {name}"), color=_COUNT)
     axis.tick_params(axis="y", colors=_COUNT)

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from omnicalc.files import sha256_of
 RECORD = "rdf.json"
 FIGURE = "rdf.png"
 MADE_BY = "omnicalc analyze rdf"
+_LONGEST = 60  # letters of a selection in a file name
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,28 @@ class Curve:
     without_molecule: bool | None  # pairs inside molecules were left out; None where that is not known
 
 
-def csv_name(pair: Pair) -> str:
-    return f"rdf_{'-'.join(pair)}.csv"
+def names_of(pairs: Iterable[Pair]) -> dict[Pair, str]:
+    """A name of each pair that is fit for files: ``O-H``, ``resname_MG-name_OP1``; repeated ones are numbered."""
+    names: dict[Pair, str] = {}
+    for pair in pairs:
+        parts = (re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_")[:_LONGEST] for text in pair)
+        name = first = "-".join(parts)
+        number = 1
+        while name in names.values():
+            number += 1
+            name = f"{first}_{number}"
+        names[pair] = name
+    return names
+
+
+def csv_name(name: str) -> str:
+    return f"rdf_{name}.csv"
+
+
+def csv_files(rdfs: RDFs) -> dict[str, bytes]:
+    """The content of each pair's CSV file, by file name."""
+    names = names_of(rdf.pair for rdf in rdfs.pairs)
+    return {csv_name(names[rdf.pair]): csv_bytes(rdf) for rdf in rdfs.pairs}
 
 
 def csv_bytes(rdf: PairRDF) -> bytes:
@@ -49,7 +72,7 @@ def csv_bytes(rdf: PairRDF) -> bytes:
     stderr = np.full_like(rdf.g, np.nan) if rdf.g_stderr is None else rdf.g_stderr
     names = ["n"] if len(rdf.around) == 1 else ["n_" + name.replace(" ", "_") for name in rdf.around]
     out = io.StringIO()
-    out.write(",".join(["r_angstrom", "g", "g_stderr", *names]) + "\n")
+    csv.writer(out, lineterminator="\n").writerow(["r_angstrom", "g", "g_stderr", *names])
     for row in zip(rdf.r, rdf.g, stderr, *rdf.around.values(), strict=True):
         out.write(",".join([f"{row[0]:.5f}", *(f"{value:.6f}" for value in row[1:])]) + "\n")
     return out.getvalue().encode()
@@ -60,6 +83,7 @@ def record(
 ):
     """The content of rdf.json: settings, sources, and per pair the first shell beside other curves."""
     frames = rdfs.frames
+    names = names_of(rdf.pair for rdf in rdfs.pairs)
     return {
         "omnicalc": __version__,
         "label": label,
@@ -80,14 +104,17 @@ def record(
         "half_smallest_height_angstrom": rdfs.limit,
         "molecules": rdfs.molecules,
         "notes": rdfs.notes,
-        "pairs": {rdf.name: _pair_record(rdf, rdfs, exclude_molecule, curves) for rdf in rdfs.pairs},
+        "pairs": {
+            names[rdf.pair]: _pair_record(names[rdf.pair], rdf, rdfs, exclude_molecule, curves) for rdf in rdfs.pairs
+        },
     }
 
 
-def _pair_record(rdf: PairRDF, rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curve]]) -> dict:
+def _pair_record(name: str, rdf: PairRDF, rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curve]]) -> dict:
     experiment = experiment_for(rdf.pair, rdfs.composition)
     return {
-        "file": csv_name(rdf.pair),
+        "file": csv_name(name),
+        "of": list(rdf.pair),
         "pairs_counted_per_frame": rdf.pairs,
         "pairs_left_out_per_frame": rdf.left_out,
         "first_peak": _point(rdf.peak),
@@ -189,7 +216,7 @@ def _from_record(path: Path, made: dict) -> dict[Pair, Curve]:
         coordination = {k: Value(**v) for k, v in entry["coordination_to_minimum"].items()}
         peak, minimum = (_from_point(entry[key]) for key in ("first_peak", "first_minimum"))
         left_out = entry["pairs_left_out_per_frame"] > 0
-        curves[_pair(name)] = Curve(made["label"], r, g, stderr, peak, minimum, coordination, left_out)
+        curves[_pair(name, entry)] = Curve(made["label"], r, g, stderr, peak, minimum, coordination, left_out)
     return curves
 
 
@@ -206,7 +233,7 @@ def _from_csv(path: Path) -> dict[Pair, Curve]:
         else []
     )
     peak, minimum = points or (None, None)
-    return {_pair(path.stem.removeprefix("rdf_")): Curve(path.name, r, g, stderr, peak, minimum, {}, None)}
+    return {_pair(path.stem.removeprefix("rdf_"), {}): Curve(path.name, r, g, stderr, peak, minimum, {}, None)}
 
 
 def _columns(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -223,6 +250,6 @@ def _from_point(point: dict | None) -> tuple[Value, Value] | None:
     return point and (Value(point["r_angstrom"], point["r_stderr"]), Value(point["g"], point["g_stderr"]))
 
 
-def _pair(name: str) -> Pair:
-    a, b = name.split("-")
+def _pair(name: str, entry: dict) -> Pair:
+    a, b = entry.get("of") or name.split("-")
     return a, b

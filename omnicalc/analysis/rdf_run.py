@@ -10,9 +10,10 @@ from omnicalc.analysis.rdf_files import (
     MADE_BY,
     RECORD,
     Curve,
-    csv_bytes,
+    csv_files,
     csv_name,
     load_curves,
+    names_of,
     record,
 )
 from omnicalc.analysis.rdf_table import head_lines, table_lines
@@ -82,10 +83,10 @@ class RdfClaim:
         self.curves: dict[Pair, list[Curve]] = {pair: [] for pair in plan.counters}
         folder = Path(out) if out is not None else self.trajectory.path.parent
         self.results = ResultFolder(folder, RECORD, MADE_BY, self.trajectory.path)
-        self.results.claim([FIGURE, *map(csv_name, plan.counters)])
+        self.results.claim([FIGURE, *map(csv_name, names_of(plan.counters).values())])
 
     def write(self, rdfs: RDFs) -> Report:
-        files = {csv_name(rdf.pair): csv_bytes(rdf) for rdf in rdfs.pairs}
+        files = csv_files(rdfs)
         files[FIGURE] = rdf_png(rdfs, self.label, self.curves)
         content = record(self.trajectory, rdfs, self.label, self.exclude_molecule, self.curves)
         written = self.results.write(content, files)
@@ -99,9 +100,11 @@ def _by_pair(
 ) -> dict[Pair, list[Curve]]:
     """The compared curves of each of our pairs, each label once; InputError for what cannot be compared."""
     curves: dict[Pair, list[Curve]] = {pair: [] for pair in plan.counters}
+    in_files = {pair: tuple(name.split("-")) for pair, name in names_of(plan.counters).items()}
     labels = {label}
     for path, found in zip(paths, others, strict=True):
-        shared = {pair: found.get(pair) or found.get(pair[::-1]) for pair in plan.counters}
+        # a lone CSV file knows its pair by its name only
+        shared = {pair: found.get(pair) or found.get(pair[::-1]) or found.get(in_files[pair]) for pair in plan.counters}
         shared = {pair: curve for pair, curve in shared.items() if curve is not None}
         if not shared:
             there, here = (", ".join("-".join(pair) for pair in pairs) for pairs in (found, curves))

@@ -9,6 +9,7 @@ from omnicalc.analysis.trajectory import Trajectory
 
 _HEADS = ("pair", "first peak (Å)", "height", "minimum (Å)", "g there", "coordination to the minimum")
 _PRINTED_ERROR = 0.0005
+_LONGEST = 80  # letters of a name
 
 
 def head_lines(trajectory: Trajectory, rdfs: RDFs) -> list[str]:
@@ -35,7 +36,7 @@ def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curv
     rows: list[tuple[str, ...]] = [_HEADS]
     hidden = False
     for rdf in rdfs.pairs:
-        rows.append((rdf.name, *_cells(rdf.peak, rdf.minimum, rdf.coordination, rdfs.r_max)))
+        rows.append((_short(rdf.name), *_cells(rdf.peak, rdf.minimum, rdf.coordination, rdfs.r_max)))
         experiment = experiment_for(rdf.pair, rdfs.composition)
         if experiment is not None and comparable(experiment, exclude_molecule):
             points = [tuple(Value(v, None) for v in point) for point in (experiment.peak, experiment.minimum)]
@@ -83,8 +84,12 @@ def _cells(peak, minimum, coordination: dict[str, Value], r_max: float) -> tuple
         return (f"no peak up to {r_max:.2f}", "", "", "", "")
     if minimum is None:
         return (*map(show, peak), f"none to {r_max:.2f}", "", "")
-    around = ", ".join(f"{show(value)} {name}" for name, value in coordination.items())
+    around = ", ".join(f"{show(value)} {_short(name)}" for name, value in coordination.items())
     return (*map(show, peak), *map(show, minimum), around)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def show(value: Value, sign: str = "") -> str:

@@ -70,8 +70,9 @@ from omnicalc.cli.options import Folder
 def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **settings):
     """Radial distribution functions of a trajectory.
 
-    Writes rdf_A-B.csv for each pair, rdf.json and rdf.png. Run again, it replaces its own files; any other
-    file is left alone.
+    Writes rdf_A-B.csv for each pair, rdf.json and rdf.png. Names of selections are shortened to what fits a file
+    name, and numbered where they repeat; rdf.json has them as given. Run again, it replaces its own files; any
+    other file is left alone.
     """
     from omnicalc.analysis.rdf_run import run_rdf
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import warnings
@@ -291,14 +292,15 @@ def test_selections_make_pairs_too(write_traj):
     path = write_traj(elements, positions + 0.1 * rng.normal(size=(12, *positions.shape)), (9.6,) * 3 + (90.0,) * 3)
     by_element = radial_distributions(path, ["O-O", "O-H"])
     by_selection = radial_distributions(path, selections=[("element O", "O"), ("element O", "element H")])
-    assert [p.pair for p in by_selection.pairs] == [("element_O", "O"), ("element_O", "element_H")]
+    assert [p.pair for p in by_selection.pairs] == [("element O", "O"), ("element O", "element H")]
     for a, b in zip(by_element.pairs, by_selection.pairs, strict=True):
         assert np.array_equal(a.g, b.g) and a.pairs == b.pairs
         assert all(np.array_equal(x, y) for x, y in zip(a.around.values(), list(b.around.values()), strict=False))
     one = radial_distributions(path, ["H-H"], selections=[("index 0", "element H")])
-    assert [p.name for p in one.pairs] == ["H-H", "index_0-element_H"] and one.pairs[1].pairs == 54
-    inside = one.pairs[1].around["element_H around index_0"]
+    assert [p.name for p in one.pairs] == ["H-H", "index 0-element H"] and one.pairs[1].pairs == 54
+    inside = one.pairs[1].around["element H around index 0"]
     assert inside[np.searchsorted(one.pairs[1].r, 1.6)] == pytest.approx(2.0)
+    assert sorted(p.name for p in one.to_csv(path.parent)) == ["rdf_H-H.csv", "rdf_index_0-element_H.csv"]
     for selections, message in (
         ([("element O", "index 0 1")], "share 1 atoms"),
         ([("index 0", "index 0")], "selects one atom"),
@@ -306,3 +308,29 @@ def test_selections_make_pairs_too(write_traj):
     ):
         with pytest.raises(InputError, match=message):
             radial_distributions(path, selections=selections)
+
+
+def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_path):
+    """Also very long ones; files are numbered, and a later run finds each by its text."""
+    from omnicalc.analysis.rdf_run import run_rdf
+
+    rng = np.random.default_rng(10)
+    positions = rng.random((10, 30, 3)) * [4.5, 9.0, 9.0] + np.where(np.arange(30) < 10, 0.0, 4.5)[:, None] * [1, 0, 0]
+    path = write_traj(["O"] * 30, positions, (9.0,) * 3 + (90.0,) * 3)
+    low, high = "prop x < 4.5", "prop x > 4.5"
+    long = "index " + " ".join(["0"] * 200 + [str(k) for k in range(1, 30)])
+    given = [(low, low), (high, high), (low, high), (long, long)]
+    report = run_rdf(path, selections=given, bin_width=0.1, out=tmp_path / "a")
+    assert [rdf.pair for rdf in report.rdfs.pairs] == given
+    assert [rdf.pairs for rdf in report.rdfs.pairs[:3]] == [90, 380, 200]
+    names = sorted(file.name for file in report.files if file.suffix == ".csv")
+    assert len(names) == 4 and names[1:] == [f"rdf_prop_x_4_5-prop_x_4_5{n}.csv" for n in ("", "_2", "_3")]
+    assert low in "".join(report.lines) and high in "".join(report.lines)
+    record = json.loads((tmp_path / "a" / "rdf.json").read_text())
+    assert [tuple(entry["of"]) for entry in record["pairs"].values()] == given
+    other_way = run_rdf(path, selections=given[1::-1], bin_width=0.1, out=tmp_path / "b", compare=[tmp_path / "a"])
+    compared = json.loads((tmp_path / "b" / "rdf.json").read_text())["pairs"].values()
+    for rdf, entry in zip(other_way.rdfs.pairs, compared, strict=True):
+        assert rdf.peak is None or entry["compared_with"][0]["this_minus_that_first_peak"]["g"] == 0.0
+    header = (tmp_path / "a" / "rdf_prop_x_4_5-prop_x_4_5_3.csv").read_text().splitlines()[0].split(",")
+    assert len(set(header)) == 5, "both directions have a column"
