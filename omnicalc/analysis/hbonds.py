@@ -364,9 +364,14 @@ def _lifetime_quantities(name: str, survival: Survival, intermittent: Intermitte
     survival.finish()
     scale, unit = (dt_ps, "ps") if dt_ps else (1.0, "frames")
     found = []
-    for what, decay in (("continuous", survival.decay()), ("intermittent", intermittent.decay())):
+    longer = "take a longer run or --max-lag"
+    found_in = (
+        ("continuous", survival.decay(), longer),
+        ("intermittent", intermittent.decay(), f"{longer}, unless bonds that form again keep it there"),
+    )
+    for what, decay, hint in found_in:
         times = [None if t is None else t * scale for t in (decay.time, decay.time_stderr)]
-        late = f"still {decay.curve[-1]:.2f} at {decay.lags[-1] * scale:.3g} {unit}; take a longer run or --max-lag"
+        late = f"still {decay.curve[-1]:.2f} at {decay.lags[-1] * scale:.3g} {unit}; {hint}"
         found.append(Quantity(f"lifetime {name}, {what}", *times, unit, "" if decay.time is not None else late))
     return found
 

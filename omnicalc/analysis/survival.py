@@ -4,7 +4,8 @@ A pair (an ion and a water, a donor and an acceptor) is present or absent in eac
 
     S(t) = < h(t0) h(t0 + dt) ... h(t0 + t) > / < h(t0) >      continuous: never away in between
     C(t) = < h(t0) h(t0 + t) > / < h(t0) >                     intermittent: whatever happened in between
-    tau  = integral of S (or C) from 0 to infinity
+    tau  = integral of S (or C) from 0 to infinity; where pairs form again and again, C ends at the fraction of the
+           time that they are present, and has none
     tau_N = (sum over pairs of the time present) / (number of departures)
 
 Averages run over all pairs and all time origins t0 from which t still lies inside the trajectory, so that pairs
@@ -25,7 +26,8 @@ from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, jackknife_error, leav
 
 DECAYED = np.exp(-1.0)  # a correlation that stays above this gives no integral
 _GONE = 0.02  # below this, nothing is added behind the last lag
-_ORIGINS = 20  # live time origins of the intermittent correlation
+_BEHIND = 0.4  # of a time may come from behind the last lag: an exponential at 1/e leaves 0.37 there, a plateau more
+_ORIGINS, _HELD = 20, 20_000  # live time origins of the intermittent correlation at least, and their pairs at most
 _AT_ONCE, _FRAMES_AT_ONCE = 2000, 50  # stays, and frames in which they ended, that are counted together
 _TABLE = 20_000_000  # keys, a byte each
 
@@ -37,7 +39,7 @@ class Decay:
     lags: np.ndarray  # (L,) frames
     curve: np.ndarray  # (L,)
     stderr: np.ndarray | None  # (L,)
-    time: float | None  # None: it has not fallen to 1/e within the lags
+    time: float | None  # None: within the lags it has not fallen far enough to tell
     time_stderr: float | None
 
 
@@ -140,42 +142,53 @@ class Survival:
 
 
 class Intermittent:
-    """Intermittent correlation of pairs, from evenly spaced time origins; all keys are below ``n_keys``."""
+    """Intermittent correlation of pairs; all keys are below ``n_keys``.
+
+    Every frame is a time origin while those within the longest lag hold few pairs, else evenly spaced ones are.
+    """
 
     def __init__(self, n_frames: int, n_blocks: int, max_lag: int, n_keys: int):
         self.n_frames, self.n_blocks = n_frames, n_blocks
         self._now = np.zeros(n_keys, dtype=bool) if n_keys <= _TABLE else None  # who is present, to look up fast
         self.max_lag = max(1, min(max_lag, n_frames - 1))
-        self.spacing = max(1, self.max_lag // _ORIGINS)
+        self.spacing, self._widest = 1, max(1, self.max_lag // _ORIGINS)
         self._together = np.zeros((max(n_blocks, 1), self.max_lag + 1))
         self._before = np.zeros_like(self._together)
-        self._origins: list[tuple[int, np.ndarray]] = []
+        self._start = np.empty(0, dtype=np.int64)  # live origins with any pair
+        self._count = np.empty(0, dtype=np.int64)  # pairs of each
+        self._pairs = np.empty(0, dtype=np.int64)  # their keys, origin by origin
 
     def add(self, position: int, keys: np.ndarray) -> None:
         """Pairs present at this frame, sorted and different, (n,) int64."""
-        if position % self.spacing == 0:
-            self._origins.append((position, keys))
-        self._origins = [(start, then) for start, then in self._origins if position - start <= self.max_lag]
-        if self._now is not None:
-            self._now[keys] = True
-        for start, then in self._origins:
-            block = block_of(start, self.n_frames, self.n_blocks)
-            shared = _shared(then, keys) if self._now is None else int(np.count_nonzero(self._now[then]))
-            self._together[block, position - start] += shared
-            self._before[block, position - start] += len(then)
-        if self._now is not None:
-            self._now[keys] = False
+        live = position - self._start <= self.max_lag
+        if len(self._pairs) > _HELD and self.spacing < self._widest:
+            self.spacing = min(2 * self.spacing, self._widest)
+            live &= self._start % self.spacing == 0
+        if not live.all():
+            self._pairs = self._pairs[np.repeat(live, self._count)]
+            self._start, self._count = self._start[live], self._count[live]
+        if position % self.spacing == 0 and len(keys):
+            self._pairs = np.concatenate([self._pairs, keys])
+            self._start, self._count = np.append(self._start, position), np.append(self._count, len(keys))
+        if not len(self._start):
+            return
+        block, lag = block_of(self._start, self.n_frames, self.n_blocks), position - self._start
+        first = np.cumsum(self._count) - self._count
+        self._together[block, lag] += np.add.reduceat(self._present(keys), first, dtype=np.int64)
+        self._before[block, lag] += self._count
+
+    def _present(self, keys: np.ndarray) -> np.ndarray:
+        """Which of the pairs of all origins are among ``keys``."""
+        if self._now is None:
+            at = np.minimum(np.searchsorted(keys, self._pairs), max(len(keys) - 1, 0))
+            return keys[at] == self._pairs if len(keys) else np.zeros(len(self._pairs), dtype=bool)
+        self._now[keys] = True
+        found = self._now[self._pairs]
+        self._now[keys] = False
+        return found
 
     def decay(self) -> Decay:
         return decay_of(np.arange(self.max_lag + 1), self._together, self._before, self.n_blocks)
-
-
-def _shared(a: np.ndarray, b: np.ndarray) -> int:
-    """How many of the sorted keys a are in the sorted keys b."""
-    if not len(a) or not len(b):
-        return 0
-    at = np.minimum(np.searchsorted(b, a), len(b) - 1)
-    return int((b[at] == a).sum())
 
 
 def decay_of(lags: np.ndarray, above: np.ndarray, below: np.ndarray, n_blocks: int) -> Decay:
@@ -198,20 +211,30 @@ def decay_of(lags: np.ndarray, above: np.ndarray, below: np.ndarray, n_blocks: i
 def decay_time(lags: np.ndarray, curve: np.ndarray) -> float | None:
     """Integral of a decaying curve: trapezia to its last lag, and an exponential from its last half behind that.
 
-    None for a curve that has not fallen to 1/e, or whose last half does not fall.
+    None for a curve that has not fallen to 1/e, whose last half hardly falls, or that only touches zero: it may level
+    off, as C does where pairs form again, and then its integral has no end.
     """
     if len(curve) < 2 or curve[-1] > DECAYED:
         return None
     low = np.flatnonzero(curve <= _GONE)
     if len(low):  # noise behind the decay adds nothing but error
         last = low[0] + 1
-        return float(np.trapezoid(curve[:last], lags[:last]))
+        return None if _by_chance(curve, low[0]) else float(np.trapezoid(curve[:last], lags[:last]))
     inside = float(np.trapezoid(curve, lags))
     half = lags >= lags[-1] / 2
     if half.sum() < 2:
         return None
     slope = np.polyfit(lags[half], np.log(curve[half]), 1)[0]
-    return None if slope >= 0 else inside + float(curve[-1] / -slope)
+    if slope >= 0:
+        return None
+    behind = float(curve[-1] / -slope)
+    return inside + behind if behind <= _BEHIND * (inside + behind) else None
+
+
+def _by_chance(curve: np.ndarray, low: int) -> bool:
+    """Whether a curve that is near zero at the place ``low`` had levelled off above: it hardly fell, or rises again."""
+    hardly_fell = low >= 8 and curve[low // 2 : low + 1].mean() > 0.8 * curve[low // 4 : low // 2].mean()
+    return bool(hardly_fell or curve[low:].mean() > 2 * _GONE)
 
 
 def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -112,3 +112,40 @@ def test_time_of_a_curve():
     assert decay_time(lags[:60], np.exp(-lags[:60] / 30)) == pytest.approx(30, rel=1e-3), "the tail is added"
     assert np.trapezoid(np.exp(-lags[:60] / 30)) < 26, "and without it a third is missing"
     assert decay_time(lags[:20], np.exp(-lags[:20] / 30)) is None, "not yet at 1/e"
+
+
+@pytest.mark.parametrize("occupancy", [0.05, 0.1, 0.25, 0.35])
+def test_pairs_that_form_again_have_no_intermittent_time(occupancy):
+    """C ends at the occupancy: its integral grows with the longest lag, and an exponential behind it is arbitrary."""
+    times, continuous = [], []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        present = random_presence(20, 2000, rng, leave=(1 - occupancy) / 20, come=occupancy / 20)
+        for measure, found in ((Intermittent(2000, 0, 1000, 20), times), (Survival(2000, 0, 1000), continuous)):
+            fed(measure, present)
+            if isinstance(measure, Survival):
+                measure.finish()
+            found.append(measure.decay().time)
+    assert times == [None] * 4
+    assert np.mean(continuous) == pytest.approx(20 / (1 - occupancy), rel=0.25)
+
+
+def test_pairs_that_form_once_have_an_intermittent_time():
+    rng = np.random.default_rng(3)
+    first, length = rng.integers(-200, 1500, 800), rng.geometric(1 / 30, 800)
+    frames = np.arange(1500)[:, None]
+    present = (frames >= first) & (frames < first + length)
+    for lag in (700, 60):  # to the end, and with a tail behind the last lag
+        decay = fed(Intermittent(1500, 5, lag, 800), present).decay()
+        assert decay.time == pytest.approx(30, rel=0.1) and decay.time_stderr < 5
+
+
+def test_few_pairs_have_every_frame_as_an_origin_and_many_enough(monkeypatch):
+    from omnicalc.analysis import survival
+
+    present = random_presence(40, 400, np.random.default_rng(4), leave=0.2, come=0.1)
+    expected = brute_force(present, 200)[1]
+    assert np.allclose(fed(Intermittent(400, 5, 200, 40), present).decay().curve, expected, atol=1e-12)
+    monkeypatch.setattr(survival, "_HELD", 50)
+    many = fed(Intermittent(400, 5, 200, 40), present)
+    assert many.spacing == 10 and np.abs(many.decay().curve - expected).max() < 0.1
