@@ -85,6 +85,11 @@ def plan_msd(
     if select is not None:
         chosen = np.isin(np.arange(len(chosen)), labels.select(select, "--select"))
     particles = _Particles(labels, chosen, atoms)
+    if particles.alone and not keep_com:
+        raise InputError(
+            f"there is one {'atom' if atoms else 'molecule'}, which does not move against the centre of mass of the "
+            f"whole system that is taken off; leave its motion in with --keep-com"
+        )
     lag = _longest_lag(sampling, max_lag_ps, particles.number)
     window = _window(fit_ps, lag, dt)
     return Diffusion(sampling, particles, lag, window, viscosity, temperature, keep_com)
@@ -258,6 +263,7 @@ class _Particles:
             raise InputError("there is no atom of known mass to follow; the elements are not known")
         if self.masses.sum() <= 0:
             raise InputError("no atom has a known mass, so there is no centre of mass")
+        self.alone = len(np.unique(whole[labels.masses > 0])) == 1
         self._atoms = np.flatnonzero(keep)
         row = np.searchsorted(used, whole[self._atoms])
         kind_of = np.empty(len(used), dtype=object)

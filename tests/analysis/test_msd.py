@@ -133,6 +133,35 @@ def test_motion_of_the_whole_system_is_taken_off(write_traj):
     assert relative == pytest.approx(D_TRUE, rel=0.15) and absolute > 2 * D_TRUE
 
 
+def test_a_walk_across_the_boundaries_of_a_slab(tmp_path):
+    """Wrapped along two axes, free along the third; the volume of its cell corrects nothing."""
+    from ase import Atoms
+    from ase.io import write
+
+    box = (9.0, 9.0, 30.0, *SQUARE)
+    free = walk(300, 20, np.random.default_rng(8))
+    folded = free.copy()
+    folded[..., :2] %= 9.0
+    for name, x in (("free", free), ("slab", folded)):
+        frames = [Atoms("Ar20", positions=p, cell=box, pbc=(1, 1, 0) if name == "slab" else False) for p in x]
+        write(tmp_path / f"{name}.traj", frames)
+    settings = {"dt_ps": 0.1, "temperature": 90.0, "viscosity": 0.3}
+    free, slab = (diffusion(tmp_path / f"{name}.traj", **settings) for name in ("free", "slab"))
+    assert slab["D(Ar) in this box"].value == pytest.approx(free["D(Ar) in this box"].value, rel=1e-4)
+    assert slab["D(Ar), infinite box"].value is None and "no full cell" in slab["D(Ar), infinite box"].note
+    assert not slab.notes, "no step is far"
+
+
+def test_a_lone_molecule_does_not_move_against_itself(write_traj):
+    path = write_traj(["O", "H"], walk(40, 1, np.random.default_rng(9)) + [[0, 0, 0], [0.97, 0, 0]], None)
+    with pytest.raises(InputError, match="one molecule, which does not move against.*--keep-com"):
+        diffusion(path, dt_ps=0.1)
+    assert diffusion(path, dt_ps=0.1, keep_com=True)["D(HO) in this box"].value > 0.01
+    assert diffusion(path, dt_ps=0.1, atoms=True)["D(H) in this box"].value is not None
+    with pytest.raises(InputError, match="one atom, which"):
+        diffusion(write_traj(["Ar"], walk(40, 1, np.random.default_rng(9)), None, name="b.dcd"), dt_ps=0.1, atoms=True)
+
+
 def test_molecules_are_followed_by_their_centres_of_mass(write_traj):
     rng = np.random.default_rng(5)
     elements, _ = waters(3, 12.0, rng)
