@@ -18,12 +18,17 @@ def band(axis, x: np.ndarray, y: np.ndarray, stderr: np.ndarray | None, colour: 
 def finish(axis, x: str, y: str, legend: bool = False, whole: bool = False) -> None:
     """Labels, few enough ticks that their numbers do not touch, and a legend that stays out of the way.
 
+    A line of one point, which would not show, gets a marker.
+
     ``whole``: only whole numbers along x.
     """
     from matplotlib.ticker import AutoLocator, MaxNLocator
 
     if isinstance(axis.xaxis.get_major_locator(), AutoLocator):
         axis.xaxis.set_major_locator(MaxNLocator(_TICKS, steps=[1, 2, 2.5, 5, 10], integer=whole))
+    for line in axis.lines:
+        if len(line.get_xdata()) == 1 and line.get_marker() == "None":
+            line.set_marker("o")
     axis.set_xlabel(x)
     axis.set_ylabel(y)
     axis.tick_params(labelsize=8)

@@ -137,7 +137,8 @@ def series_quantity(name: str, values: np.ndarray, sampling: Sampling, unit: str
     Frames that are not a number are left out.
     """
     mean, error = block_mean(values, sampling.n_blocks)
-    if error and np.isfinite(values).all() and not mean_with_error(values, sampling.n_blocks).long_blocks:
+    changes = error is not None and not _is_rounding(mean, error)
+    if changes and np.isfinite(values).all() and not mean_with_error(values, sampling.n_blocks).long_blocks:
         note = f"{note}; {SHORT_BLOCKS}" if note else SHORT_BLOCKS
     return Quantity(name, mean, error, unit, note)
 
@@ -156,13 +157,17 @@ def with_error(value: float | None, stderr: float | None) -> str:
         return "-"
     if stderr is None or not math.isfinite(stderr):
         return f"{value:.4g}"
-    if stderr <= 1e-9 * max(abs(value), 1e-30):
+    if _is_rounding(value, stderr):
         return f"{value:.4g} ± 0"
     decimals = 1 - math.floor(math.log10(stderr))
     if decimals > 8 or decimals < -4:
         return f"{value:.6g} ± {stderr:.2g}"
     digits = max(decimals, 0)
     return f"{round(value, decimals):.{digits}f} ± {round(stderr, decimals):.{digits}f}"
+
+
+def _is_rounding(value: float, stderr: float) -> bool:
+    return stderr <= 1e-9 * max(abs(value), 1e-30)
 
 
 def describe_sampling(sampling: Sampling) -> list[str]:

@@ -3,7 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from omnicalc.analysis.report import Quantity, Result, columns_of, with_error
+from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result, columns_of, series_quantity, with_error
+from omnicalc.analysis.sampling import Sampling
 
 
 @pytest.mark.parametrize(
@@ -41,3 +42,14 @@ def test_a_result_writes_what_it_holds(tmp_path):
 def test_columns_line_up():
     assert columns_of([("a", "bb", "c"), ("aaa", "b", "")]) == ["a    bb  c", "aaa  b"]
     assert columns_of([]) == []
+
+
+def test_a_number_that_never_changes_is_not_slow():
+    """Its error is that of rounding."""
+    sampling = Sampling(None, range(30), 10, None)
+    constant = np.full(30, 0.99337)
+    constant[::3] = np.nextafter(0.99337, 1)
+    found = series_quantity("rho", constant, sampling, "g/cm³", "fixed")
+    assert 0 < found.stderr < 1e-15 and found.note == "fixed"
+    slow = series_quantity("rho", constant + np.linspace(0, 1e-3, 30), sampling, "g/cm³")
+    assert slow.note == SHORT_BLOCKS
