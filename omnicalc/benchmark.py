@@ -188,7 +188,7 @@ def check_mace() -> None:
         raise InputError("MACE is not installed; install it with: pip install mace-torch")
 
 
-def mace_call(irreps: str, atoms: Atoms) -> Forces:
+def mace_call(irreps: str, atoms: Atoms, device: torch.device) -> Forces:
     """Forces by MACE (PyPI: mace-torch) with random weights: two layers, cutoff 4.5 Å, correlation 3, float32.
 
     Raises:
@@ -224,7 +224,7 @@ def mace_call(irreps: str, atoms: Atoms) -> Forces:
             atomic_inter_shift=0.0,
         ).float()
     work = atoms.copy()
-    work.calc = MACECalculator(models=[model], device="cpu", default_dtype="float32")
+    work.calc = MACECalculator(models=[model.to(device)], device=str(device), default_dtype="float32")
 
     def forces(positions: np.ndarray) -> np.ndarray:
         work.positions = positions

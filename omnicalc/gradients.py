@@ -101,9 +101,11 @@ def forces_from_edges(gradient: Tensor, index: Tensor) -> Tensor:
     return forces.index_add(0, index.reshape(-1), gradient.reshape(-1, 3))
 
 
-def per_structure(virial: Tensor, systems: Systems) -> Tensor:
-    """Sums (S, 3, 3) over each structure of the atoms' (N, 3, 3)."""
-    return virial.new_zeros(systems.cell.shape).index_add(0, systems.system, virial)
+def per_structure(values: Tensor, systems: Systems) -> Tensor:
+    """Sums (S, ...) over each structure of the atoms' (N, ...)."""
+    if systems.n_systems == 1 and values.is_cuda:  # there index_add adds in any order, and bits would differ each time
+        return values.sum(0, keepdim=True)
+    return values.new_zeros(systems.n_systems, *values.shape[1:]).index_add(0, systems.system, values)
 
 
 def stress_of(virial: Tensor, systems: Systems) -> Tensor:

@@ -37,6 +37,7 @@ class KernelChoice:
         self.wanted = check_kernel(wanted)
         self._native = None
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
+        self._device: torch.device | None = None  # that the two above and the last binding are of
         self._warned = False
         self._last: tuple[Systems, Tensor, DeviceBinding] | None = None
 
@@ -87,7 +88,7 @@ class KernelChoice:
         """
         if potential.device.type == "cpu":
             return self.binding(potential, systems, head)
-        if self._last is None or not _same_atoms(systems, head, *self._last[:2]):
+        if self._last is None or self._device != potential.device or not _same_atoms(systems, head, *self._last[:2]):
             binding = self.binding(potential, systems, head)
             self._last = None if binding is None else (systems, head, binding)
             return binding
@@ -104,6 +105,8 @@ class KernelChoice:
             raise KernelError("half precision is for a GPU")
         if not hasattr(potential.model, offer):
             raise KernelError(f"this family has no kernel for the {potential.device.type}")
+        if self._device != potential.device:
+            self._device, self._native, self._refused, self._last = potential.device, None, None, None
         if self._refused is not None:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
@@ -174,6 +177,6 @@ def _prediction(systems: Systems, energies: Tensor, forces: Tensor | None, viria
     from omnicalc.gradients import per_structure, stress_of
     from omnicalc.potential import Prediction
 
-    energy = energies.new_zeros(systems.n_systems).index_add_(0, systems.system, energies)
+    energy = per_structure(energies, systems)
     tension = None if virial is None else stress_of(per_structure(virial, systems), systems)
     return Prediction(energy, energies, forces, tension)

@@ -75,3 +75,14 @@ def test_a_model_is_asked_for_maps_in_half_precision(name, maps):
     potential.model.on_device = lambda numbers, maps: asked.append(maps) or Kernel(numbers)
     KernelChoice(name).native(potential, torch.tensor([1, 8]))
     assert asked == [maps]
+
+
+def test_a_potential_that_moves_gets_another_kernel():
+    choice, potential, Kernel.made = KernelChoice(), on_gpu(), 0
+    potential.device = torch.device("cuda:0")
+    first = choice.native(potential, torch.tensor([1, 8]))
+    assert choice.native(potential, torch.tensor([1, 8])) is first
+    potential.device = torch.device("cuda:1")
+    assert choice.native(potential, torch.tensor([1, 8])) is not first and Kernel.made == 2
+    potential.device = torch.device("cpu")  # where it has none
+    assert choice.native(potential, torch.tensor([1, 8])) is None

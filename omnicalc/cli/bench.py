@@ -87,7 +87,8 @@ def _time(names, box, sizes, rounds, device, kernel, against, tf32) -> None:
             weights = [(labels[n, k], n) for n, k in fast] + [(label, n) for n, label in compiled.items()]
             references = {label: benchmark.float64_reference(exact[n], atoms) for label, n in weights}
         if "mace" in against:
-            calls |= {name: benchmark.mace_call(irreps, atoms) for name, irreps in benchmark.MACE_SIZES.items()}
+            where = next(iter(fast.values())).device
+            calls |= {name: benchmark.mace_call(irreps, atoms, where) for name, irreps in benchmark.MACE_SIZES.items()}
         rows = benchmark.time_all(calls, references, atoms, rounds)
         for row in rows:
             error = "" if row.force_error is None else f"{row.force_error:.1e}"

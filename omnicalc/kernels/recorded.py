@@ -26,7 +26,7 @@ class Captured:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()  # the recording has memory of its own
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            with torch.cuda.graph(self._graph, stream=side):  # torch's own choice is of the GPU that came first
                 self.found = compute()
 
     def __call__(self) -> None:

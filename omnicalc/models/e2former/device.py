@@ -175,6 +175,10 @@ class Prepared:
 
     def __call__(self, positions: Tensor, rows: SkinRows, *, forces: bool) -> tuple[Tensor, ...]:
         """Energies (N,) without references, forces (N, 3) and virials (N, 3, 3) of the atoms, float64, eV and Å."""
+        with torch.cuda.device_of(positions):  # kernels are launched on the current GPU, whatever their tensors are on
+            return self._computed(positions, rows, forces)
+
+    def _computed(self, positions: Tensor, rows: SkinRows, forces: bool) -> tuple[Tensor, ...]:
         from omnicalc.kernels import device
         from omnicalc.kernels.device import Moments
 
