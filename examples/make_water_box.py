@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms, units
 from ase.build import molecule
 from ase.io import write
+from ase.io.formats import filetype
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
 
@@ -37,6 +38,7 @@ def oriented_waters(rng: np.random.Generator) -> Atoms:
 
 def main() -> None:
     output = sys.argv[1] if len(sys.argv) > 1 else "examples/water.xyz"
+    filetype(output, read=False)  # ends here, not after the run, where the name does not say a format
     rng = np.random.default_rng(64)
     atoms = oriented_waters(rng)
     atoms.calc = OmniCalc(sys.argv[2] if len(sys.argv) > 2 else "ubio-s3", head="pbe0-ts")

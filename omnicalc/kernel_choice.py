@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from omnicalc.errors import InputError, KernelError
+from omnicalc.errors import InputError, KernelError, OmniCalcWarning
 
 if TYPE_CHECKING:
     from omnicalc.neighbors import NeighborList
@@ -56,7 +56,7 @@ class KernelChoice:
                 raise InputError(f"kernel '{self.wanted}' cannot run {potential.name_resolved}: {reason}") from None
             if reason.not_built and not self._warned:
                 self._warned = True
-                warnings.warn(str(reason), stacklevel=4)
+                warnings.warn(str(reason), OmniCalcWarning, stacklevel=4)
             return None
 
     def describe(self, potential: Potential, numbers: Tensor) -> str:

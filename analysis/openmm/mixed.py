@@ -89,9 +89,10 @@ def main() -> int:
             print(f"{step * STEP_FS / 1000:6.1f} ps  {so_far}")
     kept = np.array(temperatures[len(temperatures) // 5 :])
     mean, error = block_mean(kept, choose_blocks(len(kept), 10))
-    n_waters = len(atoms) // 3
-    print(f"{options.waters} of {n_waters} waters by the potential, the others TIP3P: {mean:.1f} +- {error:.1f} K")
-    return int(min(ends) < SHORTEST or max(ends) > LONGEST or abs(mean - KELVIN) > 4 * error)
+    n_waters, known = len(atoms) // 3, "" if error is None else f" +- {error:.1f}"
+    print(f"{options.waters} of {n_waters} waters by the potential, the others TIP3P: {mean:.1f}{known} K")
+    off = error is not None and abs(mean - KELVIN) > 4 * error
+    return int(min(ends) < SHORTEST or max(ends) > LONGEST or off)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from omnicalc.cli.options import Folder, Time
 def command(start, model, frames, horizon, rollout, index, spacing, reference, potential, out):
     """Predict later frames of START, one molecule with velocities, all at once.
 
+    What is said of one time depends a little on how many frames are asked for: the frames look at one another.
+
     START is a file with velocities (extended XYZ with momenta), with two frames and a known spacing, or an npz
     trajectory. Writes traj.dcd, topology.pdb, frames.extxyz (with velocities) and report.json.
 

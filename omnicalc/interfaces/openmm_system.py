@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import openmm
 import torch
@@ -123,7 +124,11 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
         numbers, formal = _elements(topology, atoms)
         charge, spin = _charge_and_spin(numbers, formal, options["charge"], options["multiplicity"])
         periodic = _periodic(topology, system, atoms, options["periodic"])
-        head = potential.choose_head(_placeholder(numbers, charge, spin, periodic), options["head"])
+        with _in_openmm():
+            head = potential.choose_head(_placeholder(numbers, charge, spin, periodic), options["head"])
+        dtype = _dtype(options["precision"])
+        if options["kernel"] == "native" and dtype == "float64":
+            raise InputError("kernel='native' is single precision; leave out precision='double', or the kernel")
         return ForceCall(
             model=potential.name_resolved,
             sha256=potential.sha256,
@@ -133,7 +138,7 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
             numbers=tuple(numbers),
             periodic=periodic,
             device=str(options["device"]),
-            dtype=_dtype(options["precision"]),
+            dtype=dtype,
             kernel=options["kernel"],
             skin=options["skin"],
             potential=potential,
@@ -211,10 +216,20 @@ def _charge_and_spin(numbers: list[int], formal: int | None, charge: object, mul
             "atoms; make them agree, or take them off: for atom in topology.atoms(): atom.formalCharge = None"
         )
     charge = formal if charge is None else charge
-    try:
+    with _in_openmm():
         return charge_and_spin(Atoms(numbers), charge, multiplicity)
+
+
+@contextmanager
+def _in_openmm() -> Iterator[None]:
+    """Errors name options of ASE and of the command line; say what these are called here."""
+    try:
+        yield
     except InputError as error:
-        raise InputError(f"{error} (in OpenMM: createSystem(topology, charge=..., multiplicity=...))") from None
+        raise InputError(
+            f"{error} (in OpenMM: createSystem(topology, charge=..., multiplicity=..., head=..., periodic=False), "
+            "MLPotential('omnicalc', modelPath='NAME:TAG'))"
+        ) from None
 
 
 def _placeholder(numbers: list[int], charge: int, spin: int, periodic: bool) -> Systems:
@@ -232,6 +247,8 @@ def _placeholder(numbers: list[int], charge: int, spin: int, periodic: bool) -> 
 
 
 def _periodic(topology: Topology, system: openmm.System, atoms: list[int] | None, wanted: bool | None) -> bool:
+    if wanted not in (None, True, False):
+        raise InputError(f"periodic={wanted!r} given; True, False or None is needed")
     boxed = topology.getPeriodicBoxVectors() is not None
     if wanted is None:
         return boxed or system.usesPeriodicBoundaryConditions()

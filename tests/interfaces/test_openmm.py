@@ -195,6 +195,14 @@ class TestRefused:
         assert "multiplicity is 'two'" in self.refused(make, top, multiplicity="two")
         assert "createSystem(topology, charge=" in self.refused(make, top, charge=0, multiplicity=0)
 
+    def test_messages_name_what_can_be_typed_here(self, MLPotential):
+        top = topology(molecule("CH3CH2OH"))
+        top.setPeriodicBoxVectors(np.eye(3) * 2.0 * openmm.unit.nanometer)
+        make = MLPotential("scd").createSystem
+        assert "periodic=False" in self.refused(make, top)
+        assert "createSystem(topology, charge=" in self.refused(make, top, periodic=False, charge=2)
+        make(top, periodic=False)
+
     def test_formal_charges_count(self, MLPotential, tiny):
         top = topology(molecule("H2O"))
         next(top.atoms()).formalCharge = 1
@@ -224,6 +232,8 @@ class TestRefused:
             ({"skin": -1}, "skin -1.0 Å given"),
             ({"head": "mp2"}, "unknown head 'mp2'"),
             ({"periodic": True}, "the topology has no box"),
+            ({"periodic": "no"}, "periodic='no' given; True, False or None"),
+            ({"kernel": "native", "precision": "double"}, "kernel='native' is single precision"),
         ],
     )
     def test_values_of_options(self, MLPotential, options, said):
