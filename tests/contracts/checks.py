@@ -176,6 +176,17 @@ def check_smooth(evaluate, atoms: Atoms, moving: int, distances: np.ndarray) -> 
         assert bend.max() < 20 * np.median(bend) + floor
 
 
+def check_smooth_at_symmetry(evaluate, atoms: Atoms) -> None:
+    """Forces have no jump where symmetry makes vectors vanish whose lengths a network may read."""
+    systems = Systems.from_atoms(atoms)
+    way = torch.from_numpy(np.random.default_rng(6).normal(size=atoms.positions.shape))
+    changes = []
+    for step in (1e-4, 1e-5):
+        there, back = (evaluate(systems.with_positions(systems.positions + s * step * way)).forces for s in (1, -1))
+        changes.append((there - back).abs().max().item())
+    assert changes[1] < 0.2 * changes[0] + 2e-6  # a tenth as far changes a smooth force a tenth as much
+
+
 def check_batch(evaluate, structures: list[Atoms]) -> None:
     """A batch gives what single runs give."""
     tolerance = evaluate.tolerance

@@ -18,6 +18,7 @@ from omnicalc.systems import Systems
 
 from . import checks
 from .checks import Evaluate, Wrong, add_energy, scale_forces
+from .structures import symmetric_molecules
 
 
 class PotentialContract:
@@ -107,6 +108,17 @@ class PotentialContract:
 
         with pytest.raises(AssertionError):
             checks.check_smooth(Wrong(reference, add_energy(step)), atoms, 3, distances)
+
+    @pytest.mark.parametrize("atoms", symmetric_molecules(), ids=["line", "tetrahedron"])
+    def test_smooth_at_symmetric_geometries(self, reference, atoms):
+        checks.check_smooth_at_symmetry(reference, atoms)
+
+        def pull(systems, right):  # the gradient of the length of a sum of vectors, which vanishes in the middle
+            bonds = systems.positions[1:] - systems.positions[0]
+            return replace(right, forces=right.forces + 0.1 * torch.nn.functional.normalize(bonds.sum(0), dim=0))
+
+        with pytest.raises(AssertionError):
+            checks.check_smooth_at_symmetry(Wrong(reference, pull), atoms)
 
     def test_batch_equals_single_runs(self, evaluate):
         structures = [*self.molecules(), self.box()]

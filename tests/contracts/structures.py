@@ -36,3 +36,9 @@ def salt_waters() -> Atoms:
     box.set_chemical_symbols(symbols.tolist())
     del box[[oxygen[0] + 1, oxygen[0] + 2, oxygen[7] + 1, oxygen[7] + 2]]
     return box
+
+
+def symmetric_molecules() -> list[Atoms]:
+    """Hydrogens around one oxygen, in a line and as a tetrahedron: no molecules, but their symmetry."""
+    corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / 3**0.5
+    return [Atoms("OH2", [[0, 0, 0], [0.95, 0, 0], [-0.95, 0, 0]]), Atoms("OH4", [[0, 0, 0], *(1.05 * corners)])]

@@ -22,7 +22,7 @@ from omnicalc.systems import Systems
 from . import checks
 from .checks import Wrong, add_energy
 from .potential_contract import PotentialContract
-from .structures import waters
+from .structures import symmetric_molecules, waters
 
 
 class Isolated(PotentialContract):
@@ -156,6 +156,11 @@ class TestPaperRowAngles(Isolated):
 
     def test_smooth_where_the_last_neighbour_leaves(self):
         pytest.skip("neighbours never leave here")
+
+    def test_smooth_at_symmetric_geometries(self, reference):
+        """There neighbours at equal distances change places."""
+        with pytest.raises(AssertionError):
+            checks.check_smooth_at_symmetry(reference, symmetric_molecules()[1])
 
     def test_nve_drift_is_bounded(self, reference):
         """Nor is the energy conserved, for the same reason."""

@@ -11,12 +11,13 @@ from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
 from . import checks
+from .structures import symmetric_molecules
 from .test_e2former import WaterContract
 
-SMALL = {"channels": 16, "layers": 2, "n_basis": 12, "heads": ["a", "b"]}
+SMALL = {"channels": 16, "layers": 2, "n_basis": 12, "softening": 0.05, "heads": ["a", "b"]}
 RELEASED = {
     "cutoff_power": 1, "max_neighbors": 32, "normalise_self_images": False, "vector_prenorm": "component",
-    "clamp": 1000.0, "embedding_pool": "sum",
+    "clamp": 1000.0, "embedding_pool": "sum", "softening": 0.0,
 }  # fmt: skip
 
 
@@ -75,6 +76,15 @@ def test_released_settings_keep_what_does_not_depend_on_axes():
     checks.check_forces(evaluate, evaluate, WaterContract().molecules()[0])
     with pytest.raises(AssertionError):
         checks.check_orthogonal(evaluate, atoms, checks.rotation(np.random.default_rng(4)))
+
+
+@pytest.mark.parametrize("atoms", symmetric_molecules(), ids=["line", "tetrahedron"])
+def test_forces_of_released_settings_jump_at_symmetric_geometries(atoms):
+    checks.check_smooth_at_symmetry(checks.Evaluate(random_potential({}, torch.float64), "a"), atoms)
+    with pytest.raises(AssertionError):
+        checks.check_smooth_at_symmetry(
+            checks.Evaluate(random_potential({"softening": 0.0}, torch.float64), "a"), atoms
+        )
 
 
 def test_detached_modulation_is_not_conservative_and_says_so():

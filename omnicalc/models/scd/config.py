@@ -16,7 +16,7 @@ GIVES = ("energies", "properties", "embeddings")
 
 @dataclass(frozen=True)
 class SCDConfig:
-    """One SCD network (arXiv:2603.17196). Lengths are in Å.
+    """One SCD network (arXiv:2603.17196). Distances are in Å.
 
     The release differs from the defaults in its neighbour cap, its component-wise vector pre-norm (which breaks
     rotational symmetry), its detached modulation (whose forces are no exact gradient) and its pooling;
@@ -41,6 +41,7 @@ class SCDConfig:
     distance_influence: str = "both"  # where the distance enters the attention: keys, values
     vector_cutoff: bool = True  # the cutoff multiplies the values, so that vectors vanish there too
     vector_prenorm: str = "equivariant"  # "component": as released, not rotation equivariant
+    softening: float = 0.0  # of the lengths that heads read; 0, as released, lets forces jump at symmetric geometries
     scalar_post_norm: bool = True
     vector_post_norm: bool = False  # whitening after every layer
     final_whitening: bool = False

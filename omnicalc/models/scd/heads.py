@@ -18,18 +18,22 @@ class UpdateNet(nn.Module):
 
 
 class GatedBlock(nn.Module):
-    """Scalars and vectors (N, C), (N, 3, C) -> (N, C'), (N, 3, C'); lengths of zero vectors have no gradient."""
+    """Scalars and vectors (N, C), (N, 3, C) -> (N, C'), (N, 3, C').
 
-    def __init__(self, c_in: int, c_out: int, activate: bool):
+    Scalars learn of vectors by sqrt(|v|^2 + s^2) - s. Without ``softening`` s, as released, that is the length, whose
+    gradient jumps where symmetry makes vectors vanish (and is taken as zero there): forces then jump too.
+    """
+
+    def __init__(self, c_in: int, c_out: int, activate: bool, softening: float = 0.0):
         super().__init__()
         self.vec1_proj = xavier(nn.Linear(c_in, c_in, bias=False))
         self.vec2_proj = xavier(nn.Linear(c_in, c_out, bias=False))
         self.update_net = UpdateNet(2 * c_in, c_in, 2 * c_out)
-        self.activate = activate
+        self.activate, self.softening = activate, softening
 
     def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        squared = self.vec1_proj(v).square().sum(1)
-        length = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0)
+        squared = self.vec1_proj(v).square().sum(1) + self.softening**2
+        length = torch.where(squared > 0, squared, 1.0).sqrt() * (squared > 0) - self.softening
         x, gate = self.update_net(torch.cat([x, length], -1)).chunk(2, -1)
         v = gate.unsqueeze(1) * self.vec2_proj(v)
         return (F.silu(x) if self.activate else x), v
@@ -38,10 +42,11 @@ class GatedBlock(nn.Module):
 class GatedHead(nn.Module):
     """Two gated blocks D -> D/2 -> 1: scalars (N, 1) and vectors (N, 3)."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, softening: float = 0.0):
         super().__init__()
         half = channels // 2
-        self.output_network = nn.ModuleList([GatedBlock(channels, half, True), GatedBlock(half, 1, False)])
+        blocks = GatedBlock(channels, half, True, softening), GatedBlock(half, 1, False, softening)
+        self.output_network = nn.ModuleList(blocks)
 
     def forward(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         for block in self.output_network:

@@ -42,9 +42,9 @@ class SCD(Denoising):
         self.config = config
         c = config.channels
         self.rep_model = GeometricTransformer(config) if config.backbone == "cgt" else Transformer(config)
-        self.noise_head = GatedHead(c)
+        self.noise_head = GatedHead(c, config.softening)
         self.embedding_head = EmbeddingHead(c, config.embedding_pool)
-        self.scalar_heads = nn.ModuleDict({name: GatedHead(c) for name in config.heads})
+        self.scalar_heads = nn.ModuleDict({name: GatedHead(c, config.softening) for name in config.heads})
         self.noise_normalizer = NoiseNormalizer()
         self.register_buffer("mean", torch.tensor(float(config.mean)))
         self.register_buffer("std", torch.tensor(float(config.std)))
