@@ -1,7 +1,8 @@
 """Which code computes a potential: a kernel made for it (C++ on a CPU, Triton on a GPU) where there is one, else torch.
 
 A model offers them by the methods ``native(numbers)`` and ``on_device(numbers)``, each of which returns one for these
-atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason.
+atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason. ``native`` also takes the last one,
+``known``, where there are more elements now.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ class KernelChoice:
         self._device: torch.device | None = None  # that the two above and the last binding are of
         self._warned = False
         self._last: tuple[Systems, Tensor, DeviceBinding] | None = None
+
+    def __reduce__(self):  # what is made is made again where a copy needs it, and is not worth carrying
+        return KernelChoice, (self.wanted,)
 
     def native(self, potential: Potential, numbers: Tensor):
         """The native kernel for these atomic numbers, or None for plain torch.
@@ -111,10 +115,12 @@ class KernelChoice:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
         if self._native is None or not self._native.knows(present):
-            if self._native is not None:  # what is made for elements grows with them, and is not made twice
+            options = {"maps": HALF[self.wanted]} if self.wanted in HALF else {}
+            if self._native is not None:  # what is made for elements grows with them
                 present = sorted({*present, *self._native.numbers})
+                if offer == "native":
+                    options["known"] = self._native
             try:
-                options = {"maps": HALF[self.wanted]} if self.wanted in HALF else {}
                 self._native = getattr(potential.model, offer)(present, **options)
             except KernelError as reason:
                 self._refused = reason

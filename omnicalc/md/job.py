@@ -60,8 +60,8 @@ def build_job(
 
     skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
-    kernel = potential.kernel.describe(potential, systems.numbers)
     bound = potential.bind(systems, head=head, skin=skin)
+    kernel = potential.kernel.describe(potential, systems.numbers)
     total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
     charge_from, spin_from = origins(atoms, charge, spin)
     structure = {

@@ -130,11 +130,29 @@ def test_structures_of_one_batch_may_ask_for_different_heads(box):
     assert (forces - wanted.forces).abs().max() < 3e-5
 
 
+def test_elements_that_are_not_there_change_no_bit():
+    """Tables are made of the elements present, and grow; each pair has the grid that it has in any company."""
+    hydrogen = Systems.from_atoms(Atoms("H2", [[0, 0, 0], [0.77, 0.1, 0]]))
+    alone, among, grown = (load_potential("ubio-s2", device="cpu", kernel="native") for _ in range(3))
+    made = [among.kernel.native(among, torch.tensor(numbers)) for numbers in ([1, 6, 8],)]
+    made += [grown.kernel.native(grown, torch.tensor(numbers)) for numbers in ([8], [1], [6])]
+    assert [kernel.numbers for kernel in made] == [[1, 6, 8], [8], [1, 8], [1, 6, 8]]
+    assert made[3].tables[8, 8] is made[1].tables[8, 8] and made[3].tables[1, 8] is made[2].tables[1, 8]
+    first, *others = (p.predict(hydrogen, NeighborList(p.cutoff), head="gfn2-xtb") for p in (alone, among, grown))
+    assert alone.kernel.native(alone, hydrogen.numbers).numbers == [1]
+    for other in others:
+        assert torch.equal(first.energy, other.energy) and torch.equal(first.forces, other.forces)
+    # the wrong variant: on one grid for all, that of H2 would be finer with oxygen around
+    assert len(made[0].tables[1, 1]) < len(made[0].tables[1, 8])
+
+
 def test_copies_and_pickles_work(box):
     potential = native()
     first = predict(potential, box).forces
     assert torch.equal(predict(copy.deepcopy(potential), box).forces, first)
     assert torch.equal(predict(pickle.loads(pickle.dumps(potential)), box).forces, first)
+    small = len(pickle.dumps(load_potential("ubio-s3", device="cpu", kernel="native")))
+    assert len(pickle.dumps(potential)) == small  # without the tables, which are made again
 
 
 def test_two_python_threads_share_one_potential(box):
@@ -254,7 +272,7 @@ def test_networks_it_does_not_know_are_named(change, reason):
 
 
 def test_weights_that_do_not_fit_their_settings_are_refused():
-    settings = np.array([2, 32, 8, 4, 2, 16, 2, 1, 256, 7, 0, 3, 3], dtype=np.int32)
+    settings = np.array([2, 32, 8, 4, 2, 16, 2, 1, 7, 0, 3, 3, *4 * [256]], dtype=np.int32)
     short = np.zeros(100, dtype=np.float32)
     with pytest.raises(ValueError, match="fewer weights than the settings need"):
         library.NativeE2Former(settings, 4.5, short, short)

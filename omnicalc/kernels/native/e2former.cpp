@@ -43,7 +43,7 @@ struct Weighing {
 
 // Numbers of one thread, for one tile or for the edges of one atom.
 struct Scratch {
-    Buffer y, maps, product, hidden, moments, coupled, wide, gates, harmonics, place;
+    Buffer y, maps, product, hidden, moments, coupled, wide, gates, harmonics, place, per_length;
     Weighing weighing[TILE];  // of each atom in the last layer, whose way back begins at once; else the first serves all
     std::vector<double> delta[3], square;  // of the edges of one atom, Å and Å^2
 };
@@ -163,7 +163,7 @@ private:
                     b->reserve(widest * HL);
                 w.step.reserve(widest), w.dstep.reserve(widest), w.denominator.reserve(HL);
             }
-            s.harmonics.reserve(widest * R), s.place.reserve(widest);
+            s.harmonics.reserve(widest * R), s.place.reserve(widest), s.per_length.reserve(widest);
             for (auto* v : {&s.delta[0], &s.delta[1], &s.delta[2], &s.square})
                 if (v->size() < widest) v->resize(widest);
         }
@@ -175,22 +175,23 @@ private:
     void find_edges(int i, Scratch& s) {
         const int64_t start = in.row[i];
         const int n = keep_near(i, s);
-        const float per_length = m.intervals / m.cutoff;
         const double *square = s.square.data(), *delta[3] = {s.delta[0].data(), s.delta[1].data(), s.delta[2].data()};
         float core = 0;
         for (int e = 0; e < n; ++e) {
             const int64_t at = start + e;
             const double r = std::sqrt(square[e]), inverse = 1 / std::max(r, 1e-6);
-            const float length = r, t = length * per_length;
-            const int interval = std::min((int)t, m.intervals - 1), pair = m.pair(in.type[i], in.type[st.source[at]]);
-            st.radius.data[at] = length, st.point[at] = pair * m.points + interval, s.place.data[e] = t - interval;
+            const int pair = m.pair(in.type[i], in.type[st.source[at]]), intervals = m.intervals[pair];
+            const float length = r, per_length = intervals / m.cutoff, t = length * per_length;
+            const int interval = std::min((int)t, intervals - 1);
+            st.radius.data[at] = length, st.point[at] = m.first[pair] + interval;
+            s.place.data[e] = t - interval, s.per_length.data[e] = per_length;
             store(st.unit + 4 * at, f4{(float)(delta[0][e] * inverse), (float)(delta[1][e] * inverse),
                                        (float)(delta[2][e] * inverse), (float)inverse});
             float slope = 0;
             core += repulsion(m.core_radius.data[pair], length, slope);
             store(st.gradient + 4 * at, f4{0, 0, 0, slope});
         }
-        for (int e = 0; e < n; e += VW) spline_weights(load(s.place + e), per_length, std::min(VW, n - e), start + e);
+        for (int e = 0; e < n; e += VW) spline_weights(load(s.place + e), load(s.per_length + e), std::min(VW, n - e), start + e);
         st.count[i] = n, st.core[i] = core;
     }
 
@@ -233,7 +234,7 @@ private:
 
     // Weights of the control points at places x, 0 to 1, of their intervals, for n edges from the first: uniform B-splines
     // by the recursion of Cox and de Boor. The slopes are differences of the weights one degree lower, here by r.
-    void spline_weights(vf x, float per_length, int n, int64_t first) {
+    void spline_weights(vf x, vf per_length, int n, int64_t first) {
         alignas(64) float lanes[2 * ORDER][VW];
         vf w[ORDER] = {splat(1.0f)};
 #pragma GCC unroll 5

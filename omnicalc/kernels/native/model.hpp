@@ -75,7 +75,7 @@ struct EnergyHead {
 struct Model {
     int degrees, rows, channels, width, layers, hidden, hidden_width, elements, n_heads;
     int heads, head_vector, head_lanes, query_width, query_lanes;  // attention; lanes of a vector of heads, of all, of a query
-    int intervals, envelope;
+    int envelope;
     float cutoff;
     Weights weights;
     Buffer core_radius;  // (target, source); 0: none
@@ -85,15 +85,16 @@ struct Model {
     Buffer gamma, beta;
     std::vector<EnergyHead> energy;
     // Control points of uniform B-splines, so that neighbouring intervals share all but one of their rows.
-    int points;  // per element pair
-    Buffer radial;  // (pair, point, block, degree, lane): embedding, envelope included
-    std::vector<Buffer> gates;  // per layer (pair, point, block of head lanes, gate or factor, lane)
+    // Every element pair has a grid of its own, whatever other elements there are: its results are the same in all company.
+    std::vector<int> intervals, first;  // of the pair; where its points begin
+    Buffer radial;  // (point of all pairs, block, degree, lane): embedding, envelope included
+    std::vector<Buffer> gates;  // per layer (point of all pairs, block of head lanes, gate or factor, lane)
 
     Model(const int32_t* settings, float cutoff_, Reader weights_, Reader table) {
         const int32_t* s = settings;
         degrees = *s++ + 1, channels = *s++, heads = *s++, query_width = *s++, layers = *s++, hidden = *s++;
-        elements = *s++, n_heads = *s++, intervals = *s++, envelope = *s++, weights = (Weights)*s++;
-        points = intervals + SPLINE_DEGREE, cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
+        elements = *s++, n_heads = *s++, envelope = *s++, weights = (Weights)*s++;
+        cutoff = cutoff_, rows = degrees * degrees, width = padded(channels), hidden_width = padded(hidden);
         if (width > MAX_WIDTH) throw std::invalid_argument("too many channels");
         if (degrees < 2 || degrees > 3) throw std::invalid_argument("l_max must be 1 or 2");
         head_vector = heads <= HALF && HALF % heads == 0 ? HALF : VW;
@@ -111,7 +112,7 @@ struct Model {
         gamma = rows_of(w, degrees, c), beta = rows_of(w, 1, c);
         for (int h = 0; h < n_heads; ++h) energy.push_back(read_head(w, c));
         if (w.left) throw std::invalid_argument("more weights than the settings need");
-        read_tables(table);
+        read_tables(s, table);
     }
 
     int pair(int target, int source) const { return target * elements + source; }
@@ -189,8 +190,12 @@ private:
         return y;
     }
 
-    void read_tables(Reader& table) {
-        const size_t n = (size_t)elements * elements * points;
+    void read_tables(const int32_t* of_pair, Reader& table) {
+        size_t n = 0;
+        for (int p = 0; p < elements * elements; ++p) {
+            intervals.push_back(of_pair[p]), first.push_back(n);
+            n += of_pair[p] + SPLINE_DEGREE;
+        }
         radial = Buffer(n * degrees * width);
         for (int k = 0; k < layers; ++k) gates.emplace_back(n * 2 * head_lanes);
         for (size_t i = 0; i < n; ++i) {

@@ -290,17 +290,18 @@ class E2Former(nn.Module):
         reason = why_not() if device.type == "cpu" else None
         return None if reason is None else f"training in plain torch, at about half the speed: {reason}"
 
-    def native(self, numbers: list[int]):
-        """This network, with its present weights, on the native CPU kernel, for these atomic numbers at least.
+    def native(self, numbers: list[int], known=None):
+        """This network, with its present weights, on the native CPU kernel, for these atomic numbers.
 
-        Raises :class:`KernelError` with the reason when there is none for it here.
+        ``known``: such a kernel for fewer of them, whose splines are taken over. Raises :class:`KernelError` with the
+        reason when there is none for it here.
         """
         from omnicalc.models.e2former.native import NativeModel
 
-        return NativeModel(self, list(self.config.elements or numbers))
+        return NativeModel(self, numbers, known)
 
     def on_device(self, numbers: list[int], maps: torch.dtype | None = None):
-        """As :meth:`native`, on the GPU where the weights are, and for these atomic numbers alone.
+        """As :meth:`native`, on the GPU where the weights are.
 
         ``maps``: 16-bit type of the linear maps and of what they read and write; None: the model's dtype.
         """

@@ -1,6 +1,7 @@
 """E2Former-V2 on the native CPU kernel: which networks it takes, and how their weights reach it."""
 
 import copy
+from itertools import product
 from math import sqrt
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from omnicalc.models.e2former.attention import ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
 from omnicalc.models.e2former.model import Block, E2Former
-from omnicalc.models.e2former.radial_tables import RadialTables, nearest_distances, pair_functions, tables_within
+from omnicalc.models.e2former.radial_tables import DEGREE, nearest_distances, pair_functions, tables_within
 from omnicalc.neighbors import FlatPairs
 from omnicalc.systems import Systems
 
@@ -50,8 +51,10 @@ def beyond_kernels(config: E2FormerConfig) -> str | None:
 class NativeModel:
     """One network with its elements, laid out for the kernel. The weights are those of the moment it is made."""
 
-    def __init__(self, model: E2Former, numbers: list[int]):
-        """``numbers``: atomic numbers it will see, each with a row of its own."""
+    def __init__(self, model: E2Former, numbers: list[int], known: "NativeModel | None" = None):
+        """``numbers``: atomic numbers it will see, each with a row of its own; ``known``: one of the same weights,
+        whose splines are taken over.
+        """
         reason = unsupported(model.config)
         if reason:
             raise KernelError(f"the native kernel does not support {reason}")
@@ -59,9 +62,8 @@ class NativeModel:
         exact = copy.deepcopy(model).double().requires_grad_(False)
         self.config = model.config
         self.numbers = list(numbers)
-        functions, nearest = pair_functions(exact, self.numbers), nearest_distances(self.numbers)
-        self.tables: RadialTables = tables_within(functions, model.config.cutoff, nearest)
-        table = self.tables.points.astype(np.float32).ravel()
+        self.tables = _tables(exact, self.numbers, {} if known is None else known.tables)
+        table = np.concatenate([points.ravel() for points in self.tables.values()])
         weights = np.concatenate([np.asarray(t, dtype=np.float32).ravel() for t in _weights(exact, self.numbers)])
         self._kernel = NativeE2Former(self._settings(exact), model.config.cutoff, weights, table)
         self._embedding = exact.system_embedding
@@ -97,9 +99,10 @@ class NativeModel:
         c = model.config
         numbers = [
             c.l_max, c.channels, c.attention_heads, c.query_width, c.layers, c.attention_heads * c.query_width // 2,
-            len(self.numbers), len(c.heads), self.tables.intervals, _ENVELOPES[c.envelope], _WEIGHTS[c.weights],
+            len(self.numbers), len(c.heads), _ENVELOPES[c.envelope], _WEIGHTS[c.weights],
         ]  # fmt: skip
-        return np.array(numbers + [_components(block) for block in model.blocks], dtype=np.int32)
+        numbers += [_components(block) for block in model.blocks]
+        return np.array(numbers + [len(points) - DEGREE for points in self.tables.values()], dtype=np.int32)
 
 
 class Prepared:
@@ -128,6 +131,22 @@ class Prepared:
         if self._pairs is None or self._pairs[0] is not pairs:
             self._pairs = pairs, Checked(row=pairs.row, source=pairs.source, reverse=pairs.reverse, offset=pairs.offset)
         return self._pairs[1]
+
+
+def _tables(
+    exact: E2Former, numbers: list[int], known: dict[tuple[int, int], np.ndarray]
+) -> dict[tuple[int, int], np.ndarray]:
+    """Control points (intervals + 5, F) of every pair (target, source), but for those known already: each pair on the
+    grid that it needs, so that nothing depends on which other elements there are.
+    """
+    pairs = list(product(numbers, numbers))
+    wanted = zip(pairs, pair_functions(exact, numbers), nearest_distances(numbers), strict=True)
+    made = {
+        pair: tables_within([function], exact.config.cutoff, nearest).points[0].astype(np.float32)
+        for pair, function, nearest in wanted
+        if pair not in known
+    }
+    return {pair: made[pair] if pair in made else known[pair] for pair in pairs}
 
 
 def _components(block: Block) -> int:
