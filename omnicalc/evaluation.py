@@ -54,13 +54,18 @@ class Compared:
         return self.atoms.get_potential_energy()
 
     @property
+    def label_forces(self) -> np.ndarray:
+        """(N, 3), also of atoms that are held in place."""
+        return self.atoms.get_forces(apply_constraint=False)
+
+    @property
     def energy_error(self) -> float:
         return self.energy - self.label
 
     @property
     def force_errors(self) -> np.ndarray:
         """(N,) eV/Å, size of the error of each atom's force."""
-        return np.linalg.norm(self.forces - self.atoms.get_forces(), axis=1)
+        return np.linalg.norm(self.forces - self.label_forces, axis=1)
 
 
 @dataclass
@@ -74,7 +79,7 @@ class Evaluation:
         """Of the chosen frames; None: of all."""
         chosen = self.frames if chosen is None else chosen
         energy = 1e3 * np.array([c.energy_error / len(c.atoms) for c in chosen])
-        force = 1e3 * np.concatenate([(c.forces - c.atoms.get_forces()).ravel() for c in chosen])
+        force = 1e3 * np.concatenate([(c.forces - c.label_forces).ravel() for c in chosen])
         return Errors(
             frames=len(chosen),
             energy_mae=float(np.abs(energy).mean()),

@@ -33,7 +33,7 @@ def draw_parity(evaluation: Evaluation, path: Path, key: str = "config_type") ->
         label = np.array([c.label for c in chosen]) / n - offset
         found = np.array([c.energy for c in chosen]) / n - offset
         left.plot(1e3 * label, 1e3 * found, ".", ms=3, color=colour, alpha=0.6, label=name if k < 10 else None)
-        forces = np.concatenate([np.stack([c.atoms.get_forces(), c.forces]).reshape(2, -1) for c in chosen], axis=1)
+        forces = np.concatenate([np.stack([c.label_forces, c.forces]).reshape(2, -1) for c in chosen], axis=1)
         right.plot(*forces[:, :: -(-count // _POINTS)], ".", ms=1.5, color=colour, alpha=0.4)
     for axis, what, unit in ((left, "energy above its composition's mean", "meV/atom"), (right, "force", "eV/Å")):
         ends = [*axis.get_xlim(), *axis.get_ylim()]

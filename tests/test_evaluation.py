@@ -5,6 +5,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.constraints import FixAtoms
 
 from omnicalc.errors import InputError
 from omnicalc.evaluation import evaluate, labelled_frames
@@ -39,6 +40,16 @@ def test_known_errors(potential):
     assert errors.energy_rmse == pytest.approx(np.sqrt(5.0))
     assert errors.force_mae == pytest.approx(30.0)
     assert errors.force_rmse == pytest.approx(np.sqrt(1000.0))
+
+
+def test_labels_of_atoms_that_are_held(potential):
+    """Constraints say what a run moves; the label of the force on a held atom is what it is, and not zero."""
+    free, held = labelled(potential, 0.003, 0.02), labelled(potential, 0.003, 0.02)
+    held.set_constraint(FixAtoms([0, 1]))
+    assert np.abs(held.get_forces()[:2]).max() == 0  # what the errors were taken from
+    one, other = (evaluate(potential, [atoms]) for atoms in (free, held))
+    assert one.errors() == other.errors() and other.errors().force_rmse == pytest.approx(20.0)
+    np.testing.assert_array_equal(other.frames[0].force_errors, one.frames[0].force_errors)
 
 
 def test_energies_relative_to_frames_of_the_same_atoms(potential):

@@ -185,7 +185,7 @@ def _check_forces(wish: FineTune, found) -> None:
     """
     from ase import units
 
-    labels = np.concatenate([c.atoms.get_forces().ravel() for c in found.frames])
+    labels = np.concatenate([c.label_forces.ravel() for c in found.frames])
     said = np.concatenate([c.forces.ravel() for c in found.frames])
     size = float(np.sqrt((labels @ labels) * (said @ said)))
     cosine = float(labels @ said) / size if size else 0.0
