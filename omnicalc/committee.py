@@ -36,6 +36,7 @@ from omnicalc.systems import Systems
 
 _DIRECTIONS = 4  # random directions per structure
 _STEP = 1e-4  # Å, of the central differences along them, in float64
+_LEAST = 1e-3  # meV per atom and meV/Å: errors that nothing but rounding makes smaller
 _BINS = 10
 
 
@@ -82,7 +83,8 @@ def fit_committee(
     ``potential`` in float64. Every second structure of ``valid`` sets the scale, the others test it.
 
     Raises:
-        InputError: a family without last features, fewer than 3 members, or fewer than 4 validation structures.
+        InputError: a family without last features, fewer than 3 members, fewer than 4 validation structures, or labels
+            that are the potential's own.
     """
     model = potential.model
     if not hasattr(model, "last_features") or not potential.conservative:
@@ -94,22 +96,34 @@ def fit_committee(
     rng = torch.Generator().manual_seed(seed)
     found = evaluate(potential, valid, head)
     errors = found.errors(found.frames[::2])
-    size_e, size_f = 1e-3 * max(errors.energy_rmse, 1e-3), 1e-3 * max(errors.force_rmse, 1e-3)
+    if min(errors.energy_rmse, errors.force_rmse) < _LEAST:
+        raise InputError(
+            f"energies or forces of the validation frames differ by less than {_LEAST:g} meV from those of "
+            f"{potential.name_resolved}: they look like its own, and a spread is scaled to errors; give frames "
+            f"labelled by the method of head '{head}'"
+        )
+    size_e, size_f = 1e-3 * errors.energy_rmse, 1e-3 * errors.force_rmse
     precision: Tensor | float = 0.0
     for k, atoms in enumerate(train):
         g, rows = _rows(potential, head, atoms, rng)
         precision = precision + torch.outer(g, g) / size_e**2 + rows.T @ rows / len(rows) / size_f**2
         if progress is not None:
             progress(k + 1, len(train))
-    size = len(precision)
     known = model.energy_heads[head].last.double().square().mean()  # the prior: about as large as they are
-    precision = precision + torch.eye(size, dtype=torch.float64) / known
-    factor = torch.linalg.cholesky(torch.linalg.inv(precision))
-    draws = torch.randn(members, size, generator=rng, dtype=torch.float64) @ factor.T
+    draws = _draws(precision, 1 / known, members, rng)
     spread = _spread(potential, head, valid, draws)
     errors = [c.force_errors for c in found.frames]
     scale = np.sqrt(np.mean(np.concatenate(errors[::2]) ** 2) / np.mean(np.concatenate(spread[::2]) ** 2))
     return scale * draws, Calibration(scale * np.concatenate(spread[1::2]), np.concatenate(errors[1::2]))
+
+
+def _draws(precision: Tensor, prior: Tensor | float, members: int, rng: torch.Generator) -> Tensor:
+    """(M, D) from the Gaussian whose precision is the data's (D, D) and the prior's: by eigenvalues, as what rounding
+    makes of the small ones, beside those of small errors, may be below zero.
+    """
+    stiffness, axes = torch.linalg.eigh(precision)
+    normal = torch.randn(members, len(stiffness), generator=rng, dtype=torch.float64)
+    return normal / (stiffness.clamp(min=0) + prior).sqrt() @ axes.T
 
 
 def _rows(potential: Potential, head: str, atoms: Atoms, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -149,8 +163,7 @@ def _spread(potential: Potential, head: str, frames: Sequence[Atoms], draws: Ten
 def measured_spread(evaluation: Evaluation) -> dict | None:
     """Means of ``energy_std`` (meV/atom) and ``forces_std`` (meV/Å), and how well the latter fit the errors.
 
-    None where the spread was not asked for, or the head has no committee: then it is zero everywhere, as it is on
-    atoms that symmetry keeps free of forces, which calibrate nothing.
+    None where there is none. It is zero on atoms that symmetry keeps free of forces, which calibrate nothing.
     """
     frames = evaluation.frames
     if any(c.forces_std is None for c in frames):

@@ -49,8 +49,15 @@ def add_committee(
         raise InputError(f"{name} has committees of {old.shape[1]} already; use --members {old.shape[1]}")
     potential = load_potential(name, device="cpu", dtype="float64")
     _check_splits(frames, origin)
-    parts = {split: _spaced(labelled_frames(frames, split, origin), n) for split, n in _counts(most).items()}
-    head = potential.choose_head(Systems.from_atoms(parts["train"][0]), head)
+    parts = {}
+    for split, count in _counts(most).items():
+        labelled = labelled_frames(frames, split, origin)
+        for k, atoms in enumerate(labelled):
+            try:
+                head = potential.choose_head(Systems.from_atoms(atoms), head)
+            except InputError as error:
+                raise InputError(f"frame {k} of those with split={split} in '{origin}': {error}") from None
+        parts[split] = _spaced(labelled, count)
     draws, calibration = fit_committee(potential, head, parts["train"], parts["valid"], members, seed, progress)
     shape = (len(card.heads), *draws.shape)
     table = old.clone() if old is not None else torch.zeros(shape, dtype=next(iter(tensors.values())).dtype)
