@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from ase import Atoms
-from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, all_properties
 from ase.data import chemical_symbols
+from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from omnicalc.errors import InputError, RunError
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
-from omnicalc.registry import list_models, load_potential
+from omnicalc.registry import load_potential, potentials_for
 from omnicalc.systems import Systems, charge_and_spin, whole_number
 
 _AUTO = {"device": "auto", "dtype": "float32"}
+_SPREAD = (ScalarProperty("energy_std", float), ArrayProperty("forces_std", float, ("natoms",)))
+for _property in _SPREAD:  # results that ASE has not heard of trip its own tools, such as SinglePointCalculator
+    all_outputs.setdefault(_property.name, _property)
+    if _property.name not in all_properties:
+        all_properties.append(_property.name)
 
 
 class StressUndefinedError(InputError, PropertyNotImplementedError):
-    """Stress asked of a structure that is not periodic along all three axes."""
+    """Stress asked of a structure that is not periodic along all three axes, or of direct forces."""
 
 
 class OmniCalc(Calculator):
@@ -31,7 +38,8 @@ class OmniCalc(Calculator):
 
     Results, in ASE's units and signs: ``energy`` and ``free_energy`` (the same number), ``energies`` (per
     atom; their sum is the energy, how it is shared out has no physical meaning), ``forces``, and ``stress``
-    (Voigt xx, yy, zz, yz, xz, xy; positive under tension; only for structures periodic along all three axes).
+    (Voigt xx, yy, zz, yz, xz, xy; positive under tension; only for structures periodic along all three axes, and where
+    forces are the gradient of the energy).
 
     Charge and spin are those of ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (multiplicity 2S+1); ``charge`` and
     ``spin`` here are for structures that carry none, and an error where they differ from what a structure carries. The
@@ -60,7 +68,8 @@ class OmniCalc(Calculator):
     ):
         """
         Args:
-            model: name, name:tag, name:tag@version, path of a weights folder, or a loaded :class:`Potential`.
+            model: name, name:tag, name:tag@version, path of a weights folder, or a loaded :class:`Potential`, whose
+                weights are shared and whose settings stay as they are.
             head: name of the level of theory to use.
             device: "auto" (a CUDA device if there is one), "cpu", "cuda", "cuda:1", ...
             dtype: "float32" or "float64", of the network; positions, sums and results are float64 always.
@@ -68,25 +77,30 @@ class OmniCalc(Calculator):
             spin: multiplicity (2S+1) of structures that do not carry their own.
             skin: margin of the neighbour list kept between calls, Å. It changes the speed, never a result.
             kernel: "auto" (the native CPU kernel where it can run, else plain torch), "native" or "torch"; None leaves
-                a loaded potential as it is and means "auto" otherwise.
+                what a loaded potential has and means "auto" otherwise.
             uncertainty: results also hold ``energy_std`` (eV) and ``forces_std`` (N,), eV/Å per atom, the spread over
-                the weights' committee; several times slower.
+                the committee of the head; several times slower, in plain torch.
 
         Raises:
             WeightsError: unknown name, weights that are not on this machine or are damaged.
             InputError: unknown head, device, dtype or kernel; a charge or spin that is not whole; a skin that cannot
-                be.
+                be; uncertainty of weights or of a head without a committee.
         """
         super().__init__()
         self.potential = _potential(model, device, dtype)
+        if kernel is not None or uncertainty:
+            self.potential = copy.copy(self.potential)  # the same weights, other settings
         if kernel is not None:
             self.potential.kernel = KernelChoice(kernel)
         self._check_family()
         if uncertainty:
             self.potential.spread = True
+            self.implemented_properties = [*self.implemented_properties, *(p.name for p in _SPREAD)]
         if head is not None and head not in self.potential.heads:
             names = ", ".join(self.potential.heads)
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {names}")
+        if head is not None:
+            self.potential.check_spread(head)
         self.head = head
         self._charge = None if charge is None else whole_number(charge, "charge")
         self._spin = None if spin is None else whole_number(spin, "spin")
@@ -132,14 +146,28 @@ class OmniCalc(Calculator):
         if self.atoms is None:
             raise InputError("no structure was given: set atoms.calc to this calculator, or pass atoms")
         stress = "stress" in properties
-        if stress and not self.atoms.pbc.all():
+        if stress:
+            self.check_stress(self.atoms)
+        forces = stress or "forces" in properties or "forces_std" in properties
+        self.results = {**self.results, **self._compute(forces, stress)}
+
+    def check_stress(self, atoms: Atoms) -> None:
+        """Raise :class:`StressUndefinedError` where ``atoms`` have no stress, or this potential none that fits its
+        forces.
+        """
+        if not self.potential.conservative:
+            raise StressUndefinedError(
+                f"stress is the derivative of an energy, which the forces of {self.name_resolved} are not; ask for "
+                "energy and forces only, or use a conservative model (omnicalc models)"
+            )
+        if not atoms.pbc.all():
             raise StressUndefinedError(
                 "stress needs a structure periodic along all three axes, but this one has pbc = "
-                f"{self.atoms.pbc.tolist()}; set atoms.cell and atoms.pbc = True, or ask for energy and "
+                f"{atoms.pbc.tolist()}; set atoms.cell and atoms.pbc = True, or ask for energy and "
                 "forces only"
             )
-        self.results = {**self.results, **self._compute("forces" in properties or stress, stress)}
 
+    @torch.inference_mode(False)  # forces are gradients, and the neighbour list is kept for later calls
     def _compute(self, forces: bool, stress: bool) -> dict:
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
         self.choose_head(systems)
@@ -180,13 +208,19 @@ class OmniCalc(Calculator):
         for head in self.potential.heads.values():
             if present <= head.elements:
                 return (
-                    f"Head '{head.name}' knows all elements of this structure: make a new calculator with "
-                    f"head='{head.name}' (its energies do not compare with those of this one)"
+                    f"Head '{head.name}' knows all elements of this structure: use --head {head.name}, or a new "
+                    f"calculator with head='{head.name}' in Python (its energies do not compare with those of this one)"
                 )
-        others = [entry.full_name for entry in list_models() if entry.head_for(present) is not None]
+        others = potentials_for(present)
         if others:
-            return f"Make a new calculator with a model that knows all elements: {', '.join(others)}"
+            return f"Models that know all elements: {', '.join(others)}; use one with --model, or in a new calculator"
         return "No model here knows all elements of this structure (see omnicalc models)"
+
+    def _set_options(self, **options) -> None:
+        """Options of the model, of this calculator alone."""
+        self.potential = copy.deepcopy(self.potential)
+        self.potential.model.set_options(**options)
+        self.parameters.update(options)
 
     def _check_family(self) -> None:
         if self.family is None:
@@ -229,12 +263,12 @@ class AllScAIPCalculator(OmniCalc):
         """
         Args:
             rotations: average over 1, 4, 12 or 24 rotations of a cube, which costs as many evaluations; None: as the
-                weights say. It stays with a loaded potential that is given as ``model``.
+                weights say.
             settings: those of :class:`OmniCalc`.
         """
         super().__init__(model, **settings)
         if rotations is not None:
-            self.potential.model.set_options(rotations=rotations)
+            self._set_options(rotations=rotations)
 
 
 class OmnimolCalculator(OmniCalc):
@@ -262,8 +296,6 @@ class OmnimolCalculator(OmniCalc):
             rotations: average over 1, 4, 12 or 24 rotations of a cube, which costs as many evaluations.
             settings: those of :class:`OmniCalc`.
 
-        The three options stay with a loaded potential that is given as ``model``.
-
         Raises:
             InputError: weights of another family, or options of direct forces for weights that have none.
         """
@@ -271,8 +303,7 @@ class OmnimolCalculator(OmniCalc):
         options = {"remove_net_force": remove_net_force, "remove_torque": remove_torque, "rotations": rotations}
         options = {key: value for key, value in options.items() if value is not None}
         if options:
-            self.potential.model.set_options(**options)
-            self.parameters.update(options)
+            self._set_options(**options)
 
 
 def _potential(

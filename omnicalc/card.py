@@ -80,6 +80,16 @@ class Card:
         """``name:tag@version``, which means one exact file."""
         return f"{self.name}:{self.tag}@{self.version}"
 
+    @property
+    def no_potential(self) -> str | None:
+        """What weights give that have no energies; None for those that have."""
+        gives = self.config.get("gives", "energies")
+        if gives == "properties":
+            return "properties of structures (omnicalc.properties)"
+        if self.family == "denoiser" or gives == "embeddings" or self.config.get("backbone") == "cgt":
+            return "pretrained only, embeddings and denoising (omnicalc embed)"
+        return None
+
 
 def read_card(path: Path | str) -> Card:
     """The card in a file. Raises :class:`WeightsError` naming the file and the key that is wrong."""

@@ -1,5 +1,6 @@
 """Errors of a potential on labelled structures: what `omnicalc evaluate` prints and cards quote."""
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -151,10 +152,12 @@ def evaluate(
     head: str | None = None,
     progress: Callable[[int], object] | None = None,
     atoms_per_batch: int = ATOMS_PER_BATCH,
+    spread: bool = False,
 ) -> Evaluation:
     """``potential`` against the labels of ``frames``, in batches of up to ``atoms_per_batch`` atoms.
 
-    ``head`` None: the first that knows all elements of the first frame. Raises :class:`InputError` naming the frame.
+    ``head`` None: the first that knows all elements of the first frame. ``spread``: with that of the head's committee,
+    if it has one. Raises :class:`InputError` naming the frame.
     """
     systems, chosen = [], head
     for k, atoms in enumerate(frames):
@@ -163,6 +166,9 @@ def evaluate(
             chosen = potential.choose_head(systems[-1], chosen)
         except InputError as error:
             raise InputError(f"frame {k}: {error}" if len(frames) > 1 else str(error)) from None
+    if spread and chosen in potential.committee_heads:
+        potential = copy.copy(potential)  # the same weights, other settings
+        potential.spread = True
     found: list[Compared | None] = [None] * len(frames)
     done = 0
     for members in _batches([len(a) for a in frames], atoms_per_batch):

@@ -57,7 +57,10 @@ class KernelChoice:
             return self._made(potential, numbers)
         except KernelError as reason:
             if self.wanted in ("native", *HALF):
-                raise InputError(f"kernel '{self.wanted}' cannot run {potential.name_resolved}: {reason}") from None
+                raise InputError(
+                    f"kernel '{self.wanted}' cannot run {potential.name_resolved}: {reason}; use kernel 'auto' or "
+                    "'torch' (--kernel), which can"
+                ) from None
             if reason.not_built and not self._warned:
                 self._warned = True
                 warnings.warn(str(reason), OmniCalcWarning, stacklevel=4)
@@ -90,7 +93,7 @@ class KernelChoice:
         """As :meth:`binding`, for calls that do not say whether more of the same atoms will follow: on a GPU the last
         one is kept, and recorded when the same atoms come again.
         """
-        if potential.device.type == "cpu":
+        if potential.device.type == "cpu" or potential.spread:
             return self.binding(potential, systems, head)
         if self._last is None or self._device != potential.device or not _same_atoms(systems, head, *self._last[:2]):
             binding = self.binding(potential, systems, head)
@@ -102,6 +105,8 @@ class KernelChoice:
     def _made(self, potential: Potential, numbers: Tensor):
         if potential.device.type not in ("cpu", "cuda") or potential.dtype != torch.float32:
             raise KernelError("kernels are for float32 on a CPU or a CUDA device")
+        if potential.spread:
+            raise KernelError("the spread of a committee needs plain torch")
         if any(p.requires_grad for p in potential.model.parameters()):
             raise KernelError("weights in training need plain torch")
         offer = "native" if potential.device.type == "cpu" else "on_device"

@@ -64,20 +64,9 @@ def model_card(name: str) -> str:
 
 
 def _forces(card: Card) -> str:
-    none = _no_energies(card)
-    if none is not None:
-        return f"none, and no energies: {none}"
+    if card.no_potential is not None:
+        return f"none, and no energies: {card.no_potential}"
     return "gradient of the energy" if card.conservative else "direct, not a gradient of the energy"
-
-
-def _no_energies(card: Card) -> str | None:
-    """What weights give that are no potential; None for those that are."""
-    gives = card.config.get("gives", "energies")
-    if gives == "properties":
-        return "properties of structures (omnicalc.properties)"
-    if card.family == "denoiser" or gives == "embeddings" or card.config.get("backbone") == "cgt":
-        return "pretrained only, embeddings and denoising (omnicalc embed)"
-    return None
 
 
 def _decoder_card(folder: Path, card: DecoderCard) -> str:
@@ -167,7 +156,7 @@ def use_of(card: Card, model: str) -> str:
     """What to type next with weights that go by the name or path ``model``."""
     if card.config.get("gives") == "properties":
         return f'omnicalc.properties(structures, "{model}", head="{card.heads[0].name}") in Python'
-    use = "md STRUCTURE" if _no_energies(card) is None else "embed STRUCTURES --out FOLDER"
+    use = "md STRUCTURE" if card.no_potential is None else "embed STRUCTURES --out FOLDER"
     return f"omnicalc {use} --model {shlex.quote(model)}"
 
 

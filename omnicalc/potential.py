@@ -81,6 +81,7 @@ class Potential(nn.Module):
         self.card: Card | None = None
         self.kernel = KernelChoice()
         self.any_box = False  # whether periodic structures are taken whatever the heads were trained on
+        self._spread = False
         self._warned: set[str] = set()  # heads
 
     @classmethod
@@ -118,7 +119,8 @@ class Potential(nn.Module):
         Raises:
             InputError: unknown head name; an element that the head (or every head) does not know; a total charge or
                 spin that the weights were not trained for; structures that the model itself refuses (``model.check``);
-                periodic ones at a head that knows single molecules only.
+                periodic ones at a head that knows single molecules only; a head without a committee whose spread is
+                asked for.
 
         Warns once, by :class:`OmniCalcWarning`, of periodic structures at a head that was trained on none.
         """
@@ -147,6 +149,7 @@ class Potential(nn.Module):
         self._check_trained_for("spin", systems.spin, self.spins)
         if bool(systems.pbc.any()) and not self.any_box:
             self._check_box(chosen, present)
+        self.check_spread(chosen.name)
         return chosen.name
 
     def _check_box(self, head: Head, present: set[int]) -> None:
@@ -196,9 +199,9 @@ class Potential(nn.Module):
         head = next((h.name for h in self.heads.values() if present <= h.elements), None)
         if head is not None:
             return f"head '{head}' knows all of them: use it with --head {head}, or head='{head}' in Python"
-        from omnicalc.registry import list_models
+        from omnicalc.registry import potentials_for
 
-        names = [m.full_name for m in list_models() if m.head_for(present) is not None]
+        names = potentials_for(present)
         if names:
             return f"models that know all of them: {', '.join(names)}; use one with --model"
         return "no model here knows all of them (`omnicalc models` lists what there is)"
@@ -227,13 +230,22 @@ class Potential(nn.Module):
         Args:
             head: name of one head for the whole batch, or an (S,) int64 tensor of head indices.
             create_graph: keep the graph of the gradients, for training.
+
+        Raises:
+            InputError: a head that there is not, or without the spread that is asked for; forces of structures that
+                were made inside ``torch.inference_mode()``.
         """
-        index = self._head_index(head, systems)
         need_gradient = stress or (forces and self.conservative)
+        if need_gradient and systems.positions.is_inference():
+            raise InputError(
+                "these structures were made inside torch.inference_mode(), where no force can be had: make them "
+                "outside of it, use torch.no_grad() in its place, or OmniCalc, which works inside"
+            )
         found, virial = None, None
-        with torch.set_grad_enabled(need_gradient or create_graph):
+        with torch.inference_mode(False), torch.set_grad_enabled(need_gradient or create_graph):
+            index = self._head_index(head, systems)
             at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)
-            output = self.model(at.graph(index))
+            output = self.model(at.graph(index), spread=True) if self.spread else self.model(at.graph(index))
             energies = output.energies.double() + self.reference_energies(systems, index)
             energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
             energy_std, forces_std = self._spread_of(output, at, systems, forces)
@@ -248,26 +260,38 @@ class Potential(nn.Module):
         return result if create_graph else _detached(result)
 
     @property
-    def has_committee(self) -> bool:
-        """Whether the weights hold a committee, whose spread can be asked for."""
-        return bool(getattr(getattr(self.model, "config", None), "committee", 0))
+    def committee_heads(self) -> tuple[str, ...]:
+        """Names of the heads that the weights hold a committee for, whose spread can be asked for."""
+        members = getattr(self.model, "committee", None)  # (heads, M, C + 1), zero where there is none
+        if members is None:
+            return ()
+        return tuple(name for name, made in zip(self.heads, members.flatten(1).any(1).tolist(), strict=True) if made)
 
     @property
     def spread(self) -> bool:
         """Whether predictions carry ``energy_std`` and ``forces_std``; each member costs another backward pass, in
         plain torch. Setting it raises :class:`InputError` for weights without a committee.
         """
-        return getattr(self.model, "spread", False)
+        return self._spread
 
     @spread.setter
     def spread(self, wanted: bool) -> None:
-        if wanted and not self.has_committee:
+        if wanted and not self.committee_heads:
             raise InputError(
                 f"{self.name_resolved} holds no committee, so it knows no spread; make one with "
                 "`omnicalc committee MODEL DATA --out FOLDER`"
             )
-        if self.has_committee:
-            self.model.spread = bool(wanted)
+        self._spread = bool(wanted)
+
+    def check_spread(self, head: str) -> None:
+        """Raise :class:`InputError` where a spread is asked for and this head has no committee."""
+        if self.spread and head not in self.committee_heads:
+            known = self.committee_heads
+            raise InputError(
+                f"head '{head}' of {self.name_resolved} has no committee, so it knows no spread; heads with one: "
+                f"{', '.join(known)}; take one of them (--head {known[0]}, or head='{known[0]}' in Python), or make "
+                f"one with `omnicalc committee MODEL DATA --head {head} --out FOLDER`"
+            )
 
     def _spread_of(self, output, at, systems: Systems, forces: bool) -> tuple[Tensor | None, Tensor | None]:
         """Spread of energies (S,) and forces (N,) over the committee: root mean squares of its deviations."""
@@ -294,7 +318,7 @@ class Potential(nn.Module):
     ) -> Prediction:
         """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
         index = self._head_index(head, systems)
-        binding = None if self.spread else self.kernel.binding_of_call(self, systems, index)
+        binding = self.kernel.binding_of_call(self, systems, index)
         if binding is None:
             return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
         return binding(systems, neighbor_list, forces=forces, stress=stress)
@@ -304,6 +328,7 @@ class Potential(nn.Module):
             return head
         if head not in self.heads:
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
+        self.check_spread(head)
         row = list(self.heads).index(head)
         return torch.full((systems.n_systems,), row, device=systems.numbers.device)
 
@@ -321,8 +346,7 @@ class BoundPotential:
         self.head = head
         self.neighbor_list = neighbor_list
         index = potential._head_index(head, self.systems)
-        kernel = potential.kernel
-        self._native = None if potential.spread else kernel.binding(potential, self.systems, index, record=True)
+        self._native = potential.kernel.binding(potential, self.systems, index, record=True)
 
     @property
     def asynchronous(self) -> bool:

@@ -47,6 +47,7 @@ class ModelEntry:
     default: bool  # whether ``name`` alone means this one
     heads: dict[str, tuple[str, ...]]  # name -> symbols of the elements it knows, in order of preference
     periodic: frozenset[str] = frozenset()  # names of heads that were trained on periodic structures
+    energies: bool = True  # whether it is a potential
 
     @property
     def full_name(self) -> str:
@@ -114,6 +115,7 @@ def list_models() -> list[ModelEntry]:
             default=_is_default(card, known) and newest[card.name, card.tag] is card,
             heads={head.name: tuple(head.elements) for head in card.heads},
             periodic=frozenset(head.name for head in card.heads if head.periodic == "trained"),
+            energies=card.no_potential is None,
         )
         for _, card, status in present
     ]
@@ -123,6 +125,11 @@ def list_models() -> list[ModelEntry]:
         if (p.name, p.tag) not in newest
     ]
     return entries + away
+
+
+def potentials_for(numbers: set[int]) -> list[str]:
+    """Full names of the potentials on this machine that have a head for all these atomic numbers."""
+    return [m.full_name for m in list_models() if m.energies and m.head_for(numbers) is not None]
 
 
 def published() -> list[Published]:
@@ -179,11 +186,14 @@ def load_potential(
         WeightsError: unknown name, weights that are not here, a damaged file, tensors that do not fit.
         InputError: a device, dtype or kernel that there is not.
     """
+    import torch
+
     from omnicalc.kernel_choice import KernelChoice
 
     device, dtype, kernel = choose_device(device), choose_dtype(dtype), KernelChoice(kernel)
     folder, card = resolve(name)
-    potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
+    with torch.inference_mode(False):  # weights made in it could never take part in a gradient
+        potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
     potential.name_resolved = str(folder.resolve()) if _is_path(name) else card.full_name
     potential.sha256 = card.sha256
     potential.card = card

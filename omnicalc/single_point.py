@@ -24,10 +24,11 @@ _VOIGT = ("xx", "yy", "zz", "yz", "xz", "xy")
 def single_point(atoms: Atoms, calc: OmniCalc, *, stress: bool | None = None) -> dict:
     """Energy (eV), forces (eV/Å) and stress (Voigt, eV/Å^3, positive under tension) of ``atoms`` by ``calc``.
 
-    ``stress`` None: where it is defined, that is for structures periodic along all three axes. The result
-    holds only plain Python values, and what was used: model, hash, head, dtype, charge and spin.
+    ``stress`` None: where it is defined, that is for structures periodic along all three axes, by potentials whose
+    forces are the gradient of the energy. The result holds only plain Python values, and what was used: model, hash,
+    head, dtype, charge and spin.
     """
-    stress = bool(atoms.pbc.all()) if stress is None else stress
+    stress = bool(atoms.pbc.all()) and calc.potential.conservative if stress is None else stress
     calc.calculate(atoms, ["energy", "forces", *(["stress"] if stress else [])])
     return _point(atoms, calc, calc.results)
 
@@ -41,13 +42,16 @@ def single_points(
     """
     from omnicalc.relaxation.batch import batches
 
-    if stress and not all(atoms.pbc.all() for atoms in frames):
-        k = next(k for k, atoms in enumerate(frames) if not atoms.pbc.all())
-        raise InputError(f"frame {k} is not periodic along all three axes, so it has no stress; leave --stress out")
+    for k, atoms in enumerate(frames if stress else ()):
+        try:
+            calc.check_stress(atoms)
+        except InputError as error:
+            raise InputError(f"frame {k}: {error}") from None
     systems = [_systems(k, atoms, calc) for k, atoms in enumerate(frames)]
     for members in batches([len(atoms) for atoms in frames], atoms_per_batch):
         chosen = [frames[k] for k in members]
-        with_stress = stress if stress is not None else any(atoms.pbc.all() for atoms in chosen)
+        defined = calc.potential.conservative and any(atoms.pbc.all() for atoms in chosen)
+        with_stress = stress if stress is not None else defined
         results = _batch([systems[k] for k in members], calc, with_stress)
         for k, atoms, found in zip(members, chosen, results, strict=True):
             if not atoms.pbc.all():

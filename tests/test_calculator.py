@@ -30,6 +30,7 @@ from omnicalc.errors import InputError, OmniCalcWarning, WeightsError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.registry import BUNDLED
+from omnicalc.single_point import single_point, single_points
 from omnicalc.systems import Systems
 from tests.tiny_weights import write_weights
 
@@ -123,6 +124,22 @@ class TestResults:
         assert np.isfinite(atoms.get_potential_energy())
         assert np.array_equal(atoms.get_forces(), np.zeros((1, 3)))
 
+    @pytest.mark.parametrize("kernel", ["auto", "torch"])
+    def test_inside_inference_mode(self, folder, kernel):
+        atoms, other = box(), box()
+        atoms.calc, outside = OmniCalc(folder, kernel=kernel), OmniCalc(folder, kernel=kernel)
+        with torch.inference_mode():
+            made_inside = OmniCalc(folder, kernel=kernel)
+            found = [(c.get_forces(other), c.get_stress(other)) for c in (atoms.calc, made_inside)]
+        expected = outside.get_forces(other), outside.get_stress(other)
+        assert np.abs(expected[0]).max() > 1e-4
+        for forces, stress in found:
+            assert np.array_equal(forces, expected[0]) and np.array_equal(stress, expected[1])
+        for calc in (atoms.calc, made_inside):  # what they keep serves outside too
+            moved = other.copy()
+            moved.positions[0, 0] += 0.01
+            assert np.array_equal(calc.get_forces(moved), outside.get_forces(moved))
+
     def test_a_walk_equals_fresh_calculators(self, potential):
         """The kept neighbour list never shows in a result."""
         atoms, rng = box(), np.random.default_rng(0)
@@ -144,6 +161,21 @@ class TestStressOnlyWhereDefined:
         with pytest.raises(InputError):
             atoms.get_stress()
         assert np.isfinite(atoms.get_forces()).all()
+
+
+    def test_refused_of_direct_forces(self, tmp_path):
+        """It would be that of an energy with other forces; a cell that moved by it would go astray."""
+        config = {"elements": [1, 8], "channels": 8, "layers": 1, "values": ["both"], "forces": "linear"}
+        write_weights(tmp_path, heads={"a": ("H", "O")}, settings=config)
+        atoms = box()
+        atoms.calc = OmniCalc(tmp_path, dtype="float64")
+        with pytest.raises(PropertyNotImplementedError, match="which the forces of .* are not"):
+            atoms.get_stress()
+        assert np.abs(atoms.get_forces()).max() > 0
+        for points in ([single_point(atoms, atoms.calc)], single_points([atoms, water()], atoms.calc)):
+            assert [point["stress_eV_per_A3"] for point in points][0] is None
+        with pytest.raises(InputError, match="frame 0: stress is the derivative of an energy"):
+            list(single_points([atoms, atoms], atoms.calc, stress=True))
 
 
 class TestCaching:
@@ -247,7 +279,7 @@ class TestHeads:
         assert calc.head == "water-theory"
         with pytest.raises(InputError) as caught:
             calc.get_property("energy", salt())
-        for text in ("element Na, Cl", "'water-theory'", "it knows H, O", "head='salt-theory'"):
+        for text in ("element Na, Cl", "'water-theory'", "it knows H, O", "head='salt-theory'", "--head salt-theory"):
             assert text in str(caught.value)
         calc.get_property("energy", water())
         assert calc.head == "water-theory"
@@ -265,8 +297,10 @@ class TestHeads:
                 calc.get_property("energy", molecule("SiH4"))
             assert "element Si" in str(caught.value) and "H, O" in str(caught.value)
             assert "omnicalc models" in str(caught.value) or "no model here" in str(caught.value)
-        with pytest.raises(InputError, match="element C.*models that know all of them:.*ubio-s2:small@"):
-            OmniCalc(potential).get_property("energy", molecule("CH4"))
+        for head in (None, "water-theory"):
+            with pytest.raises(InputError, match="element C.*odels that know all .*:.*ubio-s2:small@") as caught:
+                OmniCalc(potential, head=head).get_property("energy", molecule("CH4"))
+            assert "scd:pretrained" not in str(caught.value)  # which knows carbon, but no energies
 
     def test_a_structure_that_failed_does_not_fix_the_head(self, potential):
         calc = OmniCalc(potential)
@@ -316,6 +350,17 @@ class TestConstruction:
         for kwargs in ({"dtype": "float64"}, {"device": "cpu"}):
             with pytest.raises(InputError, match="loaded potential, which has its own"):
                 OmniCalc(potential, **kwargs)
+
+    def test_settings_stay_with_a_calculator(self, folder):
+        """Calculators that share a loaded potential share its weights, and nothing else."""
+        potential = load_potential(folder, kernel="native")
+        first, other = OmniCalc(potential), OmniCalc(potential, kernel="torch")
+        assert first.potential.kernel.wanted == "native" and other.potential.kernel.wanted == "torch"
+        assert other.potential.model is potential.model
+        potential = load_potential("allscaip")
+        turned = AllScAIPCalculator(potential, rotations=24)
+        assert turned.parameters["rotations"] == turned.potential.model.config.rotations == 24
+        assert "rotations" not in AllScAIPCalculator(potential).parameters and potential.model.config.rotations == 1
 
     def test_families(self, potential):
         assert isinstance(E2FormerCalculator(potential), OmniCalc)

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from omnicalc import OmniCalc, load_potential
 from omnicalc.card import CARD, read_card, write_card
-from omnicalc.committee import Calibration, fit_committee
+from omnicalc.committee import Calibration, _draws, fit_committee
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
@@ -105,6 +106,85 @@ def test_calculator_results(files):
     atoms.calc = OmniCalc(files / "new")
     atoms.get_forces()
     assert "forces_std" not in atoms.calc.results
+
+
+def test_results_are_known_to_the_tools_of_ase(files, tmp_path):
+    atoms = frames(1)[0]
+    calc = atoms.calc = OmniCalc(files / "new", uncertainty=True)
+    found = atoms.get_properties(["energy", "forces_std"])
+    assert found["energy_std"] == calc.results["energy_std"] and found["forces_std"].shape == (3,)
+    assert set(calc.results) < set(calc.export_properties())
+    assert calc.get_property("energy_std", atoms) == found["energy_std"]
+    kept = SinglePointCalculator(atoms, **calc.results)
+    assert np.array_equal(kept.get_property("forces_std"), found["forces_std"])
+    for name in ("a.traj", "a.extxyz"):
+        write(tmp_path / name, atoms)
+        assert read(tmp_path / name).calc.results["forces_std"] == pytest.approx(found["forces_std"], abs=1e-8)
+    with pytest.raises(PropertyNotImplementedError):
+        OmniCalc(files / "new").get_property("energy_std", atoms)
+
+
+def test_a_head_without_a_committee_knows_no_spread(files, tmp_path):
+    """Not one of zero."""
+    said = "head 'salt-theory' of .* has no committee, .* heads with one: water-theory; take one of them"
+    with pytest.raises(InputError, match=said):
+        OmniCalc(files / "new", head="salt-theory", uncertainty=True)
+    salt = Atoms("NaCl", [[0, 0, 0], [2.4, 0, 0]])
+    with pytest.raises(InputError, match=said):  # the head that this structure chooses
+        OmniCalc(files / "new", uncertainty=True).get_potential_energy(salt)
+    potential = load_potential(files / "new", device="cpu")
+    potential.spread = True
+    systems = Systems.from_atoms(frames(1)[0])
+    with pytest.raises(InputError, match=said):
+        potential(systems, neighbors(systems, potential.cutoff), head="salt-theory")
+    write(tmp_path / "water.xyz", frames(1)[0])
+    words = ("--model", files / "new", "--head", "salt-theory", "--no-pbc", "--guard", "uncertainty=stop:1")
+    with pytest.raises(InputError, match=said):
+        omnicalc("md", tmp_path / "water.xyz", *words, "--steps", 3, "--out", tmp_path / "a")
+    told = omnicalc("evaluate", files / "new", files / "data.extxyz", "--head", "salt-theory", "--json")
+    assert "committee" not in json.loads(told)
+
+
+def test_the_spread_stays_with_its_calculator_and_with_torch(files):
+    potential, atoms = load_potential(files / "new", device="cpu"), frames(1)[0]
+    plain, asked = OmniCalc(potential), OmniCalc(potential, uncertainty=True)
+    for calc in (plain, asked):
+        calc.get_forces(atoms)
+    assert "forces_std" in asked.results and "forces_std" not in plain.results and not potential.spread
+    told = [p.kernel.describe(p, torch.tensor([1, 8])) for p in (plain.potential, asked.potential)]
+    assert told[0].startswith("native") and told[1] == "torch (the spread of a committee needs plain torch)"
+    with pytest.raises(InputError, match="kernel 'native' cannot run .* needs plain torch; use kernel 'auto' or"):
+        OmniCalc(files / "new", kernel="native", uncertainty=True).get_forces(atoms)
+
+
+def test_frames_that_cannot_set_a_committee(files, tmp_path):
+    """Named before anything long is done: elements that the head does not know, labels that are its own."""
+    made = frames()
+    made[4].symbols[1] = "C"
+    write(tmp_path / "data.extxyz", made)
+    words = ("committee", files / "old", tmp_path / "data.extxyz", "--out", tmp_path / "new", "--members", 4)
+    with pytest.raises(InputError, match="^frame 2 of those with split=train in .*data.extxyz': .*element C"):
+        omnicalc(*words)
+    calc = OmniCalc(files / "old", dtype="float64")
+    for atoms in (made := frames()):
+        energy, forces = calc.get_potential_energy(atoms), calc.get_forces(atoms)
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
+    write(tmp_path / "data.extxyz", made)
+    with pytest.raises(InputError, match="differ by less than 0.001 meV from those of .*: they look like its own"):
+        omnicalc(*words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_draws_where_the_data_know_some_directions_far_better():
+    """As tiny errors of energies do; the root of the inverse, the wrong variant, does not exist there."""
+    rng = torch.Generator().manual_seed(0)
+    g = torch.randn(8, 60, generator=rng, dtype=torch.float64)
+    precision = 1e14 * g.T @ g
+    with pytest.raises(RuntimeError, match="could not be completed"):
+        torch.linalg.cholesky(torch.linalg.inv(precision + 4 * torch.eye(60, dtype=torch.float64)))
+    draws = _draws(precision, 4.0, 500, rng)
+    assert (draws @ g.T).abs().max() < 1e-5
+    assert draws.square().sum(1).mean() == pytest.approx(52 / 4, rel=0.05)
 
 
 def test_scale_is_set_on_one_half_of_the_validation_frames(files):

@@ -33,7 +33,7 @@ def on_gpu() -> SimpleNamespace:
     """What the choice asks of a potential on a GPU."""
     model = SimpleNamespace(parameters=lambda: [], on_device=Kernel)
     return SimpleNamespace(
-        device=torch.device("cuda"), dtype=torch.float32, model=model, name_resolved="made up",
+        device=torch.device("cuda"), dtype=torch.float32, model=model, name_resolved="made up", spread=False,
         reference_energies=lambda systems, head: None,
     )  # fmt: skip
 

@@ -157,3 +157,31 @@ def test_bound_potential_follows_positions():
     moved = WATER.positions + np.random.default_rng(0).normal(scale=0.2, size=(3, 3))
     result = bound(torch.from_numpy(moved))
     assert result.energy.item() == pytest.approx(energy(model, Atoms(WATER.numbers, moved), "wet"), abs=1e-10)
+
+
+class TestInferenceMode:
+    """It cannot differentiate: nothing is silently zero there, and nothing made there is kept."""
+
+    def test_structures_made_inside_are_refused(self):
+        model = potential()
+        with torch.inference_mode(), pytest.raises(InputError, match=r"made inside torch.inference_mode\(\)"):
+            energy(model, WATER, "wet")
+        systems = Systems.from_atoms(WATER)
+        found = neighbors(systems, model.cutoff)
+        outside = model(systems, found, head="wet", stress=True)
+        with torch.inference_mode():
+            inside = model(systems, found, head="wet", stress=True)
+            inner = Systems.from_atoms(WATER)
+            alone = model(inner, neighbors(inner, model.cutoff), head="wet", forces=False)
+        assert torch.equal(inside.forces, outside.forces) and outside.forces.abs().max() > 0
+        assert torch.equal(alone.energy, outside.energy) and alone.forces is None
+
+    def test_tables_that_are_kept(self):
+        from omnicalc.models.e2former import angular
+
+        angular._second_degree.cache_clear()
+        with torch.inference_mode():
+            angular.harmonics(torch.ones(1, 3, dtype=torch.float64), 2)
+        vectors = torch.ones(1, 3, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(angular.harmonics(vectors, 2).sum(), vectors)
+        assert torch.isfinite(gradient).all()

@@ -24,7 +24,7 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 def command(model, data, head, split, only, by, plot, atoms, dtype, device, rotations, as_json):
     """Compare MODEL with the energies and forces in DATA.
 
-    DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Weights
+    DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Heads
     with a committee also say how sure they are, and how well that fits their errors.
     """
     from omnicalc.data import only as by_keys
@@ -43,7 +43,6 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
     from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
     potential = load_potential(model, device=device, dtype=dtype)
-    potential.spread = potential.has_committee
     frames = by_keys.only(labelled_frames(frames, split, str(data)), only, str(data))
     if rotations is not None:
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
@@ -54,7 +53,7 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
         raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
     with frame_progress() as progress:
         found = evaluate(
-            potential, frames, head, lambda done: progress(done, len(frames)), atoms or ATOMS_PER_BATCH
+            potential, frames, head, lambda done: progress(done, len(frames)), atoms or ATOMS_PER_BATCH, spread=True
         )
     groups = found.by(by) if by is not None else {}
     if plot is not None:
@@ -62,7 +61,6 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
 
         draw_parity(found, plot, by or "config_type")
     errors, spread, committee = found.errors(), None, measured_spread(found)
-    potential.spread = False  # turned frames need none
     if rotations is not None:
         spread = mean_spread([rotation_spread(potential, atoms, rotations, head=found.head) for atoms in frames])
     if as_json:

@@ -338,7 +338,7 @@ def _run(
     potential = load_potential(
         wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"]
     )
-    if potential.has_committee:  # its spread costs several times the forces: for those who ask for the guard
+    if potential.committee_heads:  # their spread costs several times the forces: for those who ask for the guard
         rule = guard_rules(settings.guards)["uncertainty"]
         potential.spread = "uncertainty" in settings.guards and rule.action != "off"
     job = build_job(

@@ -21,7 +21,7 @@ from omnicalc.errors import InputError
 @click.option("--cell", help="Cell in Å: a cube's edge, a,b,c, a,b,c,alpha,beta,gamma, or nine numbers.")
 @click.option("--no-pbc", is_flag=True, help="Without periodic boundaries.")
 @click.option("--index", help="Which frame of each file, or a range such as 0:10 or ':'. [default: -1; with --out ':']")
-@click.option("--stress/--no-stress", default=None, help="[default: stress if periodic along all three axes]")
+@click.option("--stress/--no-stress", default=None, help="[default: stress, where it is defined]")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, a list for several structures or a range.")

@@ -96,7 +96,7 @@ class Failing:
 class ToyPotential:
     """As much of a loaded potential as the command line uses, around :class:`Pairs`."""
 
-    name_resolved, sha256, conservative, has_committee = "toy:pairs@1.0", "ab" * 32, True, False
+    name_resolved, sha256, conservative, committee_heads = "toy:pairs@1.0", "ab" * 32, True, ()
     card = SimpleNamespace(summary="a pair potential for tests")
     device = torch.device("cpu")
     kernel = SimpleNamespace(describe=lambda potential, numbers: "torch")

@@ -24,6 +24,7 @@ def harmonics(vectors: Tensor, l_max: int) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # it is kept for calls that need gradients
 def _second_degree(dtype: torch.dtype, device: torch.device) -> Tensor:
     """(9, 5): the components of degree 2 from all products of two coordinates."""
     return (sqrt(15 / 2) * _traceless()).flatten(1).t().to(device, dtype)

@@ -265,7 +265,6 @@ class E2Former(nn.Module):
         if config.cores:
             self.core = CoreRepulsion(config.elements, config.cores, config.core_height)
         self.energy_heads = nn.ModuleDict({name: EnergyHead(c) for name in config.heads})
-        self.spread = False  # whether the committee is asked
         if config.committee:  # of each head: by how much its members' last layers (weights, bias) differ from its own
             self.register_buffer("committee", torch.zeros(len(config.heads), config.committee, c + 1))
         if config.forces != "gradient":
@@ -309,7 +308,8 @@ class E2Former(nn.Module):
 
         return DeviceModel(self, numbers, maps)
 
-    def forward(self, graph: Graph) -> ModelOutput:
+    def forward(self, graph: Graph, spread: bool = False) -> ModelOutput:
+        """``spread``: with what each member of the committee says."""
         x = self.features(graph)
         head = graph.head[graph.system]
         energies = torch.cat([mlp(x[:, 0]) for mlp in self.energy_heads.values()], -1)
@@ -317,7 +317,7 @@ class E2Former(nn.Module):
         if self.config.cores:
             rows = self.element_row[graph.numbers]
             energies = energies + self.core(graph.distances, rows, rows[graph.index])
-        deviations = self._deviations(x, head) if self.spread and self.config.committee else None
+        deviations = self._deviations(x, head) if spread else None
         if self.conservative:
             return ModelOutput(energies, deviations=deviations)
         forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])
