@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 AUXILIARY = "def2-universal-jkfit"  # Weigend, J. Comput. Chem. 29, 167 (2008); one for all orbital bases
-_DISPERSION = ("-d3bj", "-d3zero", "-d4", "-d3")
+_STEEPEST = 1.5  # Z²/bohr²: s exponents of bases for all electrons reach 1.8 (STO-3G) or more, of valence ones less
 
 
 class Dft:
@@ -126,13 +126,26 @@ def _check(method: Method) -> None:
             f"basis '{method.basis}': PySCF does not know it; give another, as in --method "
             f"{method.functional}/def2-svp"
         )
-    if dispersion or method.functional.endswith(_DISPERSION):
-        try:
-            import pyscf.dispersion  # noqa: F401
-        except ImportError:
-            raise InputError(
-                f"'{method.functional}' needs the dispersion of PySCF: pip install pyscf-dispersion"
-            ) from None
+    if dispersion:
+        _check_dispersion(method)
+
+
+def _check_dispersion(method: Method) -> None:
+    """Refuse a dispersion that PySCF does not have, or not for this functional, by asking for that of an atom."""
+    from pyscf import dft, gto
+
+    try:
+        import pyscf.dispersion  # noqa: F401
+    except ImportError:
+        raise InputError(f"'{method.functional}' needs the dispersion of PySCF: pip install pyscf-dispersion") from None
+    try:
+        dft.RKS(gto.M(atom="He", basis="sto-3g", verbose=0), xc=method.functional).get_dispersion()
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"functional '{method.functional}': PySCF does not know its dispersion ({reason}); give one that it knows, "
+            f"as in --method pbe0-d3bj/{method.basis}, pbe0-d3zero/{method.basis} or pbe0-d4/{method.basis}"
+        ) from None
 
 
 def _is_basis(name: str) -> bool:
@@ -156,13 +169,41 @@ def _basis(name: str, symbols: list[str]) -> dict[str, str] | str:
     return {symbol: second if symbol in special else first for symbol in set(symbols)}
 
 
-def _cores(name: str, symbols: list[str]) -> dict[str, str]:
-    """Effective core potentials that def2 bases mean, for elements beyond krypton."""
-    from ase.data import atomic_numbers
+def _cores(name: str, symbols: list[str]) -> dict[str, list]:
+    """Effective core potentials that belong to a basis, of every element that has one there.
 
-    heavy = {symbol for symbol in symbols if atomic_numbers[symbol] > 36}
+    Raises :class:`LabelError` for a basis of valence electrons alone without one.
+    """
     basis = _basis(name, symbols)
-    return {s: basis[s] if isinstance(basis, dict) else basis for s in heavy} if "def2" in name else {}
+    by_symbol = basis if isinstance(basis, dict) else dict.fromkeys(symbols, basis)
+    found = {symbol: _core(own, symbol) for symbol, own in by_symbol.items()}
+    bare = sorted(symbol for symbol, core in found.items() if not core and _lacks_core(by_symbol[symbol], symbol))
+    if bare:
+        raise LabelError(
+            f"basis {name}: no functions for the core electrons of {', '.join(bare)}, and PySCF knows no effective "
+            "core potential of that name; give another, as in def2-svp"
+        )
+    return {symbol: core for symbol, core in found.items() if core}
+
+
+def _core(basis: str, symbol: str) -> list:
+    """The effective core potential that PySCF has under the name of a basis; empty where there is none."""
+    from pyscf.gto.basis import load_ecp
+
+    with contextlib.suppress(Exception), warnings.catch_warnings():  # whatever its readers run into
+        warnings.simplefilter("ignore")
+        return load_ecp(basis.removeprefix("aug-"), symbol)  # diffuse functions do not change the core
+    return []
+
+
+def _lacks_core(basis: str, symbol: str) -> bool:
+    """Whether the steepest s function is too flat for the 1s electrons of this element."""
+    from ase.data import atomic_numbers
+    from pyscf.gto.basis import load
+
+    primitives = [row[0] for shell in load(basis, symbol) if shell[0] == 0 for row in shell[1:] if np.ndim(row)]
+    number = atomic_numbers[symbol]
+    return number > 2 and max(primitives, default=0.0) < _STEEPEST * number**2
 
 
 @functools.cache

@@ -70,7 +70,7 @@ def label_all(
     """Label what ``out`` does not hold yet, entry by entry; at the end in the order of the input.
 
     Args:
-        frames: ``(where, atoms)``; atoms.info is kept in the entry, charge and spin in it decide.
+        frames: ``(where, atoms)``; atoms.info is kept in the entry.
         run_all: see :func:`omnicalc.data.parallel.runner`.
         progress: called with structures done, structures in all, and a note.
     """
@@ -86,7 +86,7 @@ def label_all(
         raise InputError(f"--out {out}: {reason}")
     labeller(method), program(method)  # refuse before anything is written when the program is missing
     out.parent.mkdir(parents=True, exist_ok=True)
-    store = Store(out)
+    store = Store(out, method)
     keys = [label_key(atoms, method.identity) for _, atoms in frames]
     first = {}  # key -> number of the first frame that has it
     for k, key in enumerate(keys):

@@ -12,16 +12,20 @@ from omnicalc.files import write_atomically
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from omnicalc.data.labels.method import Method
+
 
 class Store:
-    """Entries by key. ``add`` appends and flushes; a last entry that was cut off is dropped on opening.
+    """Entries of one ``method`` by key. ``add`` appends and flushes; a last entry that was cut off is dropped on
+    opening.
 
     Raises:
         InputError: the file exists and holds something that is not such entries.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, method: Method):
         self.path = path
+        self._method = method
         self.failures_path = path.with_name(f"{path.name}.failures.jsonl")
         self.keys: set[str] = set()
         self.failures: dict[str, str] = {}
@@ -57,18 +61,34 @@ class Store:
     def _open(self) -> None:
         blocks, whole = _blocks(self.path)
         for block in blocks:
+            self._check_method(block)
             self.keys.add(self._key(block))
         if not whole:
             text = "".join(blocks)
             write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def _key(self, block: str) -> str:
-        from ase.io.extxyz import key_val_str_to_dict
+    def _check_method(self, block: str) -> None:
+        """Energies of two levels of theory in one file would be learned as if they were of one."""
+        info, method = _info(block), self._method
+        level, settings = (str(info.get(key, "")) for key in ("level_of_theory", "settings"))
+        if level and (level != method.name or not settings.startswith(method.settings)):
+            theirs = f"{level}, {settings}" if settings else level
+            raise InputError(
+                f"'{self.path}' holds labels by {theirs}; {method.identity} is asked for. Ask for theirs (--method, "
+                "--grid, --convergence), or choose another --out"
+            )
 
-        key = key_val_str_to_dict(block.split("\n", 2)[1]).get("key")
+    def _key(self, block: str) -> str:
+        key = _info(block).get("key")
         if key is None:
             raise InputError(f"'{self.path}' holds frames that are no entries of ours; choose another --out")
         return str(key)
+
+
+def _info(block: str) -> dict:
+    from ase.io.extxyz import key_val_str_to_dict
+
+    return key_val_str_to_dict(block.split("\n", 2)[1])
 
 
 def _blocks(path: Path) -> tuple[list[str], bool]:

@@ -74,6 +74,35 @@ def test_mixed_basis_differs_by_element():
     assert mixed.energy == pytest.approx(Dft(parse_method("wb97m-d3bj/def2-tzvp", grid=1))(atoms).energy, abs=1e-6)
 
 
+def test_valence_bases_come_with_their_cores():
+    """HBr: 8 electrons in lanl2dz; the core of an element without one, or of another basis, is no more than wrong."""
+    from omnicalc.data.labels.dft import _cores
+
+    bromide, rest = Atoms("HBr", [[0, 0, 0], [0, 0, 1.41]]), [("lanl2dz", {"Br": 28}), ("def2-svp", {})]
+    for basis, cores in [*rest, ("crenbl", {"Br": 18}), ("aug-cc-pvdz-pp", {"Br": 10})]:
+        symbols = ["Br"] if basis.endswith("pp") else ["H", "Br"]
+        assert {symbol: core[0] for symbol, core in _cores(basis, symbols).items()} == cores
+    assert {s: c[0] for s, c in _cores("def2-mixed", ["H", "I", "Na"]).items()} == {"I": 28}
+    label = Dft(parse_method("pbe0/lanl2dz", grid=1))
+    assert label(bromide).energy == pytest.approx(-374.1078, abs=1e-3)  # eV; PySCF called by hand with ecp="lanl2dz"
+    moved = [bromide.copy(), bromide.copy()]
+    for sign, atoms in zip((1, -1), moved, strict=True):
+        atoms.positions[1, 2] += sign * 2e-3
+    slope = (label(moved[1]).energy - label(moved[0]).energy) / 4e-3
+    assert label(bromide).forces[1, 2] == pytest.approx(slope, abs=5e-3)
+
+
+def test_a_valence_basis_without_a_core_is_refused():
+    with pytest.raises(LabelError, match="basis gth-szv: no functions for the core electrons of C"):
+        Dft(parse_method("pbe/gth-szv"))(molecule("CO"))
+
+
+@pytest.mark.parametrize("functional", ["pbe0-d3", "svwn-d3bj"])  # no such damping; no parameters
+def test_a_dispersion_that_pyscf_lacks_is_refused_before_any_work(functional):
+    with pytest.raises(InputError, match="PySCF does not know its dispersion .* as in --method pbe0-d3bj/sto-3g"):
+        Dft(parse_method(f"{functional}/sto-3g"))
+
+
 def test_unknown_names_are_refused_before_any_work():
     with pytest.raises(InputError, match="functional 'nonsense'.*as in --method wb97m-d3bj/def2-svp"):
         Dft(parse_method("nonsense/def2-svp"))

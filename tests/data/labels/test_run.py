@@ -133,11 +133,11 @@ def test_stopping_loses_nothing(waters, tmp_path):
 @pytest.mark.parametrize(
     ("info", "pbc", "message"),
     [
-        ({"charge": 1, "spin": 1}, False, "9 electrons, so its multiplicity 2S.1 is even; spin=1 given"),
-        ({"spin": 2}, False, "10 electrons, so its multiplicity 2S.1 is odd"),
-        ({"charge": 0.5}, False, "charge=0.5 given; a whole number"),
-        ({"charge": 10}, False, "leaves 0 electrons"),
-        ({"spin": 0}, False, "spin=0 given"),
+        ({"charge": 1, "spin": 1}, False, "9 electrons .* need an even multiplicity .* Set charge="),
+        ({"spin": 2}, False, "10 electrons .* need an odd multiplicity"),
+        ({"charge": 0.5}, False, "is .*0.5.*; a whole number"),
+        ({"charge": 10}, False, r"charge \+10 leaves no electrons in H2O"),
+        ({"spin": 0}, False, "spin 0 given"),
         ({}, True, "periodic structure"),
     ],
 )
@@ -147,6 +147,34 @@ def test_what_cannot_be_labelled_is_named(tmp_path, info, pbc, message):
     write(tmp_path / "bad.xyz", [molecule("H2O"), atoms], format="extxyz")
     with pytest.raises(InputError, match=rf"bad.xyz, frame 1: .*{message}"):
         read_inputs([tmp_path / "bad.xyz"])
+
+
+def test_initial_charges_are_the_charge_where_nobody_says_another(tmp_path):
+    """As training and molecular dynamics take the same file; the entry says it, so that others need not add up."""
+    ammonium = molecule("CH4")
+    ammonium.numbers[0] = 7
+    ammonium.set_initial_charges([1, 0, 0, 0, 0])
+    write(tmp_path / "in.extxyz", ammonium)
+    run(tmp_path / "in.extxyz", tmp_path / "out.extxyz")
+    found = read(tmp_path / "out.extxyz")
+    assert (found.info["charge"], found.info["spin"]) == (1, 1)
+    assert str(found.info["key"]) == label_key(found, "gfn2-xtb") == label_key(ammonium, "gfn2-xtb")
+    ammonium.info["charge"] = 0
+    with pytest.raises(InputError, match="charge 0 contradicts the initial charges, which add up to 1"):
+        charge_and_unpaired(ammonium)
+
+
+def test_one_file_has_one_level_of_theory(waters, tmp_path):
+    out = tmp_path / "out.extxyz"
+    run(waters, out)
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r"labels by gfn2-xtb; pbe/def2-svp, grid 3, scf 1e-08 Ha is asked for"):
+        Store(out, parse_method("pbe/def2-svp"))
+    assert out.read_bytes() == before
+    out.write_bytes(before.replace(b"gfn2-xtb", b'pbe/def2-svp settings="grid 2, scf 1e-08 Ha, def2-universal-jkfit"'))
+    assert len(Store(out, parse_method("pbe/def2-svp", 2)).keys) == 4
+    with pytest.raises(InputError, match="labels by pbe/def2-svp, grid 2, .* pbe/def2-svp, grid 3, .* is asked for"):
+        Store(out, parse_method("pbe/def2-svp"))  # another grid
 
 
 def test_spin_is_the_lowest_unless_said():
@@ -194,11 +222,11 @@ def test_a_folder_is_no_file_of_entries(waters, tmp_path):
 def test_a_file_of_something_else_is_left_alone(waters, tmp_path):
     before = waters.read_bytes()
     with pytest.raises(InputError, match="no entries of ours; choose another --out"):
-        Store(waters)
+        Store(waters, GFN2)
     assert waters.read_bytes() == before
     (tmp_path / "text").write_text("hello\n")
     with pytest.raises(InputError, match="not an extended XYZ file"):
-        Store(tmp_path / "text")
+        Store(tmp_path / "text", GFN2)
 
 
 def test_free_atoms(tmp_path):
