@@ -15,12 +15,13 @@ FORMATS = ("auto", "qm9", "matbench", "lba", "frames")
 @click.option("--train", type=click.IntRange(min=1), default=950, show_default=True)
 @click.option("--valid", type=click.IntRange(min=1), default=50, show_default=True)
 @click.option("--test", type=click.IntRange(min=0), help="At most so many. [default: all the rest]")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--exclude", type=click.Path(path_type=Path), help="uncharacterized.txt of QM9.")
 def command(source, out, kind, key, train, valid, test, seed, exclude):
     """Read SOURCE (QM9's folder or tar, a Matbench .json.gz, an LBA folder, or labelled frames) and split it.
 
-    The defaults are the MD17 protocol: 950 training and 50 validation structures.
+    The defaults are the MD17 protocol: 950 training and 50 validation structures. Copies of one geometry all go to one
+    part, which then has more.
     """
     from omnicalc.data.raw import read_raw, write_split
     from omnicalc.errors import InputError

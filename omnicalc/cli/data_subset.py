@@ -15,11 +15,12 @@ import click
 @click.option("--max-force", type=click.FloatRange(min=0), help="Leave frames with a larger force out, eV/Å.")
 @click.option("--charge", type=int, help="Only frames of this total charge.")
 @click.option("--elements", metavar="SYMBOLS", help="Leave frames with other elements out, as in 'H C N O'.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def command(files, out, only, count, max_atoms, max_force, charge, elements, seed):
-    """Take frames of FILES, each once, in turn from every config_type, and there in turn from every molecule.
+    """Take frames of FILES in turn from every config_type, and there in turn from every molecule.
 
-    Every first part of the result is spread over all classes, as labelling may be stopped at any time.
+    Those of one key= and geometry are one. Every first part of the result is spread over all classes, as labelling may
+    be stopped at any time.
     """
     from collections import Counter
 

@@ -12,6 +12,8 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import encode
 
+from omnicalc.charge_and_spin import charge_and_spin
+from omnicalc.data.readers.aselmdb import COLUMNS
 from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
 
@@ -23,12 +25,19 @@ def write_ase_lmdb(path: Path, frames: Sequence[Atoms]) -> None:
     """One file of all ``frames``: labels of their calculators, and what is in ``info`` (charge, spin, ...) as data.
 
     Raises:
-        InputError: the package lmdb is not installed.
+        InputError: the package lmdb is not installed, or a frame has a column for which a row has no place.
     """
     try:
         import lmdb
     except ImportError:
         raise InputError(f"{path}: writing ASE-LMDB needs lmdb: pip install 'omnicalc[train]'") from None
+
+    lost = sorted(set().union(*(atoms.arrays for atoms in frames)) - {"numbers", "positions", *COLUMNS})
+    if lost:
+        raise InputError(
+            f"{path}: frames have the per-atom columns {', '.join(lost)}, for which ASE-LMDB has no place; write "
+            "extended XYZ, or take them out"
+        )
 
     def save(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
@@ -47,9 +56,12 @@ def _row(atoms: Atoms) -> dict:
     """A row of ASE's database; times and id depend on nothing but the frame."""
     results = {} if atoms.calc is None else atoms.calc.results
     row = {"numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell), "pbc": atoms.pbc}
+    row |= {key: atoms.arrays[key] for key in COLUMNS if key in atoms.arrays}
     row |= {key: results[key] for key in _LABELS if key in results}
     if results:
         row |= {"calculator": "unknown", "calculator_parameters": {}}
     row["data"] = {key: value for key, value in atoms.info.items() if np.ndim(value) == 0}
+    if atoms.has("initial_charges"):  # other readers look for the total charge here alone
+        row["data"]["charge"] = charge_and_spin(atoms)[0]
     unique = hashlib.md5(encode(row).encode(), usedforsecurity=False).hexdigest()
     return row | {"key_value_pairs": {}, "unique_id": unique, "ctime": 0.0, "mtime": 0.0, "user": ""}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ase import Atoms
 
+from omnicalc.data.geometry_digest import geometry_digest
 from omnicalc.data.lba import TARGET as AFFINITY
 from omnicalc.data.lba import read_lba
 from omnicalc.data.matbench import read_matbench, target_of
@@ -36,7 +37,10 @@ def read_raw(source: Path, kind: str = "auto", *, exclude: Path | None = None) -
 def write_split(
     out: Path, frames: list[Atoms], key: str | None, *, train: int, valid: int, test: int | None, seed: int
 ) -> dict[str, int]:
-    """Write the frames with their split, and ``key`` in the place of the energy if given; how many of each split."""
+    """Write the frames with their split, and ``key`` in the place of the energy if given; how many of each split.
+
+    ``train``, ``valid``: of different geometries; copies go where the first of them went.
+    """
     from ase.io import write
 
     if not out.name.endswith((".extxyz", ".extxyz.gz")):
@@ -45,7 +49,10 @@ def write_split(
         raise InputError("there is no structure in this file to split")
     if key is None and (frames[0].calc is None or "energy" not in frames[0].calc.results):
         raise InputError("the frames carry no energies; say which of their numbers to learn with --property")
-    splits, left = random_split(len(frames), train=train, valid=valid, seed=seed), test
+    numbers: dict[bytes, int] = {}  # of the different geometries
+    geometry = [numbers.setdefault(geometry_digest(atoms), len(numbers)) for atoms in frames]
+    parts, left = random_split(len(numbers), train=train, valid=valid, seed=seed), test
+    splits = [parts[g] for g in geometry]
     chosen = list(with_property(split_frames(frames, splits), key) if key else split_frames(frames, splits))
     if left is not None:
         tests = [k for k, a in enumerate(chosen) if a.info["split"] == "test"]

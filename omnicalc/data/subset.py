@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.charge_and_spin import charge_and_spin
+from omnicalc.data.geometry_digest import geometry_digest
 from omnicalc.files import write_atomically
 
 if TYPE_CHECKING:
@@ -24,13 +26,13 @@ class Limits:
 
     max_atoms: int | None = None
     max_force: float | None = None  # eV/Å, of frames whose forces are known
-    charge: int | None = None  # total, e; frames that do not say have none
+    charge: int | None = None  # total, e
     elements: frozenset[str] | None = None  # symbols; frames with any other are left out
 
     def allow(self, atoms: Atoms) -> bool:
         if self.max_atoms is not None and len(atoms) > self.max_atoms:
             return False
-        if self.charge is not None and int(atoms.info.get("charge", 0)) != self.charge:
+        if self.charge is not None and charge_and_spin(atoms)[0] != self.charge:
             return False
         if self.elements is not None and not set(atoms.get_chemical_symbols()) <= self.elements:
             return False
@@ -41,8 +43,8 @@ class Limits:
 
 
 def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int) -> list[Atoms]:
-    """Up to ``count`` frames, each once (by their ``key``), taken in turn from every ``config_type``, and there in
-    turn from every molecule, so that every first part of the result is spread alike.
+    """Up to ``count`` frames, those of one ``key`` and geometry once, taken in turn from every ``config_type``, and
+    there in turn from every molecule, so that every first part of the result is spread alike.
 
     Args:
         limits: other frames are left out.
@@ -50,7 +52,8 @@ def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int
     """
     once: dict = {}
     for k, atoms in enumerate(frames):
-        once.setdefault(atoms.info.get("key", k), atoms)
+        key = atoms.info.get("key")
+        once.setdefault(k if key is None else (str(key), geometry_digest(atoms)), atoms)
     kept = [atoms for atoms in once.values() if limits.allow(atoms)]
     order = np.random.default_rng(seed).permutation(len(kept))
     classes: dict[str, dict[str, list[Atoms]]] = defaultdict(lambda: defaultdict(list))

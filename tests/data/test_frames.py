@@ -121,6 +121,22 @@ def test_written_ase_lmdb_is_read_again(tmp_path):
     assert not np.array_equal(found[0].positions, wrong.positions)  # every digit is kept
 
 
+def test_columns_of_ase_lmdb(tmp_path):
+    """The charge that initial charges say, in both places where readers look; columns without a place are refused."""
+    pytest.importorskip("lmdb")
+    ammonium = Atoms("NH4", np.eye(5, 3))
+    ammonium.set_initial_charges([1, 0, 0, 0, 0])
+    ammonium.set_tags([1, 2, 2, 2, 2])
+    write_frames(tmp_path / "a.aselmdb", [ammonium, *frames()])
+    found = open_frames(tmp_path / "a.aselmdb")
+    assert found[0].info["charge"] == 1 and found[0] == ammonium and found[0].get_tags().tolist() == [1, 2, 2, 2, 2]
+    assert "charge" not in found[1].info
+    ammonium.arrays["residue"] = np.arange(5)
+    with pytest.raises(InputError, match="per-atom columns residue, for which ASE-LMDB has no place"):
+        write_frames(tmp_path / "b.aselmdb", [ammonium])
+    assert not (tmp_path / "b.aselmdb").exists()
+
+
 def test_others_read_what_is_written(tmp_path):
     """By the package that OMol25's loaders use."""
     pytest.importorskip("ase_db_backends")

@@ -38,6 +38,7 @@ def qm9(tmp_path):
     folder.mkdir()
     for k in range(1, 9):
         text = METHANE.replace("gdb 1\t", f"gdb {k}\t").replace("-0.3877", f"-0.38{k:02d}")
+        text = text.replace("1.0858041578", f"1.08{k:02d}041578")
         (folder / f"dsgdb9nsd_{k:06d}.xyz").write_text(text)
     return folder
 
@@ -140,6 +141,7 @@ def lba(tmp_path):
     folder = tmp_path / "lba"
     with lmdb.open(str(folder)) as env, env.begin(write=True) as txn:
         for k in range(3):
+            ligand[0][3] = 3.0 + 0.1 * k
             content = json.dumps({**item, "id": f"{k}abc", "scores": {"neglog_aff": 6.4 + k}}).encode()
             txn.put(str(k).encode(), gzip.compress(content))
         txn.put(b"num_examples", b"3")
@@ -208,6 +210,25 @@ def test_splits_are_disjoint_and_repeatable():
     assert all(first[k] == "train" for k in order[:700])
     with pytest.raises(InputError, match="8 structures to train on and 3 to validate on are more than the 10"):
         random_split(10, train=8, valid=3)
+
+
+def test_copies_of_a_geometry_go_to_one_part(tmp_path):
+    """Or training would refuse the file; parts are counted in geometries."""
+    frames = []
+    for k in range(40):
+        atoms = molecule("H2O")
+        atoms.positions += 0.01 * (k // 2)
+        atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - k % 2)
+        frames.append(atoms)
+    write(tmp_path / "md.extxyz", frames)
+    out = tmp_path / "split.extxyz"
+    said = omnicalc("data", "split", tmp_path / "md.extxyz", "--out", out, "--train", 10, "--valid", 5)
+    assert "20 train, 10 valid, 10 test" in said
+    splits = [a.info["split"] for a in read(out, ":")]
+    assert splits[::2] == splits[1::2]
+    with pytest.raises(InputError, match="15 structures to train on and 6 to validate on are more than the 20"):
+        other = tmp_path / "other.extxyz"
+        omnicalc("data", "split", tmp_path / "md.extxyz", "--out", other, "--train", 15, "--valid", 6)
 
 
 def test_split_command_writes_properties_for_training(qm9, matbench, lba, tmp_path):

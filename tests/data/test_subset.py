@@ -35,6 +35,18 @@ def test_every_first_part_is_spread(frames):
     assert [a.info["key"] for a in other] != [a.info["key"] for a in chosen]
 
 
+def test_keys_of_ones_own_are_no_copies(frames):
+    """A key that others use for something else, here with one value for all, takes no geometry away."""
+    for atoms in frames:
+        atoms.info["key"] = "mine"
+    assert len(subset(frames, None, Limits(), seed=1)) == len({a.positions.tobytes() for a in frames}) > 30
+
+
+def test_the_charge_may_be_that_of_initial_charges(frames):
+    frames[2].set_initial_charges([1.0, 0.0])
+    assert subset(frames, None, Limits(charge=1), seed=1) == [frames[2]]
+
+
 def test_command(frames, tmp_path):
     write(tmp_path / "in.extxyz", frames, format="extxyz")
     one, two = tmp_path / "one.extxyz.gz", tmp_path / "two.extxyz.gz"

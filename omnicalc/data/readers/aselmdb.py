@@ -2,7 +2,8 @@
 than lmdb.
 
 Keys "1", "2", ... hold zlib-compressed JSON of ASE's database rows (``numbers``, ``positions``, ``cell``, ``pbc``,
-``energy``, ``forces``, ``key_value_pairs``, ``data``); "nextid" the next free number, "deleted_ids" what is gone.
+``energy``, ``forces``, :data:`COLUMNS`, ``key_value_pairs``, ``data``); "nextid" the next free number, "deleted_ids"
+what is gone.
 OMol25 puts charge, spin and the source into ``data``.
 """
 
@@ -17,6 +18,7 @@ from ase.io.jsonio import decode
 
 from omnicalc.errors import InputError
 
+COLUMNS = ("initial_charges", "initial_magmoms", "masses", "momenta", "tags")  # per atom, as ASE's rows have them
 _NOT_IDS = {b"nextid", b"deleted_ids", b"metadata"}
 
 
@@ -66,6 +68,9 @@ def atoms_of(row: dict) -> Atoms:
         cell=row.get("cell"),
         pbc=row.get("pbc", False),
     )
+    for key in COLUMNS:
+        if row.get(key) is not None:
+            atoms.set_array(key, np.asarray(row[key]))
     extra = {**(row.get("key_value_pairs") or {}), **(row.get("data") or {})}
     atoms.info.update({key: value for key, value in extra.items() if np.ndim(value) == 0})
     labels = {key: row[key] for key in ("energy", "forces", "stress") if row.get(key) is not None}
