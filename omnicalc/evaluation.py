@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from ase import Atoms
 
+from omnicalc.data.misnamed_labels import misnamed_labels
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
@@ -122,24 +123,31 @@ def _delta(chosen: Sequence[Compared]) -> float:
     return float(1e3 * np.abs(np.concatenate(off)).mean()) if off else np.nan
 
 
-def labelled_frames(frames: Sequence[Atoms], split: str | None, origin: str) -> list[Atoms]:
-    """Frames with energy and forces, only those of one ``split`` when it is given.
+def labelled_frames(
+    frames: Sequence[Atoms], split: str | None, origin: str, report: Callable[[str], object] = lambda text: None
+) -> list[Atoms]:
+    """Frames with energy and forces, only those of one ``split`` when it is given; ``report`` takes a line on outliers
+    that are left out.
 
     Raises:
         InputError: no frame is left, or a frame without labels (named).
     """
-    chosen = [(k, a) for k, a in enumerate(frames) if split is None or a.info.get("split") == split]
-    chosen = [(k, a) for k, a in chosen if a.info.get("quality") != "outlier"]
+    there = [(k, a) for k, a in enumerate(frames) if split is None or a.info.get("split") == split]
+    chosen = [(k, a) for k, a in there if a.info.get("quality") != "outlier"]
+    if len(chosen) < len(there):
+        report(f"{len(there) - len(chosen)} frames of '{origin}' left out, for they have quality=outlier")
     if not chosen:
-        of = f" with split={split}" if split is not None else ""
+        splits = sorted({str(a.info["split"]) for a in frames if "split" in a.info})
+        of = f" with split={split} (there are: {', '.join(splits) or 'none'})" if split is not None else ""
         raise InputError(f"no frames{of} in '{origin}'; leave out --split to use all")
     for k, atoms in chosen:
         found = {} if atoms.calc is None else atoms.calc.results
         missing = [name for name in ("energy", "forces") if found.get(name) is None]
         if missing:
+            there = misnamed_labels(atoms, missing)
             raise InputError(
-                f"frame {k} of '{origin}' lacks {' and '.join(missing)}; give a file whose frames all have labels, "
-                "such as extended XYZ with energy= and a forces column"
+                f"frame {k} of '{origin}' lacks {' and '.join(missing)}{there}; give a file whose frames all have "
+                "labels, such as extended XYZ with energy= and a forces column"
             )
         if not (np.isfinite(found["energy"]) and np.isfinite(found["forces"]).all()):
             raise InputError(f"frame {k} of '{origin}' has an energy or forces that are not finite; leave it out")

@@ -94,9 +94,15 @@ def test_parity_plot(potential, tmp_path):
 def test_split_outliers_and_missing_labels(potential):
     train, valid = labelled(potential, 0, 0, split="train"), labelled(potential, 0, 0, split="valid")
     outlier = labelled(potential, 0, 0, split="valid", quality="outlier")
-    assert labelled_frames([train, valid, outlier], "valid", "x") == [valid]
-    with pytest.raises(InputError, match="no frames with split=test"):
-        labelled_frames([train], "test", "x")
+    said = []
+    assert labelled_frames([train, valid, outlier], "valid", "x", said.append) == [valid]
+    assert labelled_frames([train, valid], None, "x", said.append) == [train, valid]
+    assert said == ["1 frames of 'x' left out, for they have quality=outlier"]
+    with pytest.raises(InputError, match="no frames with split=test .there are: train, valid. in 'x'"):
+        labelled_frames([train, valid], "test", "x")
+    named = Atoms("H", info={"dft_energy": 1.0})
+    with pytest.raises(InputError, match="lacks energy and forces .there is dft_energy: .*dft_energy.energy.. FILE"):
+        labelled_frames([named], None, "x")
     with pytest.raises(InputError, match="frame 1 of 'x' lacks energy and forces"):  # counted as in the file
         labelled_frames([train, Atoms("H", info={"split": "valid"})], "valid", "x")
 

@@ -1,6 +1,7 @@
 """``omnicalc evaluate``: errors of a potential on labelled structures."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -43,7 +44,7 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
     from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
     potential = load_potential(model, device=device, dtype=dtype)
-    frames = by_keys.only(labelled_frames(frames, split, str(data)), only, str(data))
+    frames = by_keys.only(labelled_frames(frames, split, str(data), partial(click.echo, err=True)), only, str(data))
     if rotations is not None:
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
 

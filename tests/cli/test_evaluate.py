@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import write
+from ase.io import read, write
 
 from omnicalc.errors import InputError
 from tests.command import omnicalc
@@ -58,6 +58,15 @@ def test_only_frames_of_a_kind(files):
     assert json.loads(omnicalc(*words, "--only", "config_type=a,b", "--only", "split=train"))["frames"] == 1
     with pytest.raises(InputError, match="values of 'config_type': a, b"):
         omnicalc(*words, "--only", "config_type=c")
+
+
+def test_outliers_are_counted(files):
+    data = files / "data.extxyz.gz"
+    assert "left out" not in omnicalc("evaluate", files / "weights", data)
+    frames = read(data, ":")
+    frames[2].info["quality"] = "outlier"
+    write(data, frames, format="extxyz")
+    assert "1 frames of " in omnicalc("evaluate", files / "weights", data)
 
 
 def test_unknown_keys_and_heads(files):
