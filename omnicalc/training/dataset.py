@@ -9,20 +9,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from omnicalc.data.geometry_digest import geometry_digest
 from omnicalc.data.only import has_one_of
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
 from omnicalc.systems import Systems
 from omnicalc.training.example import Example, pairs_of
-from omnicalc.training.label_checks import UnitCheck, check_labels, check_references_scale
+from omnicalc.training.label_checks import UnitCheck, check_labels, check_references_scale, check_stress
 from omnicalc.training.packing import Size
 from omnicalc.training.recipe import DataSource, Recipe
 from omnicalc.training.references import fit_references
 from omnicalc.training.sampler import seed_of
 
 _CACHE_BYTES = 2 << 30  # of examples kept in memory; beyond it, files are read again
-_SAME = 1e-4  # Å; two geometries that agree this closely are one
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +131,29 @@ def build_dataset(
     heads = recipe.heads
     sources = [_open(settings, folder, heads.index(settings.head)) for settings in recipe.data]
     total, done = sum(len(f) for s in sources for f in s.files), 0
+    stress = any(stage.stress_weight > 0 for stage in recipe.stages)
     for source in sources:
-        units = UnitCheck()
-        for entry, split in _scan(source, cutoff, units):
+        units, seen = UnitCheck(), Counter()
+        for entry, split in _scan(source, cutoff, units, stress):
             done += 1
             if progress is not None:
                 progress(done, total)
-            if entry is not None and split in ("train", "valid"):
+            if split is not None:
+                seen[split] += 1
+            if entry is not None:
                 getattr(source, split).append(entry)
-        _check_source(source, recipe)
+        _check_source(source, recipe, seen)
         verdict = units.verdict(f"[[data]] '{source.settings.label}'")
         if verdict is not None:
-            raise InputError(f"{verdict} Energies in eV and forces (minus the gradient) in eV/Å are needed")
+            raise InputError(f"{verdict}; energies in eV and forces (minus the gradient) in eV/Å are needed")
         _limit(source, recipe.optimiser.seed)
         if source.left_out:
             report(f"{source.settings.label}: {source.left_out} frames left out, as the recipe says")
+    if stress and not any(e.has_stress for s in sources for e in s.train):
+        raise InputError(
+            "stress_weight is above 0 in [[stages]], and no training frame has a stress (stress= of a frame that is "
+            "periodic along all axes); leave that key out"
+        )
     _check_splits(sources)
     _check_elements(sources, recipe)
     references = _references(sources, recipe)
@@ -189,8 +197,10 @@ def _paths(settings: DataSource, folder: Path) -> list[Path]:
     return [matches[0]]
 
 
-def _scan(source: Source, cutoff: float, units: UnitCheck):
-    """(Entry, split) of every frame; (None, None) for those the recipe rules out."""
+def _scan(source: Source, cutoff: float, units: UnitCheck, stress: bool):
+    """(Entry, split) of every frame; (None, split) for those of other splits, (None, None) for those the recipe rules
+    out. ``stress``: whether it is learned.
+    """
     settings = source.settings
     for f, frames in enumerate(source.files):
         for k in range(len(frames)):
@@ -199,11 +209,13 @@ def _scan(source: Source, cutoff: float, units: UnitCheck):
                 source.left_out += 1
                 yield None, None
                 continue
-            split = _split(atoms, settings, where, k)
+            split = split_of_frame(atoms, settings, where, k)
             if split not in ("train", "valid"):
-                yield None, None
+                yield None, split
                 continue
             check_labels(atoms, where, settings.energies, settings.forces)
+            if stress:
+                check_stress(atoms, where)
             if settings.energies:
                 units.add_energy(atoms, where)
             if settings.energies and settings.forces:
@@ -231,7 +243,8 @@ def _ruled_out(atoms, settings: DataSource, where: str) -> bool:
     return length > 0 and float((forces * other).sum() / length) < settings.min_cosine
 
 
-def _split(atoms, settings: DataSource, where: str, k: int) -> str:
+def split_of_frame(atoms, settings: DataSource, where: str, k: int) -> str:
+    """The split of frame ``k`` of a file. Raises :class:`InputError` for one that should say it and does not."""
     if settings.split_by == "key":
         if "split" not in atoms.info:
             raise InputError(
@@ -267,7 +280,7 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
         spin=int(systems.spin),
         molecule=str(atoms.info.get("molecule", "")),
         config_type=str(atoms.info.get("config_type", "")),
-        digest=_digest(atoms),
+        digest=geometry_digest(atoms),
         has_energy=settings.energies,
         has_forces=settings.forces,
         has_stress=labels.get("stress") is not None and bool(atoms.pbc.all()),
@@ -275,17 +288,17 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
     )
 
 
-def _digest(atoms) -> bytes:
-    rounded = np.round(np.concatenate([atoms.positions, atoms.cell.array]) / _SAME).astype(np.int64)
-    return hashlib.sha256(atoms.numbers.tobytes() + rounded.tobytes()).digest()[:12]
-
-
-def _check_source(source: Source, recipe: Recipe) -> None:
+def _check_source(source: Source, recipe: Recipe, seen: Counter) -> None:
+    """``seen``: how many frames each split has."""
     label = source.settings.label
     for split in ("train", "valid"):
         if not getattr(source, split):
             if source.settings.split_by == "key":
-                raise InputError(f"no frame of '{label}' has the key split={split}; train and valid are both needed")
+                there = ", ".join(f"{name} ({count})" for name, count in sorted(seen.items())) or "none"
+                raise InputError(
+                    f"no frame of '{label}' has the key split={split}; train and valid are both needed, there are: "
+                    f"{there}"
+                )
             raise InputError(
                 f"split_by = \"{source.settings.split_by}\" leaves no {split} frame of '{label}' (valid_fraction = "
                 f"{source.settings.valid_fraction:g}); set another valid_fraction, or the key split in the frames"

@@ -15,7 +15,7 @@ from omnicalc.errors import InputError
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential, resolve
 from omnicalc.systems import Systems
-from omnicalc.training.dataset import split_of_molecule
+from omnicalc.training.dataset import split_of_frame, split_of_molecule
 from omnicalc.training.label_checks import check_labels
 from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, Stage
 from omnicalc.training.references import fit_references
@@ -60,16 +60,22 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     frames = open_frames(wish.data)
     if len(frames) < 2:
         raise InputError(f"'{wish.data}' has {len(frames)} frame; two are needed, one to learn from and one to check")
-    counted = [_counted(frames[k], k, wish.data) for k in range(len(frames))]
+    counted, infos = [], []
+    for k in range(len(frames)):
+        atoms = frames[k]
+        counted.append(_counted(atoms, k, wish.data))
+        infos.append(atoms.info)
     elements = set().union(*(s.numbers.unique().tolist() for s in counted))
     _check_elements(elements, card, wish.start)
-    head, copied = _head(wish, card, frames, elements)
+    stated = _stated_level(wish, infos)
+    head, copied = _head(wish, card, frames, elements, stated)
     replay = _replay(wish.replay, folder, card)
-    data = [_own(wish, frames, head, card, copied)] + replay
+    own = _own(wish, infos, head, copied, stated)
+    data = [own, *replay]
     trained = {source.head for source in data}
     old = {h.name: dict(h.reference) for h in card.heads if h.name in trained}
     if head != copied.name and elements <= copied.numbers:
-        old[head] = _refitted(wish, frames, copied)
+        old[head] = _refitted(wish, frames, copied, own)
     charges = sorted({*card.charges, *(int(s.charge) for s in counted)})
     return Recipe(
         name=f"{card.name}-tuned",
@@ -132,24 +138,44 @@ def _check_elements(elements: set[int], card: Card, start: str) -> None:
         raise InputError(f"{start} has never seen {missing}; begin with other weights (`omnicalc models` lists them)")
 
 
-def _head(wish: FineTune, card: Card, frames: Sequence, elements: set[int]) -> tuple[str, CardHead]:
+def _stated_level(wish: FineTune, infos: Sequence[dict]) -> str | None:
+    """The level of theory that frames say they are of; None where they say nothing."""
+    stated = sorted({str(info["level_of_theory"]) for info in infos if "level_of_theory" in info})
+    if len(stated) > 1:
+        raise InputError(
+            f"frames of '{wish.data}' say level_of_theory = {', '.join(stated)}; a head learns one. Take the frames of "
+            f"one with omnicalc data subset FILE --only level_of_theory={stated[0]} --out NEW"
+        )
+    return stated[0] if stated else None
+
+
+def _head(
+    wish: FineTune, card: Card, frames: Sequence, elements: set[int], stated: str | None
+) -> tuple[str, CardHead]:
     """The head to train, and the one of the start that it begins as: the same, or for a new one the first that knows
     the elements.
     """
     by_name = {h.name: h for h in card.heads}
-    stated = {str(frames[k].info["level_of_theory"]) for k in range(len(frames)) if "level_of_theory" in frames[k].info}
     name = wish.head
     if name is None:
-        name = next((h for h in by_name if h in stated), wish.data.name.split(".")[0])
+        name = stated if stated in by_name else _named_after(wish.data)
     if name not in by_name:
         return name, next((h for h in card.heads if elements <= h.numbers), card.heads[0])
-    if stated and not stated & {name, by_name[name].level_of_theory}:
+    if stated is not None and stated not in (name, by_name[name].level_of_theory):
         raise InputError(
-            f"frames of '{wish.data}' say level_of_theory = {', '.join(sorted(stated))}, head '{name}' is "
+            f"frames of '{wish.data}' say level_of_theory = {stated}, head '{name}' is "
             f"{by_name[name].level_of_theory}; give a new name with --head to make a head of their own"
         )
     _check_level(wish, name, frames, by_name[name])
     return name, by_name[name]
+
+
+def _named_after(data: Path) -> str:
+    """Name of a new head: that of the file, but for words that torch needs for itself, such as train or keys."""
+    from torch.nn import ModuleDict
+
+    stem = data.name.split(".")[0]
+    return f"{stem}-data" if hasattr(ModuleDict, stem) else stem
 
 
 def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) -> None:
@@ -202,19 +228,23 @@ def _check_forces(wish: FineTune, found) -> None:
     if 1 / _LARGEST_SCALE < scale < _LARGEST_SCALE:
         return
     unit = min(names, key=lambda u: abs(np.log(scale * u)))
-    guess = f": in {names[unit]}?" if abs(np.log(scale * unit)) < 0.4 else ""
-    raise InputError(f"forces of '{wish.data}' are {scale:.3g} times those of {wish.start}{guess} eV/Å are needed")
+    guess = f" (in {names[unit]}?)" if abs(np.log(scale * unit)) < 0.4 else ""
+    raise InputError(f"forces of '{wish.data}' are {scale:.3g} times those of {wish.start}{guess}; eV/Å is needed")
 
 
-def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, float]:
+def _refitted(wish: FineTune, frames: Sequence, copied: CardHead, own: DataSource) -> dict[str, float]:
     """Reference energies of a new head, such that the network of the head it begins as has least to unlearn: fitted to
-    the labels less what that head says beyond its own reference energies.
+    the labels of training frames less what that head says beyond its own reference energies.
     """
     from ase.data import chemical_symbols
 
     from omnicalc.evaluation import evaluate, labelled_frames
 
-    chosen = [frames[k] for k in np.linspace(0, len(frames) - 1, min(_FITTED, len(frames))).astype(int)]
+    where = f"frame {{}} of '{wish.data}'"
+    train = [k for k in range(len(frames)) if split_of_frame(frames[k], own, where.format(k), k) == "train"]
+    if not train:  # what there is in their place is said where the data set is built
+        return dict(copied.reference)
+    chosen = [frames[train[k]] for k in np.linspace(0, len(train) - 1, min(_FITTED, len(train))).astype(int)]
     labelled = labelled_frames(chosen, None, str(wish.data))
     found = evaluate(_start(wish), labelled, copied.name)
     _check_forces(wish, found)
@@ -225,27 +255,26 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead) -> dict[str, f
     return {**copied.reference, **{chemical_symbols[z]: energy for z, energy in table.items()}}
 
 
-def _own(wish: FineTune, frames: Sequence, head: str, card: Card, copied: CardHead) -> DataSource:
-    info = [frames[k].info for k in range(len(frames))]
-    without = [k for k, i in enumerate(info) if "split" not in i]
-    if 0 < len(without) < len(info):
+def _own(wish: FineTune, infos: Sequence[dict], head: str, copied: CardHead, stated: str | None) -> DataSource:
+    without = [k for k, i in enumerate(infos) if "split" not in i]
+    if 0 < len(without) < len(infos):
         raise InputError(
             f"frame {without[0]} of '{wish.data}' lacks the key split=train|valid, which other frames have; give it to "
             "all of them, or to none"
         )
     split_by = "frame" if without else "key"
-    if split_by == "frame" and all("molecule" in i for i in info):
-        molecules = {str(i["molecule"]) for i in info}
+    if split_by == "frame" and all("molecule" in i for i in infos):
+        molecules = {str(i["molecule"]) for i in infos}
         both = {split_of_molecule(name, _VALID) for name in molecules} == {"train", "valid"}
         split_by = "molecule" if len(molecules) >= 10 and both else "frame"
-    level = wish.level or (copied.level_of_theory if head == copied.name else f"as labelled in {wish.data.name}")
+    own = copied.level_of_theory if head == copied.name else stated or f"as labelled in {wish.data.name}"
     return DataSource(
         head=head,
-        level_of_theory=level,
+        level_of_theory=wish.level or own,
         shards=glob.escape(str(wish.data.resolve())),
         name=wish.data.name.split(".")[0],
         split_by=split_by,
-        valid_fraction=max(_VALID, 1 / len(frames)),
+        valid_fraction=max(_VALID, 1 / len(infos)),
         split_note={"key": "as the frames say", "frame": "every tenth frame", "molecule": "by molecule"}[split_by],
     )
 

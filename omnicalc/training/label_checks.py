@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from ase import units
 
+from omnicalc.data.misnamed_labels import misnamed_labels
 from omnicalc.errors import InputError
 
 LARGEST_FORCE = 1e3  # eV/Å; no structure that anybody means to train on has a larger one
@@ -31,12 +32,24 @@ def check_labels(atoms, where: str, energies: bool, forces: bool) -> None:
     wanted = [name for name, on in (("energy", energies), ("forces", forces)) if on]
     missing = [name for name in wanted if labels.get(name) is None]
     if missing:
-        raise InputError(f"{where} lacks {' and '.join(missing)}; every frame to learn from needs its labels")
+        there = misnamed_labels(atoms, missing)
+        raise InputError(f"{where} lacks {' and '.join(missing)}{there}; every frame to learn from needs its labels")
     for name in wanted:
         if not np.isfinite(labels[name]).all():
             raise InputError(f"{where}: {name} not finite; leave this frame out")
     if forces:
         check_force_sizes(np.asarray(labels["forces"]), where)
+
+
+def check_stress(atoms, where: str) -> None:
+    """Raise :class:`InputError` for a stress label that is none; a frame may have no such label."""
+    stress = None if atoms.calc is None else atoms.calc.results.get("stress")
+    if stress is None:
+        return
+    if np.shape(stress) not in ((6,), (3, 3)):
+        raise InputError(f"{where}: stress of shape {np.shape(stress)}; 6 numbers (Voigt) or 3 x 3, eV/Å^3, are needed")
+    if not np.isfinite(stress).all():
+        raise InputError(f"{where}: stress not finite; leave this frame out, or its stress")
 
 
 def check_force_sizes(forces: np.ndarray, where: str) -> None:
@@ -46,7 +59,8 @@ def check_force_sizes(forces: np.ndarray, where: str) -> None:
     if sizes[k] >= LARGEST_FORCE:
         raise InputError(
             f"{where}: the force on atom {k} is {sizes[k]:.4g} eV/Å, which is no force of a structure to train on; "
-            "check its unit (eV/Å is needed) or leave the frame out with max_force in [[data]]"
+            "check its unit (eV/Å is needed) or leave the frame out (omnicalc data subset --max-force, or max_force in "
+            "[[data]] of a recipe)"
         )
 
 
@@ -118,7 +132,7 @@ class UnitCheck:
             hint = f" (and forces in Hartree/Bohr by {units.Hartree / units.Bohr:.6f})" if unit == "Hartree" else ""
             return (
                 f"{source}: energies are those of the free atoms in {unit} ({self._example}), so they are not in eV; "
-                f"multiply energies by {_UNITS[unit]:.6f}{hint}."
+                f"multiply energies by {_UNITS[unit]:.6f}{hint}"
             )
         said, found = np.array(self._said), np.array(self._found)
         if len(said) < 10 or not said.any() or not found.any():
@@ -128,7 +142,7 @@ class UnitCheck:
         if abs(correlation) < 0.9 or 0.6 < slope < 1.67:
             return None
         if slope < -0.6:
-            return f"{source}: energies rise where the forces say they fall (slope {slope:.2f}): gradients, not forces?"
+            return f"{source}: energies rise where the forces say they fall (slope {slope:.2f}; gradients, not forces?)"
         factor, what = min(_FACTORS.items(), key=lambda item: abs(np.log(item[0] / abs(slope))))
-        guess = f": {what}?" if abs(np.log(factor / abs(slope))) < 0.35 else ""
+        guess = f" ({what}?)" if abs(np.log(factor / abs(slope))) < 0.35 else ""
         return f"{source}: between frames of one molecule energies change {slope:.3g} times what the forces say{guess}"

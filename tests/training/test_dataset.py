@@ -55,7 +55,7 @@ def test_bad_labels_are_named_by_file_and_frame(folder):
         forces[2] = [0, 2e3, 0]
         relabel(frames[9], forces=forces)
 
-    refused(folder, "frame 9 of .*: the force on atom 2 is 2000 eV/Å", huge)
+    refused(folder, "frame 9 of .*: the force on atom 2 is 2000 eV/Å.*omnicalc data subset --max-force", huge)
 
     def parity(frames):
         frames[4].info.update(charge=0, spin=2)
@@ -64,6 +64,17 @@ def test_bad_labels_are_named_by_file_and_frame(folder):
     charged = r"frame 3 of .* has charge \+1, the recipe's charges are \[0\]"
     refused(folder, charged, lambda f: f[3].info.update(charge=1))
     refused(folder, "frame 2 of .* lacks the key split", lambda f: f[2].info.pop("split"))
+
+
+def test_labels_under_other_names_are_found(folder):
+    def renamed(frames):
+        for atoms in frames:
+            atoms.info |= {"REF_energy": atoms.get_potential_energy(), "energy_std": 0.1}
+            atoms.arrays["REF_forces"] = atoms.get_forces()
+            atoms.calc = None
+
+    said = "frame 0 of .* lacks energy and forces .there is REF_energy and REF_forces: .* 's/REF_energy/energy/; s/REF_"
+    refused(folder, said + "forces/forces/'", renamed)
 
 
 def test_the_same_structure_in_both_splits(folder):
@@ -93,13 +104,14 @@ def test_units_that_look_wrong(folder):
         for atoms in frames:
             relabel(atoms, energy=atoms.get_potential_energy() / factor)
 
-    refused(folder, "energies in Hartree with forces in eV/Å", hartree)
+    said = r"what the forces say \(energies in Hartree with forces in eV/Å\?\); energies in eV and forces"
+    refused(folder, said, hartree)
 
     def gradients(frames):
         for atoms in frames:
             relabel(atoms, forces=-atoms.get_forces())
 
-    refused(folder, "gradients, not forces", gradients)
+    refused(folder, r"gradients, not forces\?\); energies in eV and", gradients)
 
     def kcal(frames):
         for atoms in frames:
@@ -233,3 +245,14 @@ def test_stress_labels_of_periodic_structures(folder):
     assert [e.has_stress for e in entries[:4]] == [True, False, True, False]
     stress = found.example(0, entries[0]).stress.numpy()
     assert stress[0, 0] == 0 and stress[1, 2] == stress[2, 1] == pytest.approx(0.03)
+    learned = {"stage": "stress_weight = 1.0"}
+    built(folder, frames, **learned)
+    frames[4].calc.results["stress"] = np.array([np.nan] * 6)
+    built(folder, frames)  # not looked at
+    with pytest.raises(InputError, match="frame 4 of .*: stress not finite"):
+        built(folder, frames, **learned)
+    frames[4].calc.results["stress"] = np.zeros(6)
+    for atoms in frames:
+        atoms.pbc = [True, True, False]
+    with pytest.raises(InputError, match="stress_weight is above 0 .* no training frame has a stress"):
+        built(folder, frames, **learned)

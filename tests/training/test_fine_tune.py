@@ -1,5 +1,6 @@
 """Fine-tuning in one line: new heads, replay, frozen trunks, LoRA, and labels of another level of theory."""
 
+import shlex
 import shutil
 from dataclasses import replace
 
@@ -101,6 +102,9 @@ def test_one_line(files):
     before, after = (float(part.split()[-1 if k == 0 else 0]) for k, part in enumerate(row.split("->")[:2]))
     assert after < 0.9 * before
     card = read_card(files / "tuned" / "weights" / "card.toml")
+    typed = shlex.split(card.training["command"])
+    assert typed[:2] == ["omnicalc", "train"] and set(map(str, words[:6])) | {"--out"} <= set(typed)
+    assert "--threads" not in typed  # which changes no weights
     assert [h.name for h in card.heads] == ["mine", "toy-theory"]
     old = read_card(files / "old" / "best" / "card.toml")
     assert card.heads[1].reference == old.heads[0].reference
@@ -202,6 +206,75 @@ def test_splits_that_only_some_frames_have(files):
         fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "some.extxyz"))
 
 
+def test_a_new_head_has_the_zero_of_its_training_frames(files, tmp_path):
+    """Frames to validate and to test on may say what they will."""
+    frames = read(files / "mine.extxyz", ":")
+
+    def references(shifted, keys):
+        for k, atoms in enumerate(frames):
+            part = ("train", "train", "valid", "test")[k % 4] if keys else ("valid" if k % 10 == 9 else "train")
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            moved = atoms.copy()
+            moved.info.pop("split", None)
+            if keys:
+                moved.info["split"] = part
+            energy += 60.0 * (part in shifted)
+            moved.calc = SinglePointCalculator(moved, energy=energy, forces=forces)
+            write(tmp_path / "shifted.extxyz", moved, append=k > 0)
+        recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), tmp_path / "shifted.extxyz"))
+        return recipe.references["shifted"]
+
+    for keys in (True, False):
+        plain = references((), keys)
+        assert references(("valid", "test"), keys) == plain
+        water_energies = [2 * t["H"] + t["O"] for t in (references(("train",), keys), plain)]
+        assert water_energies[0] - water_energies[1] == pytest.approx(30.0, abs=1e-6)  # of two waters, shifted by 60
+
+
+def test_splits_of_another_name_are_shown(files):
+    frames = read(files / "mine.extxyz", ":")
+    for k, atoms in enumerate(frames):
+        atoms.info["split"] = "train" if k % 4 else "val"
+    write(files / "val.extxyz", frames)
+    recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "val.extxyz"))
+    with pytest.raises(InputError, match=r"has the key split=valid; .* there are: train \(15\), val \(5\)"):
+        Trainer(recipe, None, files / "nowhere")
+    frames = [a for a in frames if a.info["split"] == "val"]
+    write(files / "val.extxyz", frames)
+    recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), files / "val.extxyz"))  # and none to fit to
+    with pytest.raises(InputError, match=r"has the key split=train; .* there are: val \(5\)"):
+        Trainer(recipe, None, files / "nowhere")
+
+
+def test_a_head_has_one_level_of_theory(files):
+    """The one that all frames say, unless the user says another; frames of two are refused."""
+    frames = read(files / "mine.extxyz", ":")
+    for atoms in frames:
+        atoms.info["level_of_theory"] = "pbe0/def2-svp"
+    write(files / "stated.extxyz", frames)
+    wish = FineTune(str(files / "old" / "best"), files / "stated.extxyz", replay="none")
+    assert [s.level_of_theory for s in fine_tune_recipe(wish).data] == ["pbe0/def2-svp"]
+    assert fine_tune_recipe(replace(wish, level="PBE0")).data[0].level_of_theory == "PBE0"
+    frames[4].info["level_of_theory"] = "gfn2-xtb"
+    write(files / "stated.extxyz", frames)
+    with pytest.raises(InputError, match="gfn2-xtb, pbe0/def2-svp; .* subset FILE --only level_of_theory=gfn2-xtb"):
+        fine_tune_recipe(replace(wish, head="mine"))
+
+
+@pytest.mark.parametrize(("stem", "head"), [("train", "train-data"), ("keys", "keys-data"), ("my frames", "my frames")])
+def test_heads_named_after_files_can_be_built(files, tmp_path, stem, head):
+    shutil.copy(files / "mine.extxyz", tmp_path / f"{stem}.extxyz")
+    recipe = fine_tune_recipe(FineTune(str(files / "old" / "best"), tmp_path / f"{stem}.extxyz", replay="none"))
+    assert recipe.heads[0] == head
+    Trainer(recipe, None, tmp_path / "run", report=lambda line: None)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_seeds_that_torch_cannot_take(files, seed):
+    words = ("--from", files / "old" / "best", "--data", files / "mine.extxyz", "--out", files / "seed")
+    assert "is not in the range" in omnicalc("train", *words, "--seed", seed, code=2)
+
+
 def changed(files, name, change):
     """The frames of another level of theory, changed by ``change`` (k, atoms, energy, forces), as a file."""
     frames = read(files / "mine.extxyz", ":")
@@ -217,7 +290,7 @@ def changed(files, name, change):
     "change, message",
     [
         (lambda k, a, e, f: (e, -f), "point against those of .*they look like gradients"),
-        (lambda k, a, e, f: (23.06 * e, 23.06 * f), "2.* times those of .*: in kcal/mol/Å[?] eV/Å are needed"),
+        (lambda k, a, e, f: (23.06 * e, 23.06 * f), r"2.* times those of .* \(in kcal/mol/Å\?\); eV/Å is needed"),
         (lambda k, a, e, f: (e, None if k == 7 else f), "frame 7 of .* lacks forces"),
         (lambda k, a, e, f: (e, f * (float("nan") if k == 7 else 1)), "frame 7 of .*: forces not finite"),
         (lambda k, a, e, f: (a.info.update(charge=1 if k == 7 else 0, spin=1), (e, f))[1], "frame 7 of .*: spin 1"),
