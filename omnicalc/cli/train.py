@@ -1,10 +1,11 @@
 """``omnicalc train``: a recipe and its data in, a weights folder out."""
 
+import shlex
 from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import Folder, typed_options
 
 
 @click.command(name="train")
@@ -30,7 +31,7 @@ from omnicalc.cli.options import Folder
     type=click.Choice(["adam", "muon"]),
     help="Fine-tuning: what matrices step by. [default: as in the training of the weights]",
 )
-@click.option("--seed", type=int, help="Fine-tuning. [default: 0]")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--record/--no-record",
@@ -83,13 +84,20 @@ def command(recipe, data, out, start, resume, steps, device, record, threads, pr
 
     work = partial(
         _work, settings, data, out,
-        resume=resume, steps=steps, device=choose_device(device), record=record,
+        resume=resume, steps=steps, device=choose_device(device), record=record, command=_typed(recipe),
         threads=threads or max(1, torch.get_num_threads() // processes),
     )  # fmt: skip
     with companions(processes, work), train_progress() as (report, progress):
         code = work(report=report, progress=progress)
     if code:
         raise SystemExit(code)
+
+
+def _typed(recipe: str | None) -> str:
+    """This call without what changes no weights, for the card."""
+    words = ["omnicalc", "train", *([] if recipe is None else [recipe])]
+    options = typed_options(without=("resume", "steps", "device", "record", "threads", "processes"))
+    return f"{shlex.join(words)} {options}"
 
 
 def _work(*args, threads: int, **settings) -> int:

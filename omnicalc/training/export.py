@@ -97,14 +97,15 @@ def _in_words(source: Source) -> str:
 
 def _training(trainer) -> dict:
     recipe = trainer.recipe
-    name = f"{recipe.name}-{recipe.tag}"
     table = {
-        "command": f"omnicalc train {name} --data FOLDER --out {name}",
+        "command": trainer.command,
         "seed": recipe.optimiser.seed,
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "sources": [_source(source) for source in trainer.dataset.sources],
     }
+    if not trainer.command:
+        del table["command"]
     if recipe.optimiser.matrices != "adam":
         table["matrices"] = recipe.optimiser.matrices  # fine-tuning then steps alike
     if recipe.start:

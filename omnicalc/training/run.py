@@ -14,10 +14,12 @@ WEIGHTS_FOLDER = "weights"
 
 def train(
     recipe: Recipe, data: Path, out: Path, *, resume: bool, steps: int | None, device, report: Callable,
-    progress: Callable, record: bool | None = None,
+    progress: Callable, record: bool | None = None, command: str = "",
 ) -> int:  # fmt: skip
     """Train, and export when the schedule is through. Returns the exit code: 0, or as after a signal."""
-    trainer = Trainer(recipe, data, out, device=device, report=report, progress=progress, record=record)
+    trainer = Trainer(
+        recipe, data, out, device=device, report=report, progress=progress, record=record, command=command
+    )
     trainer.prepare(resume)  # before anything is said: it refuses a damaged state
     report = trainer.report
     report(f"{recipe.name}:{recipe.tag}@{recipe.version}: {_size(trainer)} parameters")

@@ -1,11 +1,14 @@
 """``log.csv`` of a training run, and the learning curve drawn from it."""
 
 import csv
+import io
 from pathlib import Path
 
 from omnicalc.files import write_atomically
+from omnicalc.training.validation import GroupErrors
 
 LOG, CURVE = "log.csv", "learning_curve.png"
+_TEXT = ("source", "head", "group")
 
 
 class RunLog:
@@ -21,12 +24,36 @@ class RunLog:
             csv.writer(file, lineterminator="\n").writerow(self.fields)
 
     def truncate(self, step: int) -> None:
-        """Drop lines after ``step``."""
+        """Drop lines after ``step``. Raises ValueError for a file that is no log of this training."""
         with self.path.open(newline="") as file:
-            rows = list(csv.reader(file))
-        kept = [rows[0], *(r for r in rows[1:] if int(r[0]) <= step)]
-        text = "".join(",".join(r) + "\n" for r in kept)
-        write_atomically(self.path, lambda temporary: temporary.write_text(text))
+            header, *rows = [*csv.reader(file)] or [[]]
+        if header != self.fields:
+            raise ValueError("its first line is not that of this training")
+        if rows and len(rows[-1]) < len(header):  # cut off while being written, after the last saved state
+            rows.pop()
+        kept = [r for r in rows if self._step(r) <= step]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([header, *kept])  # names may have commas
+        write_atomically(self.path, lambda temporary: temporary.write_text(text.getvalue()))
+
+    def _step(self, row: list[str]) -> int:
+        """Raises ValueError for a line of something else."""
+        for name, value in zip(self.fields, row, strict=True):
+            if name not in _TEXT and value:
+                float(value)
+        return int(row[0])
+
+    def last_errors(self) -> list[GroupErrors]:
+        """Those of the last validation."""
+        rows = self.read()
+        names = self.fields[self.fields.index("structures") + 1 :]
+        return [
+            GroupErrors(
+                r["source"], r["head"], r["group"], int(r["structures"]), {n: float(r[n]) for n in names if r[n]}
+            )
+            for r in rows
+            if r["step"] == rows[-1]["step"]
+        ]
 
     def add(self, rows: list[dict]) -> None:
         with self.path.open("a", newline="") as file:

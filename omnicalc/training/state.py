@@ -16,6 +16,7 @@ from omnicalc.training.recipe import Batching, DataSource, Optimiser, Recipe, St
 from omnicalc.training.run_log import LOG
 
 STATE, RECIPE = "state.pt", "recipe.json"
+_DAMAGE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError)
 
 
 def save_state(path: Path, payload: dict) -> None:
@@ -42,7 +43,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
     """What fails inside, reading ``path`` or taking over what it holds, becomes a :class:`RunError` that names it."""
     try:
         yield
-    except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())[:120]
         raise RunError(
             f"{path} is damaged and cannot be resumed from ({reason}); start again with another --out"
@@ -52,7 +53,11 @@ def refusing_damage(path: Path) -> Iterator[None]:
 def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
     """Raise :class:`InputError` when this run cannot be started or resumed in ``out``; needs no data and no model."""
     check_files(out, resume)
-    if resume and _told(json.loads((out / RECIPE).read_text())) != _told(json.loads(as_json(recipe))):
+    if not resume:
+        return
+    with refusing_damage(out / RECIPE):
+        before = _told(json.loads((out / RECIPE).read_text()))
+    if before != _told(json.loads(as_json(recipe))):
         raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
 
 

@@ -29,7 +29,7 @@ from omnicalc.training.run_log import CURVE, RunLog, draw_curve
 from omnicalc.training.sampler import Sampler, seed_of
 from omnicalc.training.schedule import energy_weight, learning_rate
 from omnicalc.training.start import copy_matching, read_start
-from omnicalc.training.state import RECIPE, STATE, as_json, check_folder, load_state, save_state
+from omnicalc.training.state import RECIPE, STATE, as_json, check_folder, load_state, refusing_damage, save_state
 from omnicalc.training.validation import ALL, GroupErrors, averaged_weights, validate
 
 BEST = "best"
@@ -53,11 +53,13 @@ class Trainer:
         report: Callable[[str], object] = print,
         progress: Callable | None = None,
         record: bool | None = None,
+        command: str = "",
     ):
         """``report`` takes lines of text; ``progress`` (what, done, total) is called often. ``record``: whether the
-        gradients of a step are recorded as one CUDA graph; None: where that can be.
+        gradients of a step are recorded as one CUDA graph; None: where that can be. ``command``: what makes these
+        weights, for their card.
         """
-        self.recipe, self.out = recipe, out
+        self.recipe, self.out, self.command = recipe, out, command
         self.processes = Processes(device)
         self.device = self.processes.device
         self.report = report if self.processes.first else (lambda line: None)
@@ -105,7 +107,9 @@ class Trainer:
         if resume:
             self._restore(load_state(self.state_file))
             if self.processes.first:
-                self.log.truncate(self.step)
+                with refusing_damage(self.log.path):
+                    self.log.truncate(self.step)
+                    self.last_errors = self.log.last_errors()
         elif self.processes.first:
             with made_folder(self.out):
                 write_atomically(self.out / RECIPE, lambda temporary: temporary.write_text(as_json(self.recipe)))

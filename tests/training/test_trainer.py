@@ -8,7 +8,10 @@ import pytest
 import torch
 from ase.io import read, write
 
+from omnicalc.card import read_card
 from omnicalc.errors import InputError, RunError
+from omnicalc.training import run
+from omnicalc.training.export import export
 from omnicalc.training.recipe import read_recipe
 from omnicalc.training.state import load_state
 from omnicalc.training.trainer import Trainer
@@ -188,6 +191,53 @@ def test_a_full_disk_keeps_the_state_saved_before(folder, monkeypatch):
     assert sorted(p.name for p in work.out.iterdir()) == ["log.csv", "recipe.json", "state.pt"]
 
 
+def test_a_finished_run_that_is_resumed_exports_the_same(folder, monkeypatch):
+    """Its card has the errors of the last validation, whatever came between the last state and the export."""
+    recipe = recipe_in(folder, data='name = "frames, all"')
+    words = {"resume": False, "steps": None, "device": "cpu", "report": lambda line: None, "progress": lambda *_: None}
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "export", lambda *_: 1 / 0)  # as if killed there
+        with pytest.raises(ZeroDivisionError):
+            run.train(recipe, folder, folder / "run", **words)
+    assert not (folder / "run" / "weights").exists()
+    whole = Trainer(recipe, folder, folder / "whole", report=lambda line: None)
+    whole.prepare(resume=False)
+    whole.run()
+    card = export(whole, folder / "weights")
+    for _ in range(2):
+        assert run.train(recipe, folder, folder / "run", **words | {"resume": True}) == 0
+        again = read_card(folder / "run" / "weights" / "card.toml")
+        assert again.accuracy == card.accuracy and len(again.accuracy["toy-theory"]) > 3
+        assert again.sha256 == card.sha256
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("recipe.json", b"{"),
+        ("recipe.json", b"\xff\xfe"),
+        ("recipe.json", b"[]"),
+        ("log.csv", b""),
+        ("log.csv", b"junk\n"),
+        ("log.csv", None),
+    ],
+)
+def test_a_damaged_record_is_refused(folder, name, content):
+    work = trainer(folder, every=5)
+    work.prepare(resume=False)
+    work.run(10)
+    path = folder / "run" / name
+    kept = path.read_bytes()
+    lines = kept.decode().splitlines(keepends=True)
+    path.write_bytes("".join([*lines[:-1], "junk,1\n", lines[-1]]).encode() if content is None else content)
+    with pytest.raises(RunError, match=f"{name} is damaged"):
+        trainer(folder, every=5).prepare(resume=True)
+    path.write_bytes(kept + b"15,0.00" if name == "log.csv" else kept)  # killed while a line was being written
+    again = trainer(folder, every=5)
+    again.prepare(resume=True)
+    assert again.last_errors == work.last_errors and (folder / "run" / name).read_bytes() == kept
+
+
 def test_a_damaged_state_is_refused(folder):
     work = trainer(folder)
     work.prepare(resume=False)
@@ -199,7 +249,6 @@ def test_a_damaged_state_is_refused(folder):
 
 def test_export_writes_a_loadable_folder(folder):
     from omnicalc import load_potential
-    from omnicalc.training.export import export
 
     work = trainer(folder)
     work.prepare(resume=False)
