@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 VACUUM = 1000.0  # Å, written for an axis of a partly periodic structure that has no cell vector
+_FLAT = 1e-6  # of unit vectors: singular values below it mean a vector that the others span
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,15 +29,15 @@ def standard_box(cell: np.ndarray, pbc: np.ndarray) -> Box | None:
 
     DCD and PDB say nothing of how a cell lies in space, so a cell in another orientation is turned, and the
     positions with it. A left-handed cell is written as (a, b, -c), which spans the same lattice. Axes without
-    periodicity keep their cell vector where there is one.
+    periodicity keep their cell vector where there is one that the others do not span.
     """
     if not np.any(pbc):
         return None
-    rows = _complete(np.array(cell, dtype=np.float64))
+    rows = _complete(np.array(cell, dtype=np.float64), np.asarray(pbc, dtype=bool))
     if np.linalg.det(rows) < 0:
         rows[2] = -rows[2]
     q, r = np.linalg.qr(rows.T)  # rows = r.T @ q.T: lower triangular times a rotation
-    rotation = q * np.sign(np.diag(r))
+    rotation = q * np.where(np.diag(r) < 0, -1.0, 1.0)
     standard = rows @ rotation
     if np.abs(standard - rows).max() < 1e-9 * np.abs(rows).max():
         rotation = None
@@ -49,10 +50,17 @@ def standard_box(cell: np.ndarray, pbc: np.ndarray) -> Box | None:
     return Box(np.array([*lengths, *angles]), rotation)
 
 
-def _complete(rows: np.ndarray) -> np.ndarray:
+def _complete(rows: np.ndarray, pbc: np.ndarray) -> np.ndarray:
+    """Three vectors that span space: those of periodic axes, and others where they can stay."""
     from ase.geometry import complete_cell
 
-    missing = ~rows.any(axis=1)
+    kept = np.flatnonzero(pbc).tolist()
+    for k in np.flatnonzero(~pbc & rows.any(axis=1)):
+        units = rows[[*kept, k]] / np.linalg.norm(rows[[*kept, k]], axis=1, keepdims=True)
+        if np.linalg.matrix_rank(units, tol=_FLAT) > len(kept):
+            kept.append(k)
+    missing = np.isin(range(3), kept, invert=True)
+    rows[missing] = 0.0
     if missing.any():
         rows = complete_cell(rows)
         rows[missing] *= VACUUM

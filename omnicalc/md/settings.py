@@ -16,7 +16,7 @@ BAROSTATS = ("rescale", "mc")
 COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
 MAX_BEADS = 1024
 MAX_SEED = 2**63 - 1
-MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count
+MAX_FRAMES = 2**31 - 1  # what the header of a DCD file can count, of frames and of steps between them
 MAX_TIMESTEP_FS = 100.0  # ten times what the heaviest atoms follow; beyond it a unit was mistaken
 MAX_TEMPERATURE_K = 1e6
 MIN_QUANTUM_K = 10.0  # the filter of the noise gets longer as it gets colder
@@ -141,6 +141,11 @@ class Settings:
         for name in ("steps", "interval", "restart_interval", "barostat_interval", "ramp_steps"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; at least 1 is needed ({option(name)})")
+        if self.interval > MAX_FRAMES:
+            raise InputError(
+                f"interval is {self.interval}; at most {MAX_FRAMES} is possible, as a DCD file counts no further "
+                "(--interval)"
+            )
         if self.steps // self.interval >= MAX_FRAMES:
             raise InputError(
                 f"{self.steps} steps with a frame every {self.interval} make more frames than the {MAX_FRAMES} that "

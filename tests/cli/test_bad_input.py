@@ -265,6 +265,7 @@ MD_OPTIONS = [
     ("--constraint-tolerance 1e-8", "--constraint-tolerance has no say without constraints"),
     ("--restrain 0:1e6", "a spring of 1e+06 eV/Å^2 lets atom 0 (O) swing in 0.256 fs, too fast for a time step of 0.5"),
     ("--interval 0", "interval is 0"),
+    ("--interval 3000000000", "interval is 3000000000; at most 2147483647 is possible"),
     ("--restart-interval 0", "restart_interval is 0"),
     ("--seed -1", "the seed is -1"),
     ("--ensemble nvp", "unknown ensemble 'nvp'; known: nvt, nve, npt"),

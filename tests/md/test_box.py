@@ -45,3 +45,21 @@ def test_turned_cells_keep_all_periodic_distances(hand):
 def test_missing_vectors_of_a_slab_become_vacuum():
     box = standard_box(np.array([[5.0, 0, 0], [1.0, 6.0, 0], [0, 0, 0]]), np.array([True, True, False]))
     assert box.dimensions[2] == VACUUM and box.dimensions[3:5] == pytest.approx([90, 90])
+
+
+@pytest.mark.parametrize("flat", [[0, 9.0, 9.0], [0, -4.0, 0], [1e-9, 5.0, 1.0]])
+def test_a_vector_that_the_periodic_ones_span_becomes_vacuum(flat):
+    """Beside the slab's own two it says nothing; distances written are those of the structure."""
+    cell, pbc = np.array([[0, 9.0, 0], [0, 0, 9.0], flat]), np.array([True, True, False])
+    box = standard_box(cell, pbc)
+    assert box.dimensions == pytest.approx([9, 9, VACUUM, 90, 90, 90])
+    positions = np.random.default_rng(1).uniform(0, 9, (5, 3))
+    turned = box.orient(positions)
+    assert np.linalg.norm(turned[:, None] - turned, axis=2) == pytest.approx(
+        np.linalg.norm(positions[:, None] - positions, axis=2)
+    )
+
+
+def test_vectors_that_help_stay():
+    box = standard_box(np.array([[5.0, 0, 0], [1.0, 6.0, 0], [0.5, 0, 7.0]]), np.array([True, False, False]))
+    assert box.rotation is None and box.dimensions[:3] == pytest.approx([5, 37**0.5, 49.25**0.5])
