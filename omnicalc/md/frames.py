@@ -5,7 +5,6 @@ appended, cut back on resume.
 from __future__ import annotations
 
 import io
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.errors import RunError
 from omnicalc.md.ase_trajectory import AseTrajectory
 from omnicalc.md.files import AppendFile
-from omnicalc.md.saving import FILES, formats, words
+from omnicalc.md.saving import FILES, formats, frame_info, words
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,9 +32,11 @@ class Frames:
 
     def __init__(self, folder: Path, atoms: Atoms, settings: Settings, sizes: Mapping[str, int], stack: ExitStack):
         """``sizes``: bytes to keep of each file, by key of FILES; none for a new run."""
-        self.atoms, self.settings = atoms.copy(), settings
-        self.atoms.set_constraint()
+        self.atoms, self.settings = atoms, settings
+        self._frame = atoms.copy()
+        self._frame.set_constraint()
         self.words = words(settings.save)
+        self._part = folder / f".{FILES['xtc']}.part"  # beside the run, whose disk is the one that is watched
         makers: dict[str, Callable[[State, Box | None], bytes]] = {"extxyz": self._extxyz, "xtc": self._xtc}
         self._files = {
             name: (stack.enter_context(AppendFile(folder / FILES[name], sizes.get(name, 0))), makers[name])
@@ -68,10 +70,10 @@ class Frames:
         """The frame in the run's own orientation, with energy, and as asked forces (eV/Å) and momenta (ASE's unit)."""
         from ase.calculators.singlepoint import SinglePointCalculator
 
-        frame = self.atoms
+        frame = self._frame
         frame.positions[:] = state.positions.cpu().numpy()
         frame.cell[:] = state.cell.cpu().numpy()
-        frame.info = {"step": state.step, "time_fs": state.step * self.settings.timestep_fs}
+        frame.info = frame_info(self.atoms, state.step, self.settings.timestep_fs)
         if "velocities" in self.words:
             frame.set_masses(state.masses.cpu().numpy())
             frame.set_velocities(state.velocities.cpu().numpy())
@@ -91,7 +93,7 @@ class Frames:
         return text.getvalue().encode()
 
     def _xtc(self, state: State, box: Box | None) -> bytes:
-        """One frame as the library writes it; frames of an XTC file stand for themselves."""
+        """One frame as the library writes it, into a file; frames of an XTC file stand for themselves."""
         from MDAnalysis.lib.formats.libmdaxdr import XTCFile
         from MDAnalysis.lib.mdamath import triclinic_vectors
 
@@ -100,8 +102,16 @@ class Frames:
         if box is not None:
             positions, vectors = box.orient(positions), triclinic_vectors(box.dimensions)
         time_ps = 1e-3 * self.settings.timestep_fs * state.step
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "frame.xtc"
-            with XTCFile(str(path), "w") as file:
+        try:
+            with XTCFile(str(self._part), "w") as file:
                 file.write((0.1 * positions).astype(np.float32), 0.1 * vectors, state.step, time_ps, _XTC_PRECISION)
-            return path.read_bytes()
+            with XTCFile(str(self._part)) as file:
+                file.read()  # fails for a torn frame, of which writing says nothing where the disk is full
+            return self._part.read_bytes()
+        except OSError as error:
+            raise RunError(
+                f"cannot write a frame of {self._part.with_name(FILES['xtc'])}: {error} (as when the disk is full); "
+                "make room, then go on with --resume"
+            ) from error
+        finally:
+            self._part.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from omnicalc.errors import GuardError, InputError
 from omnicalc.md.bond_watch import BondWatch, Opened
 from omnicalc.md.files import replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
+from omnicalc.md.saving import frame_info
 from omnicalc.pair_search import search_pairs
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Guards:
         self.card_uncertainty: float | None = None  # eV/Å, the usual limit of these weights, where their card has one
         self.bonds = None if self.rules["bond"].action == "off" else BondWatch(atoms, self._bond_limit())
         self._over: set[str] = set()
+        self._to_save: dict[Path, State] = {}
 
     def look(self, state: State, before: State, centroid: Callable[[], Tensor] | None = None) -> Tensor:
         """(4,) float64 on the state's device, the numbers of :class:`Seen`; nothing waits for them. ``centroid`` as for
@@ -176,11 +178,20 @@ class Guards:
         if action == "stop":
             raise GuardError(f"{text} (guard {name}; --guard {name}=warn goes on)")
         self._over.add(name)
-        if action == "save" and self.folder.is_dir():  # not before the run has its folder
+        if action == "save":
             path = self.folder / f"guard_{name}_{state.step}.xyz"
-            _save_structure(path, self.atoms, state)
+            self._to_save[path] = state
+            self.save()
             text += f"; saved as {path}"
         self.tell(f"warning: {text}")
+
+    def save(self) -> None:
+        """Write the structures that are to be saved; those of the start wait until the run has its folder."""
+        if not self.folder.is_dir():
+            return
+        for path, state in self._to_save.items():
+            _save_structure(path, self.atoms, state, self.settings.timestep_fs)
+        self._to_save.clear()
 
     def _limit(self, name: str) -> float:
         return self.rules[name].limit or GUARDS[name].limit
@@ -275,13 +286,14 @@ def _vector(state: State, atom: int) -> str:
     return "(" + ", ".join(f"{x:.4g}" for x in state.forces[atom].tolist()) + ")"
 
 
-def _save_structure(path: Path, atoms: Atoms, state: State) -> None:
+def _save_structure(path: Path, atoms: Atoms, state: State, timestep_fs: float) -> None:
     """Extended XYZ with positions, momenta and forces."""
     from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io import write
 
     frame = atoms.copy()
     frame.set_constraint()
+    frame.info = frame_info(atoms, state.step, timestep_fs)
     frame.positions[:] = state.positions.cpu().numpy()
     frame.set_masses(state.masses.cpu().numpy())
     frame.set_velocities(state.velocities.cpu().numpy())

@@ -25,7 +25,7 @@ class Job:
     the cell moves.
     """
 
-    atoms: Atoms
+    atoms: Atoms  # what their info has of charge and spin goes into every frame written
     bound: Callable  # positions (N, 3) float64, Å -> an object with energy (S,), eV, and forces (N, 3), eV/Å
     structure: Mapping  # for run.json; "sha256" must be the same on a resume
     model: Mapping = field(
@@ -64,6 +64,8 @@ def build_job(
     kernel = potential.kernel.describe(potential, systems.numbers)
     total_charge, multiplicity = int(systems.charge[0]), int(systems.spin[0])
     charge_from, spin_from = origins(atoms, charge, spin)
+    atoms = atoms.copy()
+    atoms.info |= {"charge": total_charge, "spin": multiplicity}
     structure = {
         "file": str(file),
         "sha256": structure_hash(atoms, total_charge, multiplicity),

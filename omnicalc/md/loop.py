@@ -106,6 +106,7 @@ class Loop:
 
     def _open(self, stack: ExitStack) -> None:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
+        self.guards.save()
         if self.last is None or not folder.topology.exists():
             write_topology(folder.topology, atoms)
         self.trajectory = self._dcd(folder.trajectory, stack)

@@ -1,6 +1,13 @@
 """What can be saved with every frame beside the trajectory, and in which files."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from omnicalc.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 FILES = {"extxyz": "frames.xyz", "xtc": "traj.xtc", "traj": "frames.traj"}  # what is written, and where
 CHOICES = ("forces", "velocities", *FILES)
@@ -22,3 +29,9 @@ def formats(save: str) -> list[str]:
 def words(save: str) -> set[str]:
     """Words between commas."""
     return {word for word in (piece.strip() for piece in save.split(",")) if word}
+
+
+def frame_info(atoms: Atoms, step: int, timestep_fs: float) -> dict[str, object]:
+    """What a frame of a run on ``atoms`` says of itself: its time, and what its energy cannot be computed without."""
+    system = {key: atoms.info[key] for key in ("charge", "spin") if key in atoms.info}
+    return {"step": step, "time_fs": step * timestep_fs, **system}

@@ -12,7 +12,7 @@ import click
 import numpy as np
 import pytest
 from ase.build import molecule
-from ase.io import write
+from ase.io import read, write
 from click.testing import CliRunner
 
 from omnicalc.cli import group
@@ -237,10 +237,11 @@ def test_a_spin_that_nobody_gave_is_told_as_such(tmp_path, monkeypatch, real_wei
     monkeypatch.chdir(tmp_path)
     write_weights(tmp_path / "tiny")
     write("radical.xyz", molecule("OH"))
-    said = omnicalc("md", "radical.xyz", "--model", "./tiny", "--no-pbc", "--steps", "1", *words)
+    said = omnicalc("md", "radical.xyz", "--model", "./tiny", "--no-pbc", "--steps", "1", "--save", "extxyz", *words)
     assert ("spin 2 (the lowest possible, none was given)" in said) == (origin == "lowest") and "spin 2" in said
     structure = json.loads((tmp_path / "radical_md" / "run.json").read_text())["structure"]
     assert (structure["spin"], structure["spin_from"], structure["charge_from"]) == (2, origin, "zero")
+    assert {key: read("radical_md/frames.xyz").info[key] for key in ("charge", "spin")} == {"charge": 0, "spin": 2}
 
 
 def test_an_element_that_no_head_knows_leaves_no_trace(tmp_path, monkeypatch, real_weights, argon_file):

@@ -1,5 +1,6 @@
 """Further files of a run: what is in them, that they are cut back and go on exactly, and that bad words are refused."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,43 @@ def test_the_index_of_a_cut_trajectory_matters(tmp_path):
     file.write_bytes(file.read_bytes()[:20_000])
     with pytest.raises(Exception):  # noqa: B017 - whatever ASE runs into
         read(file, ":")
+
+
+def test_frames_can_be_computed_again(tmp_path):
+    """Charge and spin go with them, without which another energy would come out; what else the file said does not."""
+    atoms = argon()
+    atoms.info = {"charge": 2, "spin": 1, "config": "from elsewhere"}
+    settings = replace(SETTINGS, save="extxyz,traj", guards="temperature=save:1")
+    run(pairs_job(atoms), settings, folder := RunFolder(tmp_path / "run"))
+    for name in ("frames.xyz", "frames.traj"):
+        assert [frame.info for frame in read(folder.path / name, ":2")] == [
+            {"step": 0, "time_fs": 0.0, "charge": 2, "spin": 1},
+            {"step": 4, "time_fs": 16.0, "charge": 2, "spin": 1},
+        ]
+    guard = next(folder.path.glob("guard_temperature_*.xyz"))
+    assert {key: read(guard).info[key] for key in ("charge", "spin")} == {"charge": 2, "spin": 1}
+
+
+def test_a_torn_frame_of_the_library_stops_the_run(tmp_path, monkeypatch):
+    """A disk that fills while the XTC library writes, which says nothing of it: no frame is lost unnoticed."""
+    libmdaxdr = pytest.importorskip("MDAnalysis.lib.formats.libmdaxdr")
+    calls = []
+
+    class OnAFullDisk(libmdaxdr.XTCFile):
+        def write(self, *frame):
+            calls.append(super().write(*frame))
+            if len(calls) == 5:
+                self.close()
+                os.truncate(next(tmp_path.glob("run/.*.part")), 100)
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))  # no temporary file is needed
+    monkeypatch.setattr(libmdaxdr, "XTCFile", OnAFullDisk)
+    with pytest.raises(RunError, match=r"cannot write a frame of .*traj\.xtc.*state at step 15 is kept"):
+        run(pairs_job(), SETTINGS, folder := RunFolder(tmp_path / "run"))
+    run(pairs_job(), SETTINGS, folder, resume=True)
+    run(pairs_job(), SETTINGS, whole := RunFolder(tmp_path / "whole"))
+    assert bytes_of(folder) == bytes_of(whole)
+    assert not list(folder.path.glob(".*.part"))
 
 
 def test_a_refused_step_leaves_no_frame(tmp_path):

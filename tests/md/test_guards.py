@@ -149,6 +149,19 @@ def test_saving_keeps_the_structure_and_goes_on(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["guard_distance_8.xyz"]
 
 
+def test_what_is_seen_at_the_start_is_saved_with_the_run(tmp_path):
+    """Nothing is written before the run has its folder, and then what was seen, once."""
+    told, folder = [], RunFolder(tmp_path / "run")
+    run(pairs_job(), replace(SETTINGS, guards="temperature=save:1,force=save:1e-9"), folder, say=told.append)
+    saved = sorted(path.name for path in folder.path.glob("guard_*"))
+    assert saved == ["guard_force_0.xyz", "guard_temperature_0.xyz"] and len(told) == 2
+    assert all(any(f"saved as {folder.path / name}" in text for text in told) for name in saved)
+    assert np.array_equal(read(folder.path / saved[0]).positions.round(6), argon().positions.round(6))
+    with pytest.raises(RunError, match="guard force"):
+        run(pairs_job(), replace(SETTINGS, guards="temperature=save:1,force=stop:1e-9"), RunFolder(tmp_path / "no"))
+    assert not (tmp_path / "no").exists()
+
+
 def test_off_does_not_look(tmp_path):
     guards, state, told = watched(tmp_path, "distance=off,force=off")
     state = shifted(state, 7, 4, 0.9)
