@@ -56,7 +56,10 @@ def read_structures(
     Arguments and errors as for :func:`read_structure`.
     """
     if cell is not None and no_pbc:
-        raise InputError("a cell and no_pbc are both given; a structure without periodic axes needs no cell")
+        raise InputError(
+            "a cell and no_pbc are both given; a structure without periodic axes needs no cell: leave one out (--cell, "
+            "--no-pbc)"
+        )
     matrix = None if cell is None else parse_cell(cell)
     frames = _read(_existing(path), _index(index))
     if not frames:

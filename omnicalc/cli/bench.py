@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import THREADS
+
 DEFAULT_BOX = Path("examples/water.xyz")
 
 
@@ -13,7 +15,7 @@ DEFAULT_BOX = Path("examples/water.xyz")
               help="Water box to cut the sizes from.")  # fmt: skip
 @click.option("--sizes", default="192,648", show_default=True, help="Numbers of atoms, multiples of 3.")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Turns of five force calls.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
+@click.option("--threads", type=THREADS, help="CPU threads. [default: torch's own choice]")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--kernel", default="auto", show_default=True, help="auto, native, native-fp16, native-bf16 or torch.")
 @click.option("--against", type=click.Choice(["torch", "compiled", "mace"]), multiple=True,

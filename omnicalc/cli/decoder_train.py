@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import THREADS, Folder
 
 
 @click.command(name="train")
@@ -16,7 +16,7 @@ from omnicalc.cli.options import Folder
 @click.option("--seed", type=click.IntRange(min=0), help="Another seed than the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on from the last saved state of the folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after this many more steps; --resume goes on later.")
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads. [default: torch's own choice]")
+@click.option("--threads", type=THREADS, help="CPU threads. [default: torch's own choice]")
 def command(recipe, data, out, seed, resume, steps, threads):
     """Train a decoder from RECIPE: a TOML file, or the name of a shipped recipe such as atom-small.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+THREADS = click.IntRange(1, 1024)  # of the CPU; OpenMP crashes when asked for tens of thousands
 _UNITS = {"fs": 1.0, "ps": 1000.0}
 
 

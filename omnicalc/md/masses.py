@@ -28,9 +28,7 @@ def masses_of(atoms: Atoms, hydrogen_mass: float | None = None) -> np.ndarray:
     _check(atoms, masses)
     if hydrogen_mass is None:
         return masses
-    i, j, shift = bonds(atoms)
-    heavy = (atoms.numbers[i] == 1) & (atoms.numbers[j] > 1)
-    i, j, shift = i[heavy], j[heavy], shift[heavy]
+    i, j, shift = _bonds_of_hydrogens(atoms)
     distance = np.linalg.norm(atoms.positions[i] - atoms.positions[j] - shift @ atoms.cell.array, axis=1)
     order = np.lexsort((j, distance, i))
     nearest = order[np.unique(i[order], return_index=True)[1]]  # of each hydrogen, its shortest bond
@@ -45,6 +43,21 @@ def masses_of(atoms: Atoms, hydrogen_mass: float | None = None) -> np.ndarray:
             f"{masses[k]:.3g} amu; give a smaller --hmr"
         )
     return masses
+
+
+def check_hydrogens(atoms: Atoms, hydrogen_mass: float) -> None:
+    """Raise :class:`InputError` where ``hydrogen_mass`` would change no mass, as in a structure without hydrogens."""
+    if not _bonds_of_hydrogens(atoms)[0].size:
+        raise InputError(
+            f"--hmr {hydrogen_mass:g}: the structure has no hydrogen bonded to a heavier atom; leave it out"
+        )
+
+
+def _bonds_of_hydrogens(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every bond of a hydrogen to a heavier atom: the hydrogen, its partner, and the cell shift between them."""
+    i, j, shift = bonds(atoms)
+    heavy = (atoms.numbers[i] == 1) & (atoms.numbers[j] > 1)
+    return i[heavy], j[heavy], shift[heavy]
 
 
 def _check(atoms: Atoms, masses: np.ndarray) -> None:
