@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import THREADS, Folder
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.guard_settings import ACTIONS, GUARDS
 from omnicalc.md.settings import Settings, option
@@ -25,7 +25,7 @@ _OF_BAROSTAT = (
 )
 _DEFAULT_MODEL = "ubio-s3"
 _INTEGRATORS = {
-    "nve": "velocity Verlet, centre of mass at rest",
+    "nve": "velocity Verlet",
     "langevin": "Langevin dynamics, BAOAB",
     "bussi": "stochastic velocity rescaling",
     "nhc": "Nosé-Hoover chain",
@@ -208,7 +208,7 @@ class Ramp(click.ParamType):
 @click.option(
     "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
 )
-@click.option("--threads", type=int, help="Threads for tensor arithmetic. [default: PyTorch's own choice]")
+@click.option("--threads", type=THREADS, help="Threads for tensor arithmetic. [default: PyTorch's own choice]")
 def command(
     structure: Path, out: Path | None, resume: bool, threads: int | None, replicas: int | None, **given
 ) -> None:
@@ -319,7 +319,7 @@ def _run(
     drawn: bool,
     replicas: int | None,
 ):
-    from omnicalc.md.replicas import check_count, run_replicas
+    from omnicalc.md.replicas import check_count, check_differ, run_replicas
     from omnicalc.structure_file import read_structure
 
     if replicas is not None:
@@ -328,13 +328,18 @@ def _run(
     atoms = read_structure(structure, cell=wanted["cell"], no_pbc=bool(wanted["no_pbc"]))
     if stored is not None:
         _check_same_sources(atoms, wanted, stored, folder)
+    elif replicas is not None:
+        check_differ(replicas, settings, atoms)
 
     from omnicalc.md.guard_settings import guard_rules
     from omnicalc.md.job import build_job
+    from omnicalc.md.masses import check_hydrogens
     from omnicalc.md.progress import for_stream
     from omnicalc.md.run import run
     from omnicalc.registry import load_potential
 
+    if given["hydrogen_mass"] is not None:
+        check_hydrogens(atoms, given["hydrogen_mass"])
     potential = load_potential(
         wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"]
     )
@@ -441,8 +446,6 @@ def _threads(number: int | None):
     if number is None:
         yield
         return
-    if number < 1:
-        raise InputError(f"threads is {number}; at least 1 is needed (--threads)")
     import torch
 
     before = torch.get_num_threads()
@@ -465,7 +468,7 @@ def _header(
     dynamics = dynamics_of(job, settings)
     if resumed:
         velocities = "as the run had them"
-    elif given_velocities(job.atoms) is not None:
+    elif given_velocities(job.atoms, settings) is not None:
         velocities = "those in the structure file"
     else:
         velocities = f"Maxwell-Boltzmann at {settings.temperature_K:g} K"
@@ -482,7 +485,8 @@ def _header(
         f"periodic along {periodic}, charge {structure['charge']:+d}, "
         f"{in_words(structure['spin'], structure['spin_from'])}",
         "velocities": velocities,
-        "ensemble": f"{settings.ensemble}: {_bath(settings)}; {dynamics.degrees_of_freedom} degrees of freedom",
+        "ensemble": f"{settings.ensemble}: {_bath(settings, dynamics)}; "
+        f"{dynamics.degrees_of_freedom} degrees of freedom",
         "engine": "OpenMM, Reference platform in double precision" if settings.engine == "openmm" else "",
         "barostat": _barostat(settings, dynamics),
         "atoms": _atoms(settings, dynamics),
@@ -515,7 +519,7 @@ def _header(
         )
 
 
-def _bath(settings: Settings) -> str:
+def _bath(settings: Settings, dynamics) -> str:
     """Integrator and heat bath in words."""
     if settings.beads:
         return (
@@ -525,7 +529,7 @@ def _bath(settings: Settings) -> str:
     if settings.engine == "openmm" and settings.has_bath:
         return f"OpenMM's LangevinMiddleIntegrator, {settings.temperature_K:g} K, {settings.friction_per_fs:g} 1/fs"
     if not settings.has_bath:
-        return _INTEGRATORS["nve"]
+        return f"{_INTEGRATORS['nve']}{', centre of mass at rest' * dynamics.com_removed}"
     kelvin = f"{settings.temperature_K:g} K"
     if settings.temperature_end_K is not None:
         kelvin = f"{settings.temperature_K:g} to {settings.temperature_end_K:g} K in {settings.ramp_steps} steps"
@@ -600,6 +604,7 @@ def _closing_words(
 def _first_replica(folder, replicas: int):
     """Folder of the first replica, after what the table in the folder of all of them says."""
     import csv
+    import statistics
 
     from omnicalc.md.folder import RunFolder
     from omnicalc.md.replicas import replica_folder
@@ -608,9 +613,9 @@ def _first_replica(folder, replicas: int):
         rows = list(csv.DictReader(file))
     for name, unit in (("potential_eV", "eV"), ("temperature_K", "K")):
         values = [float(row[name]) for row in rows]
-        mean = sum(values) / len(values)
+        mean = statistics.mean(values)
         if len(values) > 1:
-            error = (sum((v - mean) ** 2 for v in values) / (len(values) - 1) / len(values)) ** 0.5
+            error = statistics.stdev(values) / math.sqrt(len(values))  # exactly 0 of equal values
             click.echo(f"mean {name.rpartition('_')[0]} of the second half: {_with_error(mean, error)} {unit}")
     return RunFolder(replica_folder(folder.path, 0, replicas))
 

@@ -27,7 +27,7 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     """
     generator = torch.Generator(device=device).manual_seed(settings.seed)
     masses = dynamics.masses
-    given = None if settings.beads else given_velocities(atoms)  # those of a classical run say nothing of beads
+    given = given_velocities(atoms, settings)
     velocities = (
         draw_velocities(masses, settings.temperature_K * max(settings.beads, 1), generator)
         if given is None
@@ -63,9 +63,11 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     return state
 
 
-def given_velocities(atoms: Atoms) -> np.ndarray | None:
-    """Velocities (N, 3) of the structure, sqrt(eV/amu); None when it has none or all are zero."""
-    if not atoms.has("momenta") or not atoms.get_momenta().any():
+def given_velocities(atoms: Atoms, settings: Settings) -> np.ndarray | None:
+    """Velocities (N, 3) that the structure gives the run, sqrt(eV/amu); None when they are to be drawn, as it has none
+    or all are zero, or for beads, of which those of a classical run say nothing.
+    """
+    if settings.beads or not atoms.has("momenta") or not atoms.get_momenta().any():
         return None
     wrong = np.flatnonzero(~np.isfinite(atoms.get_momenta()).all(axis=1))
     if wrong.size:

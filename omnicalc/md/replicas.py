@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,12 +21,16 @@ from omnicalc.md.dynamics import Dynamics
 from omnicalc.md.files import replace_file
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.gang import Gang, ReleasedError, renew_thread_pool
+from omnicalc.md.initial import given_velocities
 from omnicalc.md.job import Job
 from omnicalc.md.loop import Result
 from omnicalc.md.progress import Silent
 from omnicalc.md.run import check_unfinished, run
 from omnicalc.md.settings import MAX_SEED, Settings
 from omnicalc.signals import StopWish
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 MAX_REPLICAS = 10_000
 
@@ -61,6 +66,7 @@ def run_replicas(
     new = record.describe(settings, job.structure, job.model, Dynamics(job, settings).degrees_of_freedom)
     new["replicas"] = count
     if old is None:
+        check_differ(count, settings, job.atoms)
         folder.check_free()
     else:
         record.check_same(old, new, folder.path)
@@ -77,8 +83,10 @@ def run_replicas(
             folder.write_record(new)
 
         _in_threads(replicas, gang, start, progress or Silent(), say, resume)
-    _write_table(folder.path / "replicas.csv", replicas)
-    _raise_errors(replicas)
+    try:
+        _write_table(folder.path / "replicas.csv", replicas)
+    finally:
+        _raise_errors(replicas)  # they say more than that there is no table
     return [replica.result for replica in replicas]
 
 
@@ -96,6 +104,19 @@ def check_count(count: int, settings: Settings) -> None:
         raise InputError(
             f"replica K has the seed {settings.seed} + K, too large for {count} replicas; give a smaller --seed"
         )
+
+
+def check_differ(count: int, settings: Settings, atoms: Atoms) -> None:
+    """Raise :class:`InputError` when all replicas would be one trajectory, since nothing of them is drawn."""
+    given = given_velocities(atoms, settings) is not None
+    if count == 1 or settings.has_noise or (settings.temperature_K > 0 and not given):
+        return
+    start = "with the velocities in the structure file" if given else "at rest"
+    raise InputError(
+        f"all {count} replicas would be one trajectory: they start {start}, and nothing later is drawn; use --ensemble "
+        f"nvt --thermostat langevin at a positive --temperature{', a structure without velocities' * given}, or leave "
+        "--replicas out"
+    )
 
 
 def replica_folder(path: Path, number: int, count: int) -> Path:

@@ -109,6 +109,12 @@ class Settings:
         return not self.has_bath or self.thermostat in ("bussi", "nhc")
 
     @property
+    def has_noise(self) -> bool:
+        """Whether the seed has a say in steps, not only in drawn velocities."""
+        barostat = self.ensemble == "npt"  # both kinds are stochastic
+        return self.has_bath and self.hottest_K > 0 and (barostat or self.thermostat != "nhc")
+
+    @property
     def hottest_K(self) -> float:  # noqa: N802
         """Highest temperature of the bath, K."""
         return max(self.temperature_K, self.temperature_end_K or 0.0)

@@ -187,6 +187,7 @@ NPT = ["--ensemble", "npt"]
         (["--fix", "Ar"], "all 32 atoms are fixed"),
         (["--restrain", "0-3"], "--restrain"),
         (["--hmr", "0.5"], "--hmr"),
+        (["--hmr", "3"], "no hydrogen bonded to a heavier atom"),
         (["--guard", "drift=perhaps"], "--guard"),
     ],
 )
@@ -320,6 +321,33 @@ def test_velocities_of_the_file_are_used_and_said(tmp_path, monkeypatch):
     assert "those in the structure file" in omnicalc("md", "hot.xyz", *QUICK)
 
 
+    beads = omnicalc("md", "hot.xyz", *QUICK, "--beads", "2", "--out", "beads")
+    assert "those in the structure file" not in beads and "Maxwell-Boltzmann at 90 K" in beads
+    nve = ["--ensemble", "nve", "--replicas", "2", "--out", "copies"]
+    assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve)
+    assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve, "--plan")
+    assert not (tmp_path / "copies").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--fix", "0"], ["--restrain", "0:1"]])
+def test_only_a_centre_of_mass_that_is_set_at_rest_is_said_to_be(argon_file, words):
+    said = omnicalc("md", argon_file, *QUICK, "--ensemble", "nve", *words)
+    assert ("centre of mass at rest" in said) == (not words) and "nve: velocity Verlet" in said
+
+
+def test_equal_replicas_have_no_error(tmp_path, capsys):
+    from omnicalc.cli.md import _first_replica
+    from omnicalc.md.folder import RunFolder
+
+    line = "{},1,10,5,-2080.14935123,301.7017"
+    (tmp_path / "replicas.csv").write_text(
+        "\n".join(["replica,seed,last_step,lines,potential_eV,temperature_K", *map(line.format, range(3)), ""])
+    )
+    _first_replica(RunFolder(tmp_path), 3)
+    said = capsys.readouterr().out
+    assert "-2080.15 +- 0.00 eV" in said and "301.70 +- 0.00 K" in said
+
+
 def test_no_cell_needs_a_word(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     atoms = argon()
@@ -383,7 +411,6 @@ def test_a_signal_ends_with_the_command_to_go_on(argon_file, tmp_path, monkeypat
         ["--interval", "0"],
         ["--restart-interval", "0"],
         ["--seed", "-1"],
-        ["--threads", "0"],
         ["--skin", "-1"],
         ["--charge", "100000"],
         ["--spin", "2"],

@@ -208,6 +208,63 @@ def test_what_cannot_be(tmp_path):
     assert [result.step for result in longer] == [15, 15]
 
 
+ALIKE = {  # start with velocities, settings: whether all would be one trajectory
+    (True, "nve"): {"ensemble": "nve"},
+    (True, "nhc"): {"thermostat": "nhc"},
+    (True, "frozen"): {"temperature_K": 0.0},
+    (False, "at rest"): {"ensemble": "nve", "temperature_K": 0.0},
+}
+DIFFERENT = {
+    (False, "nve"): {"ensemble": "nve"},
+    (False, "nhc"): {"thermostat": "nhc"},
+    (True, "langevin"): {},
+    (True, "bussi"): {"thermostat": "bussi"},
+    (True, "nhc, npt"): {"thermostat": "nhc", "ensemble": "npt", "barostat": "mc", "barostat_interval": 2},
+    (True, "warming"): {"temperature_K": 0.0, "temperature_end_K": 90.0},
+}
+
+
+@pytest.mark.parametrize("case", [*ALIKE, *DIFFERENT], ids=str)
+def test_copies_that_would_be_one_trajectory_are_refused(tmp_path, case):
+    atoms, folder = argon(), RunFolder(tmp_path / "run")
+    if case[0]:
+        atoms.set_velocities(0.01 * np.random.default_rng(0).normal(size=(32, 3)))
+    settings = replace(SETTINGS, **(ALIKE | DIFFERENT)[case])
+    if case in DIFFERENT:
+        run_replicas(pairs_job(atoms), settings, folder, 2)
+        assert not torch.equal(*(state_of(folder.path / f"replica_{k}").positions for k in range(2)))
+        return
+    with pytest.raises(InputError, match=r"all 2 replicas would be one trajectory: .*--thermostat langevin"):
+        run_replicas(pairs_job(atoms), settings, folder, 2)
+    assert not folder.path.exists()
+    for k in range(2):  # as they would
+        run(pairs_job(atoms), replace(settings, seed=settings.seed + k), RunFolder(tmp_path / str(k)))
+    assert bytes_of(tmp_path / "0") == bytes_of(tmp_path / "1")
+    run_replicas(pairs_job(atoms), settings, folder, 1)
+
+
+def test_copies_of_before_go_on(tmp_path, monkeypatch):
+    """A version that did not refuse them wrote folders that may still be extended."""
+    settings, folder = replace(SETTINGS, ensemble="nve", temperature_K=0.0), RunFolder(tmp_path / "run")
+    with monkeypatch.context() as before:
+        before.setattr("omnicalc.md.replicas.check_differ", lambda *arguments: None)
+        run_replicas(pairs_job(), settings, folder, 2)
+    assert run_replicas(pairs_job(), replace(settings, steps=15), folder, 2, resume=True)[0].step == 15
+
+
+def test_a_table_that_fails_hides_no_error_of_a_replica(tmp_path, monkeypatch):
+    job = pairs_job()
+
+    def full(path, data):
+        raise RunError(f"cannot write {path}: the disk is full")
+
+    monkeypatch.setattr("omnicalc.md.replicas.replace_file", full)
+    with pytest.raises(RunError, match=r"replica 1: at step 4 .*its state at step 3 is kept"):
+        run_replicas(replace(job, bound=OneFails(job.bound)), SETTINGS, RunFolder(tmp_path / "a"), 3)
+    with pytest.raises(RunError, match=r"cannot write .*replicas\.csv"):
+        run_replicas(pairs_job(), SETTINGS, RunFolder(tmp_path / "b"), 3)
+
+
 def first_kinetic_energies(tmp_path) -> np.ndarray:
     """2K/kT of forty replicas at their start."""
     settings = replace(SETTINGS, steps=1, interval=1)
