@@ -24,6 +24,7 @@ _OF_BAROSTAT = (
     "barostat_interval",
 )
 _DEFAULT_MODEL = "ubio-s3"
+_OF_RECORD = {"structure": ("sha256", "read_options", "pbc"), "model": ("name", "head", "dtype", "device", "skin")}
 _INTEGRATORS = {
     "nve": "velocity Verlet",
     "langevin": "Langevin dynamics, BAOAB",
@@ -235,6 +236,8 @@ def command(
     stored = folder.read_record() if resume else folder.check_free()
     if resume and stored is None:  # as after a kill before anything was written; or --out is mistyped
         click.echo(f"note       {folder.path} holds no run to go on with: a new one starts")
+    if stored is not None:
+        _check_record(stored, folder)
     settings, drawn = _settings(given, stored, folder)
     if stored is not None and replicas is None:
         replicas = stored.get("replicas")
@@ -245,6 +248,17 @@ def command(
     _closing_words(structure, out, folder, settings, result, all(folder.read_record()["structure"]["pbc"]), replicas)
     if result.signal is not None and not result.finished:
         raise SystemExit(128 + result.signal)  # as the shell reports a process ended by this signal
+
+
+def _check_record(stored: dict, folder) -> None:
+    """Refuse to go on with a run that this command has not made."""
+    for part, names in _OF_RECORD.items():
+        for name in names:
+            if name not in stored[part]:
+                raise InputError(
+                    f"{folder.record} lacks '{name}' in '{part}', without which the run cannot go on here; put it back "
+                    "as it was, or start another run with --out"
+                )
 
 
 def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]:

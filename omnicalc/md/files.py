@@ -37,20 +37,26 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def shortage(path: Path, size: int) -> str | None:
+    """What to say of a file that has not its first ``size`` bytes; None: it has."""
+    if not path.exists():
+        return f"{path} is missing"
+    found = path.stat().st_size
+    return None if found >= size else f"{path} has {found} bytes where {size} are needed"
+
+
 class AppendFile:
     """A file that only grows; an append that fails is taken back, so that only whole ones are there."""
 
     def __init__(self, path: Path, size: int = 0):
-        """Open ``path``, cut to its first ``size`` bytes (0: start it anew); RunError when it is shorter."""
+        """Open ``path``, cut to its first ``size`` bytes (0: start it anew); RunError, with nothing changed, when it is
+        shorter or missing.
+        """
         self.path, self.size = path, size
+        if size and (short := shortage(path, size)):
+            raise RunError(f"{short}; put it back as it was, or start another run with --out")
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644)
-            found = os.fstat(self._descriptor).st_size
-            if found < size:
-                os.close(self._descriptor)
-                raise RunError(
-                    f"{path} has {found} bytes where {size} are needed; it was changed by another program"
-                )
             os.ftruncate(self._descriptor, size)
             os.lseek(self._descriptor, size, os.SEEK_SET)
         except OSError as error:

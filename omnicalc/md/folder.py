@@ -32,6 +32,7 @@ class RunFolder:
     )
 
     OTHERS = ("cell.png", "centroid.dcd", *FILES.values())  # of runs that ask for them
+    PARTS = {"settings": dict, "structure": dict, "model": dict, "resumed": list}  # of run.json
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -70,10 +71,13 @@ class RunFolder:
         self._check_writable()
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
-            if not {"settings", "structure", "model"} <= record.keys():
-                return _damaged(self.record)
-        except (OSError, ValueError, AttributeError):
-            return _damaged(self.record)
+        except (OSError, ValueError):
+            record = None
+        if not isinstance(record, dict):
+            raise _damaged(self.record, "it is no JSON object")
+        for name, kind in self.PARTS.items():
+            if not isinstance(record.get(name), kind):
+                raise _damaged(self.record, f"'{name}' is missing or damaged")
         if record.get("format") != RECORD_FORMAT:
             raise InputError(
                 f"{self.record} has format {record.get('format')}, this version reads {RECORD_FORMAT}: go on with "
@@ -122,8 +126,11 @@ class RunFolder:
             )
 
 
-def _damaged(path: Path) -> dict:
-    raise InputError(f"{path} cannot be read as the record of a run; choose another folder with --out")
+def _damaged(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} cannot be read as the record of a run: {why}; put it back as it was, or choose another folder with "
+        "--out"
+    )
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -24,6 +24,7 @@ from omnicalc.md.trajectory import DcdWriter
 from omnicalc.signals import StopWish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from omnicalc.md.dynamics import Dynamics
@@ -59,10 +60,15 @@ class Loop:
         self.start_eV: float | None = None  # total energy at step 0, as the log has it
         self._measure(state)
 
-    def go(self, progress: Silent, wish: StopWish | None = None) -> Result:
-        """Run to the end, to a signal, or to a :class:`RunError`; the last good state is saved each time."""
+    def go(
+        self, progress: Silent, wish: StopWish | None = None, opened: Callable[[], None] = lambda: None
+    ) -> Result:
+        """Run to the end, to a signal, or to a :class:`RunError`; the last good state is saved each time. ``opened`` is
+        called once all files are found to be those of the run.
+        """
         with ExitStack() as stack, wish or StopWish() as wish:
             self._open(stack)
+            opened()
             self.speed = Speed(self.state.step, self.settings.steps, self.settings.timestep_fs)
             progress.start(self.state.step, self.settings.steps, self.settings.timestep_fs)
             stack.callback(progress.close)
@@ -107,10 +113,12 @@ class Loop:
     def _open(self, stack: ExitStack) -> None:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
         self.guards.save()
-        if self.last is None or not folder.topology.exists():
-            write_topology(folder.topology, atoms)
+        if self.last is not None:
+            self._check_log()
         self.trajectory = self._dcd(folder.trajectory, stack)
         self.centroids = self._dcd(folder.centroids, stack) if settings.beads else None
+        if self.last is None or not folder.topology.exists():
+            write_topology(folder.topology, atoms)
         sizes = self.last.sizes if self.last else {}
         self.frames = Frames(folder.path, atoms, settings, sizes, stack)
         self.log = stack.enter_context(AppendFile(folder.log, self.last.log_bytes if self.last else 0))
@@ -118,10 +126,8 @@ class Loop:
         if self.timing.size == 0:
             self.timing.append(TIMING_HEADER.encode())
         if self.last is None:
-            self.log.append((",".join(self._columns()) + "\n").encode())
+            self.log.append(self._header())
             self._record(self.state)
-        else:
-            self.start_eV = _first_total(folder)
         self.log_bytes, self.sizes = self.log.size, self.frames.sizes
         if self.last is None:
             self._save(timing=False)
@@ -137,6 +143,25 @@ class Loop:
         )
         stack.callback(writer.close)
         return writer
+
+    def _check_log(self) -> None:
+        """Take from the log what the guard of the drift needs. Raises :class:`RunError` when it is another one."""
+        with self.folder.log.open("rb") as file:
+            header, first = file.readline(), file.readline()
+        wrong = None if header == self._header() else "its header differs"
+        if self.settings.ensemble == "nve" and wrong is None:
+            try:
+                self.start_eV = float(first.split(b",")[LOG_COLUMNS.index("total_eV")])
+            except (IndexError, ValueError):
+                wrong = "its first line has no total_eV"
+        if wrong:
+            raise RunError(
+                f"{self.folder.log} is not the log of this run ({wrong}); nothing was changed. Put it back as it was, "
+                "or start another run with --out"
+            )
+
+    def _header(self) -> bytes:
+        return (",".join(self._columns()) + "\n").encode()
 
     def _columns(self) -> tuple[str, ...]:
         more = ("conserved_eV",) * self.dynamics.has_conserved
@@ -219,13 +244,6 @@ class Loop:
             )
             if self.moving_cell:
                 plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
-
-
-def _first_total(folder: RunFolder) -> float:
-    """Total energy in the first line of the log, eV."""
-    with folder.log.open() as file:
-        file.readline()
-        return float(file.readline().split(",")[LOG_COLUMNS.index("total_eV")])
 
 
 def _whole_lines(folder: RunFolder) -> int:

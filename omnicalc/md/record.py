@@ -65,6 +65,7 @@ def describe(settings: Settings, structure: Mapping, model: Mapping, degrees_of_
 
 def check_same(old: Mapping, new: Mapping, folder: object) -> None:
     """Raise :class:`InputError` naming every field in which the run to be resumed is another one."""
+    _check_known(old, folder)
     before, now = _identity(old), _identity(new)
     different = [
         f"{_NAMES.get(key, key.split('.')[1])} was {_short(before.get(key))}, now {_short(now[key])}"
@@ -80,6 +81,7 @@ def check_same(old: Mapping, new: Mapping, folder: object) -> None:
 
 def check_same_settings(old: Mapping, given: Mapping[str, object], folder: object) -> None:
     """The same for values given explicitly, by setting name, before a structure or a model is loaded."""
+    _check_known(old, folder)
     settings = old["settings"] | old["model"]
     wrong = {
         k: v
@@ -109,6 +111,15 @@ def check_same_source(old: Mapping, key: str, found: str | None, folder: object)
 def _said_of(old: Mapping, key: str) -> str:
     named = {"structure": ("file", "formula"), "model": ("name", "head")}[key]
     return ", ".join(str(old[key][k]) for k in named if old[key].get(k) is not None)
+
+
+def _check_known(old: Mapping, folder: object) -> None:
+    unknown = old["settings"].keys() - asdict(Settings()).keys()
+    if unknown:
+        raise InputError(
+            f"cannot resume {folder}: its run.json has the setting '{min(unknown)}', which this version does not know; "
+            f"go on with omnicalc {old.get('versions', {}).get('omnicalc')}, or start another run with --out"
+        )
 
 
 def _identity(record: Mapping) -> dict[str, object]:

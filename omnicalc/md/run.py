@@ -9,12 +9,14 @@ written again, byte for byte the same on a CPU.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from omnicalc.errors import InputError, RunError
 from omnicalc.md import record, restart
 from omnicalc.md.box import standard_box
 from omnicalc.md.dynamics import Dynamics
 from omnicalc.md.engines import dynamics_of
+from omnicalc.md.files import shortage
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.forces import follow
 from omnicalc.md.guards import Guards
@@ -23,8 +25,9 @@ from omnicalc.md.job import Job
 from omnicalc.md.loop import Loop, Result
 from omnicalc.md.progress import Silent
 from omnicalc.md.restart import Restart
+from omnicalc.md.saving import FILES
 from omnicalc.md.settings import Settings
-from omnicalc.md.trajectory import whole_frames
+from omnicalc.md.trajectory import file_size, whole_frames
 from omnicalc.signals import StopWish
 
 
@@ -89,7 +92,7 @@ def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
 def check_unfinished(record: Mapping, done: int, steps: int, folder: RunFolder) -> None:
     """Raise :class:`InputError` when a run that has done ``done`` steps has none left of ``steps`` in all."""
     if steps <= done:
-        state = "finished" if done >= record["settings"]["steps"] else "already"
+        state = "finished" if done >= record["settings"].get("steps", Settings.steps) else "already"
         raise InputError(
             f"the run in {folder.path} is {state} at step {done}; "
             f"to extend it, add --steps N with N above {done}"
@@ -109,7 +112,7 @@ def _go_on(
 ) -> Result:
     job, settings = dynamics.job, dynamics.settings
     guards = _guards(job, settings, folder, say)
-    last = _last_restart(job, folder, up_to)
+    last = _last_restart(job, settings, folder, up_to)
     check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
     if last is None:  # killed before the first restart file; the first frame comes again
         state = initial_state(job.atoms, dynamics, settings, guards, job.device)
@@ -129,28 +132,39 @@ def _go_on(
         )
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
-    folder.write_record(old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]})
-    return Loop(dynamics, guards, folder, state, last).go(progress, wish)
+    record_now = old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]}
+    loop = Loop(dynamics, guards, folder, state, last)
+    return loop.go(progress, wish, opened=lambda: folder.write_record(record_now))
 
 
-def _last_restart(job: Job, folder: RunFolder, up_to: int | None = None) -> Restart | None:
+def _last_restart(job: Job, settings: Settings, folder: RunFolder, up_to: int | None) -> Restart | None:
     """The newest restart file, of a step up to ``up_to``, that is whole and whose frames and lines are there.
 
     None when the run was killed before its first restart file, so that nothing is lost by starting over.
     Raises :class:`RunError` when there are restart files or frames, but none that fit together.
     """
     frames = whole_frames(folder.trajectory, len(job.atoms), bool(job.atoms.pbc.any()))
-    log_bytes = folder.log.stat().st_size if folder.log.exists() else 0
+    short: list[str] = []
 
     def usable(r: Restart) -> bool:
-        return r.frames <= frames and r.log_bytes <= log_bytes and (up_to is None or r.state.step <= up_to)
+        short[:] = filter(None, (shortage(path, size) for path, size in _sizes(r, job, settings, folder).items()))
+        return not short and (up_to is None or r.state.step <= up_to)
 
     last = restart.load(folder.restart, job.device, usable)
     anything = frames > 1 or folder.restart.exists() or restart.previous(folder.restart).exists()
     if last is None and anything:
+        why = "; ".join(short) or f"there is no whole restart file beside {folder.trajectory.name} of {frames} frames"
         raise RunError(
-            f"no whole restart file in {folder.path} fits {folder.log.name} and {folder.trajectory.name}, "
-            f"which holds {frames} frames; nothing was changed. Put back what is missing, "
-            "or start another run with --out"
+            f"cannot resume {folder.path}: {why}; nothing was changed. Put back what is missing, or start another run "
+            "with --out"
         )
     return last
+
+
+def _sizes(last: Restart, job: Job, settings: Settings, folder: RunFolder) -> dict[Path, int]:
+    """Bytes that the files of a run had at the moment of ``last``."""
+    sizes = {folder.trajectory: file_size(last.frames, len(job.atoms), bool(job.atoms.pbc.any()))}
+    if settings.beads:
+        sizes[folder.centroids] = sizes[folder.trajectory]
+    more = {folder.path / FILES[name]: size for name, size in last.sizes.items() if name in FILES}
+    return sizes | {folder.log: last.log_bytes} | more

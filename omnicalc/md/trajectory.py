@@ -100,7 +100,12 @@ def frame_layout(n_atoms: int, periodic: bool) -> np.dtype:
 def whole_frames(path: Path, n_atoms: int, periodic: bool) -> int:
     """Number of whole frames in the file, whatever its header says; 0 when there is no file."""
     size = path.stat().st_size if path.exists() else 0
-    return max(0, size - len(_header(n_atoms, periodic, 1.0, 1))) // frame_layout(n_atoms, periodic).itemsize
+    return max(0, size - file_size(0, n_atoms, periodic)) // frame_layout(n_atoms, periodic).itemsize
+
+
+def file_size(frames: int, n_atoms: int, periodic: bool) -> int:
+    """Bytes of a file of so many frames."""
+    return len(_header(n_atoms, periodic, 1.0, 1)) + frames * frame_layout(n_atoms, periodic).itemsize
 
 
 def _header(n_atoms: int, periodic: bool, timestep_fs: float, interval: int) -> bytes:

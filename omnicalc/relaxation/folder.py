@@ -12,6 +12,7 @@ class RelaxFolder(RunFolder):
 
     NAMES = ("run.json", "structures.xyz", "summary.csv", "restart.npz")
     OTHERS = ()
+    PARTS = {"settings": dict, "structure": dict, "model": dict}
 
     def __init__(self, path: Path | str):
         self.path = Path(path)

@@ -297,6 +297,25 @@ def test_resume_refuses_what_differs(argon_file, tmp_path, option, value, name):
     assert {p.name: p.read_bytes() for p in (tmp_path / "argon_md").iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda record: record["settings"].update(foo=1), "'foo', which this version does not know"),
+        (lambda record: record.pop("resumed"), "'resumed' is missing"),
+        (lambda record: record["model"].pop("skin"), "lacks 'skin' in 'model'"),
+        (lambda record: record["structure"].pop("read_options"), "lacks 'read_options' in 'structure'"),
+    ],
+)
+def test_a_damaged_record_is_told(argon_file, tmp_path, damage, said):
+    omnicalc("md", argon_file, *QUICK)
+    path = tmp_path / "argon_md" / "run.json"
+    record = json.loads(path.read_text())
+    damage(record)
+    path.write_text(json.dumps(record))
+    message = refused("md", argon_file, "--resume", "--steps", "40")
+    assert said in message and "run.json" in message and "--out" in message
+
+
 def test_resume_without_a_run_says_that_it_starts_one(argon_file):
     said = omnicalc("md", argon_file, "--out", "mistyped", "--resume", "--steps", "2", "--interval", "2")
     assert "mistyped holds no run to go on with: a new one starts" in said

@@ -51,6 +51,9 @@ def test_a_file_that_is_too_short_is_refused(tmp_path):
     with pytest.raises(RunError, match="3 bytes where 5"):
         AppendFile(tmp_path / "a", 5)
     assert (tmp_path / "a").read_bytes() == b"123"
+    with pytest.raises(RunError, match="b is missing; put it back"):
+        AppendFile(tmp_path / "b", 5)
+    assert not (tmp_path / "b").exists()
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

@@ -208,21 +208,64 @@ def test_resume_of_nothing_starts_and_says_so(tmp_path):
     assert "nothing to resume" in said[0] and bytes_of(a) == bytes_of(b)
 
 
-@pytest.mark.parametrize("loss", ["restart files", "trajectory", "log", "cut log"])
+LOSSES = {
+    "restart files": "no whole restart file beside traj.dcd of 6 frames",
+    "cut log": r"log\.csv has 100 bytes where \d+ are needed",
+    "foreign log": r"log\.csv is not the log of this run \(its header differs\)",
+    "foreign line": r"log\.csv is not the log of this run \(its first line has no total_eV\)",
+    "foreign trajectory": r"traj\.dcd is not the trajectory of this run",
+} | {name: f"{name} is missing" for name in ("traj.dcd", "log.csv", "frames.xyz", "frames.traj", "traj.xtc")}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_a_run_with_something_missing_is_never_started_over(tmp_path, loss):
-    folder = RunFolder(tmp_path / "run")
-    run(pairs_job(), SETTINGS, folder)
+    folder, settings = RunFolder(tmp_path / "run"), replace(SETTINGS, ensemble="nve", save="extxyz,traj,xtc")
+    run(pairs_job(), settings, folder)
     if loss == "restart files":
         folder.restart.unlink()
         previous(folder.restart).write_bytes(b"rubbish")
     elif loss == "cut log":
         folder.log.write_bytes(folder.log.read_bytes()[:100])
+    elif loss.startswith("foreign"):
+        file = folder.trajectory if "trajectory" in loss else folder.log
+        data = file.read_bytes()
+        first = data.index(b"\n") + 1 if "line" in loss else 0
+        file.write_bytes(data[:first] + b"#" * (len(data) - first))
     else:
-        {"trajectory": folder.trajectory, "log": folder.log}[loss].unlink()
+        (folder.path / loss).unlink()
     before = snapshot(folder.path)
-    with pytest.raises(RunError, match="frames; nothing was changed"):
-        run(pairs_job(), replace(SETTINGS, steps=40), folder, resume=True)
+    with pytest.raises(RunError, match=f"{LOSSES[loss]}.*nothing was changed"):
+        run(pairs_job(), replace(settings, steps=40), folder, resume=True)
     assert snapshot(folder.path) == before
+
+
+def test_centres_of_rings_that_are_gone_are_told(tmp_path):
+    run(pairs_job(), replace(SETTINGS, beads=2, steps=4), folder := RunFolder(tmp_path / "run"))
+    folder.centroids.unlink()
+    before = snapshot(folder.path)
+    with pytest.raises(RunError, match=r"centroid\.dcd is missing; nothing was changed"):
+        run(pairs_job(), replace(SETTINGS, beads=2), folder, resume=True)
+    assert snapshot(folder.path) == before
+
+
+def test_only_nve_needs_the_first_line_of_its_log(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    run(pairs_job(), SETTINGS, folder)
+    header, first, rest = folder.log.read_bytes().split(b"\n", 2)
+    folder.log.write_bytes(b"\n".join([header, b"#" * len(first), rest]))
+    assert run(pairs_job(), replace(SETTINGS, steps=40), folder, resume=True).finished
+
+
+def test_a_file_cut_behind_the_restart_file_before_costs_only_the_steps_since(tmp_path):
+    settings = replace(SETTINGS, save="extxyz")
+    whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    run(pairs_job(), settings, whole)
+    run(pairs_job(), settings, folder)
+    file = folder.path / "frames.xyz"
+    file.write_bytes(file.read_bytes()[:-10])
+    run(pairs_job(), settings, folder, resume=True)
+    assert snapshot(folder.path)["frames.xyz"] == snapshot(whole.path)["frames.xyz"]
+    assert bytes_of(folder) == bytes_of(whole)
 
 
 def test_a_turned_cell_is_mentioned(tmp_path):
@@ -275,6 +318,26 @@ def test_a_file_in_place_of_the_folder_and_a_damaged_record(tmp_path):
     (tmp_path / "run.json").write_text('{"settings"')
     with pytest.raises(InputError, match=r"run\.json cannot be read"):
         run(pairs_job(), SETTINGS, RunFolder(tmp_path), resume=True)
+
+
+@pytest.mark.parametrize("name", ["settings", "structure", "model", "resumed"])
+def test_a_record_without_a_part_is_told(tmp_path, name):
+    run(pairs_job(), SETTINGS, folder := RunFolder(tmp_path / "run"))
+    for changed in (lambda record: record.pop(name), lambda record: record.update({name: 3})):
+        record = json.loads(folder.record.read_text())
+        changed(record)
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        with pytest.raises(InputError, match=rf"run\.json cannot be read .*: '{name}' is missing or damaged; put"):
+            RunFolder(tmp_path).read_record()
+
+
+def test_a_setting_of_another_version_is_told(tmp_path):
+    run(pairs_job(), SETTINGS, folder := RunFolder(tmp_path / "run"))
+    record = json.loads(folder.record.read_text())
+    record["settings"]["foo"] = 1
+    folder.write_record(record)
+    with pytest.raises(InputError, match=r"run\.json has the setting 'foo', which this version does not know"):
+        run(pairs_job(), replace(SETTINGS, steps=40), folder, resume=True)
 
 
 def test_two_processes_never_share_a_folder(tmp_path):
