@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from omnicalc.neighbors import FlatPairs, NeighborList, Neighbors, SkinRows
+from omnicalc.neighbors import FIXED, FlatPairs, Given, NeighborList, Neighbors, SkinRows
 from omnicalc.systems import Systems, split
+
+_SURE = 1.0 - 1e-9  # of the square of what atoms may move: within it every list finds the same, whatever the rounding
 
 
 class JointList:
@@ -23,7 +25,8 @@ class JointList:
     def __init__(self, lists: Sequence[NeighborList]):
         """``lists``: one of each structure, in their order, all with the same cutoff."""
         self.lists = list(lists)
-        self._pairs, self._rows = _Joined(_join), _Joined(_join_rows)
+        self._pairs = _Joined(self.lists, NeighborList.pairs_with_skin, _join)
+        self._rows = _Joined(self.lists, NeighborList.rows_with_skin, _join_rows)
 
     @property
     def reference(self) -> torch.Tensor | None:
@@ -52,23 +55,42 @@ class JointList:
 
     def pairs_with_skin(self, systems: Systems) -> FlatPairs:
         """As :meth:`NeighborList.pairs_with_skin`; joined anew only when a structure was searched again."""
-        return self._pairs([each.pairs_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)])
+        return self._pairs(systems)
 
     def rows_with_skin(self, systems: Systems) -> SkinRows:
         """As :meth:`NeighborList.rows_with_skin`; joined anew only when a structure was searched again."""
-        return self._rows([each.rows_with_skin(part) for each, part in zip(self.lists, split(systems), strict=True)])
+        return self._rows(systems)
 
 
 class _Joined:
     """What the parts of several structures make together, kept as long as every part is the same object."""
 
-    def __init__(self, join: Callable):
-        self._join, self._parts, self._whole = join, [], None
+    def __init__(self, lists: Sequence[NeighborList], ask: Callable, join: Callable):
+        self._lists, self._ask, self._join = lists, ask, join
+        self._parts, self._whole = [None] * len(lists), None
+        self._given: Given | None = None
+        self._reach = min((each.reach for each in lists), default=0.0)
 
-    def __call__(self, parts: list):
-        if len(parts) != len(self._parts) or any(a is not b for a, b in zip(parts, self._parts, strict=True)):
-            self._parts, self._whole = parts, self._join(parts)
+    def __call__(self, systems: Systems):
+        if asked := self._to_ask(systems):
+            parts, structures = list(self._parts), split(systems)
+            for k in asked:
+                parts[k] = self._ask(self._lists[k], structures[k])
+            if any(a is not b for a, b in zip(parts, self._parts, strict=True)):
+                self._parts, self._whole = parts, self._join(parts)
+            self._given, self._built = Given(systems), [each.built_at for each in self._lists]
+            self._reference = torch.cat([built.positions for built in self._built])
         return self._whole
+
+    def _to_ask(self, systems: Systems) -> Sequence[int]:
+        """Structures whose lists may have changed, found by one look at all atoms; the others have what they had."""
+        if self._given is None or not all(self._given.has(name, systems) for name in FIXED):
+            return range(len(self._lists))
+        if any(each.built_at is not built for each, built in zip(self._lists, self._built, strict=True)):
+            return range(len(self._lists))
+        moved = (systems.positions.detach() - self._reference).square().sum(1)
+        far = ~(moved <= _SURE * self._reach**2)  # so for NaN
+        return sorted(set(systems.system[far].tolist()))
 
 
 def _starts(systems: Systems) -> list[int]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from omnicalc.systems import Systems
 
 DEFAULT_SKIN = 1.0  # Å; see NeighborList
+FIXED = ("cell", "pbc", "numbers", "system")  # of systems: as long as these are as they were, a list may serve on
 _MOLECULE = 64  # atoms up to which looking at all pairs is faster than a search
 MAX_SKIN = 10.0  # Å; the list grows with the third power of cutoff + skin and fills the memory
 
@@ -270,12 +271,25 @@ class NeighborList:
             self.rebuild_at(systems)
 
 
+class Given:
+    """The caller's own tensors, and how often each had been written to: comparing numbers makes a GPU's host wait."""
+
+    def __init__(self, systems: Systems):
+        tensors = {name: getattr(systems, name) for name in FIXED}
+        self._known = {name: (t, None if t.is_inference() else t._version) for name, t in tensors.items()}
+
+    def has(self, name: str, systems: Systems) -> bool:
+        """Whether a tensor of ``systems`` is the very one that was given, as it was."""
+        tensor, version = self._known[name]
+        return getattr(systems, name) is tensor and version is not None and tensor._version == version
+
+
 @dataclass(frozen=True, eq=False)
 class _Built:
     """Flat pairs (E,) found at ``systems`` with cutoff + skin, and in what forms they are asked for."""
 
     systems: Systems  # a copy, so that in-place changes by the caller are noticed
-    given: dict[str, tuple[Tensor, int | None]]  # the caller's own tensors, and how often each had been written to
+    given: Given
     cutoff: float  # without the skin
     i: Tensor  # (E,) int64
     j: Tensor  # (E,) int64
@@ -285,13 +299,12 @@ class _Built:
 
     @classmethod
     def search(cls, systems: Systems, cutoff: float, skin: float) -> _Built:
-        tensors = {f.name: getattr(systems, f.name) for f in fields(systems)}
-        copy = replace(systems, **{name: t.detach().clone() for name, t in tensors.items()})
+        copy = replace(systems, **{f.name: getattr(systems, f.name).detach().clone() for f in fields(systems)})
         i, j, shift = flat_pairs(copy, cutoff + skin)
         count = torch.bincount(i, minlength=copy.n_atoms)
         return cls(
             systems=copy,
-            given={name: (t, None if t.is_inference() else t._version) for name, t in tensors.items()},
+            given=Given(systems),
             cutoff=cutoff,
             i=i,
             j=j,
@@ -299,11 +312,6 @@ class _Built:
             offset=_translation(shift, copy.cell if copy.n_systems == 1 else copy.cell[copy.system[i]]),
             row=torch.cat([count.new_zeros(1), count.cumsum(0)]),
         )
-
-    def _is_given(self, name: str, systems: Systems) -> bool:
-        """Whether a tensor is the very one that the list was made with: comparing numbers makes a GPU's host wait."""
-        tensor, version = self.given[name]
-        return getattr(systems, name) is tensor and version is not None and tensor._version == version
 
     @cached_property
     def dense(self) -> _Dense:
@@ -338,8 +346,8 @@ class _Built:
         if mine.device != systems.device or mine.positions.shape != systems.positions.shape:
             return False
         return all(
-            self._is_given(name, systems) or torch.equal(getattr(mine, name), getattr(systems, name))
-            for name in ("cell", "pbc", "numbers", "system")
+            self.given.has(name, systems) or torch.equal(getattr(mine, name), getattr(systems, name))
+            for name in FIXED
         )
 
     def moved(self, systems: Systems) -> Tensor:

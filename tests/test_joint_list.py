@@ -1,5 +1,7 @@
 """Neighbour lists of several structures as one: each structure's pairs are those it has alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from ase import Atoms
 from ase.build import molecule
 
 from omnicalc import load_potential
+from omnicalc.errors import InputError
 from omnicalc.joint_list import JointList
 from omnicalc.neighbors import NeighborList, neighbors
 from omnicalc.potential import BoundPotential
@@ -45,6 +48,34 @@ def test_only_the_structure_that_moved_is_searched_again():
     moved[3] += 0.4
     second = joint.pairs_with_skin(batch.with_positions(moved))
     assert [each.rebuilds for each in lists] == [1, 2, 1, 1] and second is not first
+
+
+@pytest.mark.parametrize("form", ["pairs_with_skin", "rows_with_skin"])
+def test_only_lists_that_may_have_changed_are_asked(monkeypatch, form):
+    """One look at all atoms tells; whatever else may have changed a list has every one asked."""
+    asked, ask = [], getattr(NeighborList, form)
+    monkeypatch.setattr(NeighborList, form, lambda self, part: asked.append(lists.index(self)) or ask(self, part))
+    lists = [NeighborList(3.0, 0.5) for _ in structures()]
+    joint, batch = JointList(lists), Systems.from_atoms(structures())
+
+    def call(positions, systems=batch) -> list[int]:
+        asked.clear()
+        getattr(joint, form)(systems.with_positions(positions))
+        return list(asked)
+
+    everyone, start = [0, 1, 2, 3], batch.positions
+    assert call(start) == everyone and call(start + 0.1) == []
+    moved, broken = start.clone(), start.clone()
+    moved[3] += 0.4
+    broken[0] = torch.nan
+    assert call(moved) == [1] and call(moved) == []
+    with pytest.raises(InputError):
+        call(broken)
+    lists[2].rebuild_at(split(batch)[2])
+    assert call(moved) == everyone and call(moved) == []
+    assert call(moved, replace(batch, cell=batch.cell.clone())) == everyone
+    batch.cell[1] *= 1.01
+    assert call(moved) == everyone and [each.rebuilds for each in lists] == [1, 3, 2, 1]
 
 
 def test_flat_pairs_are_the_single_ones_side_by_side():

@@ -127,9 +127,13 @@ class Dynamics:
         """Positions of all that a state holds, from those of the structure (N, 3)."""
         return positions
 
+    def view(self, state: State, number: int = 0) -> State:
+        """One of the structures in a state, as guards and frames see it; the first is that of the trajectory."""
+        return state
+
     def views(self, state: State) -> Sequence[State]:
-        """The structures that a state holds, each as guards and frames see it; the first is that of the trajectory."""
-        return (state,)
+        """All structures in a state."""
+        return [self.view(state, k) for k in range(max(self.settings.beads, 1))]
 
     def centroid(self, state: State) -> Tensor:
         """Positions (N, 3), Å, of the structure: where a nucleus is more than a point, its centre."""

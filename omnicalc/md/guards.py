@@ -85,6 +85,17 @@ class Guards:
         if state.cell is not before.cell:
             self._check_box(state)
 
+    def check_beads(self, state: State, before: State) -> bool:
+        """Whether nothing that :meth:`check_step` judges is the matter with any of several beads, by one look at all of
+        them, energies (P,); else each is to be checked.
+        """
+        jump = (state.energy - before.energy).abs().max()  # not finite where an energy is not
+        largest, jump = torch.stack([torch.linalg.vector_norm(state.forces, math.inf), jump]).tolist()
+        calm = largest <= self.force and jump <= self.jump_eV
+        if calm:
+            self._over -= {"force", "jump"}
+        return calm
+
     def check_bonds(self, state: State, centroid: Callable[[], Tensor], seen: Seen | None = None) -> None:
         """Bonds of the start, every few steps and with every frame; ``centroid`` gives positions (N, 3), Å: the centres
         of rings where nuclei are rings of beads, of which single ones may well leave.

@@ -55,7 +55,7 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     for view in dynamics.views(state):
         guards.check_step(view)
         guards.check_frame(view, kelvin)
-    first = dynamics.views(state)[0]
+    first = dynamics.view(state)
     guards.check_uncertainty(first, dynamics.uncertainty)
     guards.check_bonds(first, lambda: dynamics.centroid(state))
     if not kinetic > 0 and settings.has_bath and settings.thermostat == "bussi":

@@ -104,11 +104,12 @@ class Loop:
         return ahead.steps(self.state, min(settings.steps - step, *(n - step % n for n in every)))
 
     def _check(self, state: State, seen: Seen | None) -> None:
-        views = self.dynamics.views(state)
-        for view, before in zip(views, self.dynamics.views(self.state), strict=True):
-            self.guards.check_step(view, before, seen)
-        self.guards.check_uncertainty(views[0], self.dynamics.uncertainty)
-        self.guards.check_bonds(views[0], lambda: self.dynamics.centroid(state), seen)
+        if not (self.settings.beads and self.guards.check_beads(state, self.state)):
+            for view, before in zip(self.dynamics.views(state), self.dynamics.views(self.state), strict=True):
+                self.guards.check_step(view, before, seen)
+        first = self.dynamics.view(state)
+        self.guards.check_uncertainty(first, self.dynamics.uncertainty)
+        self.guards.check_bonds(first, lambda: self.dynamics.centroid(state), seen)
 
     def _open(self, stack: ExitStack) -> None:
         folder, settings, atoms = self.folder, self.settings, self.job.atoms

@@ -66,7 +66,7 @@ def plan(
     frames = settings.steps // settings.interval + 1
     dcd_files = 2 if settings.beads else 1
     per_frame = dcd_files * frame_layout(len(job.atoms), bool(job.atoms.pbc.any())).itemsize + _LOG_LINE
-    per_frame += _more(job, settings, dynamics.views(state)[0])
+    per_frame += _more(job, settings, dynamics.view(state))
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     edges, cutoff = _edges(job)
     return Plan(

@@ -7,7 +7,7 @@ The copies are one batch, as replicas are. Averages over beads are those of quan
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -91,20 +91,17 @@ class RingPolymer(Dynamics):
         """(P N, 3): rings that begin as points."""
         return positions.repeat(self.beads, 1)
 
-    def views(self, state: State) -> Sequence[State]:
-        """Each bead as a state of N atoms."""
-        n = len(self.job.atoms)
-        return [
-            replace(
-                state,
-                positions=state.positions[k * n : (k + 1) * n],
-                velocities=state.velocities[k * n : (k + 1) * n],
-                forces=state.forces[k * n : (k + 1) * n],
-                masses=state.masses[k * n : (k + 1) * n],
-                energy=state.energy[k : k + 1],
-            )
-            for k in range(self.beads)
-        ]
+    def view(self, state: State, number: int = 0) -> State:
+        """A bead as a state of N atoms."""
+        n, k = len(self.job.atoms), number
+        return replace(
+            state,
+            positions=state.positions[k * n : (k + 1) * n],
+            velocities=state.velocities[k * n : (k + 1) * n],
+            forces=state.forces[k * n : (k + 1) * n],
+            masses=state.masses[k * n : (k + 1) * n],
+            energy=state.energy[k : k + 1],
+        )
 
     def step(self, state: State) -> State:
         """One step further; one batch of P force calls."""

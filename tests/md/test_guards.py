@@ -47,6 +47,37 @@ def shifted(state, atom: int, towards: int, distance: float):
     return replace(state, positions=positions)
 
 
+BEADS = {  # changes of the energies of two beads, eV, or a force on an atom of the second, eV/Å
+    "calm": ((15.0, -15.0), 999.0),
+    "jump": ((0.0, -16.0), 0.0),
+    "jumps that cancel": ((16.0, -16.0), 0.0),
+    "energy": ((0.0, float("nan")), 0.0),
+    "infinite energy": ((0.0, float("inf")), 0.0),
+    "force": ((0.0, 0.0), 1001.0),
+    "infinite force": ((0.0, 0.0), float("-inf")),
+    "no force": ((0.0, 0.0), float("nan")),
+}
+
+
+@pytest.mark.parametrize("case", BEADS)
+def test_beads_are_looked_at_together_as_each_by_itself(tmp_path, case):
+    guards, one, _ = watched(tmp_path)
+    change, force = BEADS[case]
+    forces = [one.forces, one.forces.clone()]
+    forces[1][5, 1] = force
+    energy = one.energy.repeat(2)
+    before = replace(one, forces=torch.cat([one.forces] * 2), energy=energy)
+    now = replace(before, forces=torch.cat(forces), energy=energy + torch.tensor(change))
+    assert guards.check_beads(now, before) == (case == "calm")
+    for k in range(2):
+        bead = replace(one, forces=forces[k], energy=now.energy[k : k + 1])
+        if case == "calm" or (k == 0 and case != "jumps that cancel"):
+            guards.check_step(bead, one)
+        else:
+            with pytest.raises(RunError):
+                guards.check_step(bead, one)
+
+
 def test_nothing_trips_in_a_good_state(tmp_path):
     guards, state, told = watched(tmp_path)
     guards.check_step(state, state)
