@@ -525,10 +525,13 @@ def _header(
             "so compare the density with experiment before you rely on it",
             err=True,
         )
-    if not settings.has_bath and not model["conservative"]:
+    if not model["conservative"]:
+        comes = "heat it, faster than a weak bath can cool: watch the temperature, or give a larger --friction"
+        if not settings.has_bath:
+            comes = "make the total energy drift; use --ensemble nvt"
         click.echo(
-            f"warning: the forces of {model['name']} are not the gradient of its energy, so the total energy "
-            "of an nve run drifts; use --ensemble nvt, or a conservative model (omnicalc models)",
+            f"warning: the forces of {model['name']} are not the gradient of its energy, and what they do to a run may "
+            f"{comes}, or a conservative model (omnicalc models)",
             err=True,
         )
 

@@ -116,6 +116,12 @@ def _header(relaxation, folder) -> None:
         f"steps; cell {cell}"
     )
     click.echo(f"folder     {folder.path}")
+    if not relaxation.potential.conservative:
+        click.echo(
+            f"warning: the forces of {model['name']} are not the gradient of its energy, so a relaxation by them may "
+            "end at no minimum, or not at all; use a conservative model (omnicalc models)",
+            err=True,
+        )
     if settings.relax_cell and not relaxation.stress_trained:
         click.echo(
             f"note: {model['name']} was not trained on stresses; relaxed cells follow from energies and forces alone",

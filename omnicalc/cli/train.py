@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder, typed_options
+from omnicalc.cli.options import THREADS, Folder, typed_options
 
 
 @click.command(name="train")
@@ -38,7 +38,7 @@ from omnicalc.cli.options import Folder, typed_options
     default=None,
     help="NVIDIA GPU: each step's gradients as one recorded CUDA graph. [default: where that can be]",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads of a process. [default: cores / processes]")
+@click.option("--threads", type=THREADS, help="CPU threads of a process. [default: cores / processes]")
 @click.option(
     "--processes",
     type=click.IntRange(min=1),

@@ -58,7 +58,8 @@ class Dynamics:
         self.taken = 3 * len(self.fixed) + len(self.constraints or ())
         self._check_freedom()
         index = torch.tensor(self.fixed, device=device) if len(self.fixed) else None
-        self.forces = Forces(job.bound, springs, index)
+        direct = not job.model.get("conservative", True)
+        self.forces = Forces(job.bound, springs, index, balanced=direct and self.com_removed)
         self.uncertainty: Tensor | None = None  # (N,), eV/Å, of the forces of the last step or start
         self.molecules: Molecules | None = None
         if settings.ensemble == "npt":

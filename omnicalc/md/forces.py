@@ -27,9 +27,17 @@ class Forces:
     computes with: it is replaced, never changed in place, before the next call.
     """
 
-    def __init__(self, bound: Callable, restraints: Sequence[Restraint] = (), fixed: Tensor | None = None):
-        """``fixed`` (M,) int64: atoms that feel no force."""
-        self.bound, self.restraints, self.fixed = bound, tuple(restraints), fixed
+    def __init__(
+        self,
+        bound: Callable,
+        restraints: Sequence[Restraint] = (),
+        fixed: Tensor | None = None,
+        balanced: bool = False,
+    ):
+        """``fixed`` (M,) int64: atoms that feel no force. ``balanced``: the potential's forces are shifted so that they
+        add up to zero, which those that are no gradient do not: they would push a centre of mass that is to rest.
+        """
+        self.bound, self.restraints, self.fixed, self.balanced = bound, tuple(restraints), fixed, balanced
         self.uncertainty: Tensor | None = None  # (N,), eV/Å, of the last call; None where the potential knows none
 
     def __call__(self, positions: Tensor, cell: Tensor | None = None, stress: bool = False) -> Evaluation:
@@ -38,6 +46,8 @@ class Forces:
             follow(self.bound, cell)
         found = self.bound(positions, stress=True) if stress else self.bound(positions)
         energy, forces = found.energy.detach(), found.forces.detach()
+        if self.balanced:
+            forces = forces - forces.mean(0)
         self.uncertainty = getattr(found, "forces_std", None)
         for restraint in self.restraints:
             more_energy, more_forces = restraint(positions)

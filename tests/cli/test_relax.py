@@ -127,3 +127,9 @@ def test_bad_input_leaves_no_trace(tmp_path, words, message):
     with pytest.raises(InputError, match=message):
         omnicalc(*words, "--model", "./tiny")
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+def test_direct_forces_are_warned_about():
+    command = ("relax", "more.xyz", "--no-pbc", "--fmax", "1e3")
+    assert "may end at no minimum" in omnicalc(*command, "--model", "ubio-s1", "--out", "a")
+    assert "warning" not in omnicalc(*command, "--model", "ubio-s2", "--out", "b")

@@ -234,6 +234,30 @@ def test_one_atom():
         started(replace(SETTINGS, thermostat="bussi"), atom)
 
 
+class Pushed:
+    """A bound potential whose forces are no gradient: they do not add up to zero."""
+
+    def __init__(self, inner):
+        self.inner, self.systems = inner, inner.systems
+
+    def __call__(self, positions):
+        found = self.inner(positions)
+        found.forces = found.forces + torch.tensor([0.1, 0.0, 0.0])
+        return found
+
+
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "the wrong variant: not known to be"])
+def test_a_centre_of_mass_at_rest_stays_so_under_direct_forces(direct):
+    settings = replace(SETTINGS, ensemble="nve")
+    given = pairs_job(conservative=not direct)
+    dynamics = Dynamics(replace(given, bound=Pushed(given.bound)), settings)
+    state = initial_state(given.atoms, dynamics, settings, Guards(settings, given.atoms, Path(), print))
+    for _ in range(10):
+        state = dynamics.step(state)
+    momentum = (state.masses[:, None] * state.velocities).sum(0).abs().max()
+    assert (momentum < 1e-9) == direct
+
+
 # fixed atoms and springs
 
 
