@@ -138,7 +138,7 @@ def _go_on(
 
 
 def _last_restart(job: Job, settings: Settings, folder: RunFolder, up_to: int | None) -> Restart | None:
-    """The newest restart file, of a step up to ``up_to``, that is whole and whose frames and lines are there.
+    """The newest restart file, of a step up to ``up_to``, that is whole and whose frames and lines are in all files.
 
     None when the run was killed before its first restart file, so that nothing is lost by starting over.
     Raises :class:`RunError` when there are restart files or frames, but none that fit together.
