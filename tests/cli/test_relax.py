@@ -118,7 +118,7 @@ def test_single_points_into_a_folder(inside, tmp_path):
         (("sp", "water.xyz", "--resume"), "--out"),
         (("sp", "water.xyz", "--out", "x", "--json"), "--json"),
         (("sp", "water.xyz", "--batch-atoms", "0"), "--batch-atoms"),
-        (("sp", "water.xyz", "--index", ":", "--stress"), "frame 0 is not periodic"),
+        (("sp", "water.xyz", "--index", ":", "--stress"), "frame 0: stress needs a structure periodic"),
     ],
 )
 def test_bad_input_leaves_no_trace(tmp_path, words, message):
