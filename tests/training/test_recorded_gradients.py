@@ -298,7 +298,10 @@ def test_what_cannot_be_recorded(mixed):
     assert reason(trainer(mixed, "a")) is None
     assert "one pack of one process" in reason(trainer(mixed, "b", batch="[batch]\natoms = 30\npacks = 2"))
     assert "bf16" in reason(trainer(mixed, "c", optimiser="bf16 = true"))
-    assert "stress" in reason(trainer(mixed, "d", stage="stress_weight = 0.1"))
+    stressed = trainer(mixed, "d")
+    stages = tuple(replace(stage, stress_weight=0.1) for stage in stressed.recipe.stages)
+    stressed.recipe = replace(stressed.recipe, stages=stages)
+    assert "stress" in reason(stressed)
     assert "max_neighbors" in reason(trainer(mixed, "e", model="max_neighbors = 9"))
     assert "rotate" in reason(trainer(mixed, "f", batch=f"{BATCH}\n[objective]\nrotate = true"))
     recipe = recipe_in(mixed)
