@@ -14,12 +14,13 @@ from ase.data import chemical_symbols
 from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError, RunError
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import load_potential, potentials_for
-from omnicalc.systems import Systems, charge_and_spin, whole_number
+from omnicalc.systems import Systems
 
 _AUTO = {"device": "auto", "dtype": "float32"}
 _SPREAD = (ScalarProperty("energy_std", float), ArrayProperty("forces_std", float, ("natoms",)))
@@ -43,7 +44,7 @@ class OmniCalc(Calculator):
 
     Charge and spin are those of ``atoms.info["charge"]`` and ``atoms.info["spin"]`` (multiplicity 2S+1); ``charge`` and
     ``spin`` here are for structures that carry none, and an error where they differ from what a structure carries. The
-    one place that decides is :func:`omnicalc.systems.charge_and_spin`.
+    one place that decides is :func:`omnicalc.charge_and_spin.charge_and_spin`.
 
     The head, that is the level of theory, is ``head`` if given, else the first of the weights' heads that
     knows all elements of the first structure. It then stays: energies of different heads have nothing to do

@@ -119,7 +119,7 @@ def _with_initial_charges(total: int | None, initial: float) -> int:
         if abs(initial - round(initial)) > _CHARGE_SUM:
             raise InputError(
                 f"the initial charges add up to {initial:.4f}, which is not a whole number; set "
-                "charge= of the structure (atoms.info), or take the initial charges off"
+                "charge= of the structure (atoms.info) or --charge, or take the initial charges off"
             )
         return round(initial)
     if round(initial) != total:

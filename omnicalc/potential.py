@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError, OmniCalcWarning
-from omnicalc.gradients import geometry, stress_of
+from omnicalc.gradients import geometry, per_structure, stress_of
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models import build_model
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
@@ -247,7 +247,7 @@ class Potential(nn.Module):
             at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)
             output = self.model(at.graph(index), spread=True) if self.spread else self.model(at.graph(index))
             energies = output.energies.double() + self.reference_energies(systems, index)
-            energy = energies.new_zeros(systems.n_systems).index_add(0, systems.system, energies)
+            energy = per_structure(energies, systems)
             energy_std, forces_std = self._spread_of(output, at, systems, forces)
             if need_gradient:
                 found, virial = at.derivatives(energy, virial=stress, create_graph=create_graph)

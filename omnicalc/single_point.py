@@ -93,7 +93,7 @@ def _batch(systems: Sequence[Systems], calc: OmniCalc, stress: bool) -> Iterator
 
 
 def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
-    from omnicalc.systems import origins
+    from omnicalc.charge_and_spin import origins
 
     charge, spin = calc.charge_and_spin(atoms)
     potential = calc.potential
@@ -120,7 +120,7 @@ def _point(atoms: Atoms, calc: OmniCalc, found: dict) -> dict:
 
 def as_text(point: dict) -> str:
     """The result for people: a few lines, and the forces of small structures."""
-    from omnicalc.systems import in_words
+    from omnicalc.charge_and_spin import in_words
 
     forces = np.array(point["forces_eV_per_A"])
     length = np.linalg.norm(forces, axis=1)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnicalc.charge_and_spin import charge_and_spin, in_words, origins, whole_number  # noqa: F401 (taken from here)
+from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError
 from omnicalc.structure_checks import check_distances, check_structure
 

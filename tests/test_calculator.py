@@ -173,7 +173,7 @@ class TestStressOnlyWhereDefined:
             atoms.get_stress()
         assert np.abs(atoms.get_forces()).max() > 0
         for points in ([single_point(atoms, atoms.calc)], single_points([atoms, water()], atoms.calc)):
-            assert [point["stress_eV_per_A3"] for point in points][0] is None
+            assert next(iter(points))["stress_eV_per_A3"] is None
         with pytest.raises(InputError, match="frame 0: stress is the derivative of an energy"):
             list(single_points([atoms, atoms], atoms.calc, stress=True))
 

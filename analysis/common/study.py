@@ -106,8 +106,8 @@ def study(run: Callable[[Settings], None], name: str, options: tuple = ()) -> cl
     def call(engine, model, head, ps, quick, seed, threads, out, **own):
         if ps is not None and not 0 < ps < 1e6:
             raise InputError(f"--ps {ps} is no length; give picoseconds above zero, such as 200")
-        if threads < 1:
-            raise InputError(f"--threads {threads}: at least 1 is needed")
+        if not 1 <= threads <= 1024:
+            raise InputError(f"--threads {threads}: at least 1 and at most 1024 are possible")
         ps = ps or (QUICK_PS[engine] if quick else FULL_PS)
         shortest = FEWEST_FRAMES * (STEP_PS if quick else FRAMES[engine])
         if ps < shortest:

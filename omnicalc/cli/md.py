@@ -406,9 +406,9 @@ def _check_same_sources(atoms, wanted: dict, stored: dict, folder) -> None:
     """Structure and weights of a resumed run by their hashes: another structure is told as such, not by what the
     weights say of it.
     """
+    from omnicalc.charge_and_spin import charge_and_spin
     from omnicalc.md.record import check_same_source, structure_hash
     from omnicalc.registry import resolve
-    from omnicalc.systems import charge_and_spin
 
     charge, spin = charge_and_spin(atoms, wanted["charge"], wanted["spin"])
     check_same_source(stored, "structure", structure_hash(atoms, charge, spin), folder.path)
@@ -474,9 +474,9 @@ def _header(
     potential, job, settings: Settings, folder, given: dict, replicas: int | None, *, drawn: bool, resumed: bool
 ) -> None:
     """What is about to run, before anything is written."""
+    from omnicalc.charge_and_spin import in_words
     from omnicalc.md.engines import dynamics_of
     from omnicalc.md.initial import given_velocities
-    from omnicalc.systems import in_words
 
     structure, model = job.structure, job.model
     dynamics = dynamics_of(job, settings)
@@ -513,27 +513,34 @@ def _header(
     for name, text in lines.items():
         if text:
             click.echo(f"{name:<10} {text}")
+    _warn(settings, model)
+
+
+def _warn(settings: Settings, model: dict) -> None:
+    """What this kind of run may not be relied on for."""
+    notes = []
     if settings.has_bath and settings.thermostat == "qtb":
-        click.echo(
+        notes.append(
             "note: in a quantum thermal bath the logged temperature holds zero-point energy, and some of that leaks "
-            "from fast vibrations into slow ones; less of it with a larger --friction, so compare two",
-            err=True,
+            "from fast vibrations into slow ones; less of it with a larger --friction, so compare two"
         )
     if settings.ensemble == "npt" and not model.get("stress_trained", False):
-        click.echo(
+        notes.append(
             f"note: {model['name']} was not trained on stresses; its pressure follows from energies and forces alone, "
-            "so compare the density with experiment before you rely on it",
-            err=True,
+            "so compare the density with experiment before you rely on it"
         )
     if not model["conservative"]:
-        comes = "heat it, faster than a weak bath can cool: watch the temperature, or give a larger --friction"
-        if not settings.has_bath:
-            comes = "make the total energy drift; use --ensemble nvt"
-        click.echo(
-            f"warning: the forces of {model['name']} are not the gradient of its energy, and what they do to a run may "
-            f"{comes}, or a conservative model (omnicalc models)",
-            err=True,
+        does = "make the total energy drift: use --ensemble nvt"
+        if settings.has_bath:
+            stronger = "--thermostat-time" if settings.thermostat in ("bussi", "nhc") else "--friction"
+            change = "shorter" if stronger == "--thermostat-time" else "larger"
+            does = f"heat the run faster than its bath cools: watch the temperature, give a {change} {stronger}"
+        notes.append(
+            f"warning: the forces of {model['name']} are not the gradient of its energy, which may {does}, or use a "
+            "conservative model (omnicalc models)"
         )
+    for note in notes:
+        click.echo(note, err=True)
 
 
 def _bath(settings: Settings, dynamics) -> str:

@@ -120,7 +120,7 @@ def _check_charge_and_masses(atoms: Atoms, where: str) -> None:
     """Decoders know of neither, so others than those that they learned from would change nothing."""
     from ase.data import atomic_masses
 
-    from omnicalc.systems import charge_and_spin
+    from omnicalc.charge_and_spin import charge_and_spin
 
     charge, spin = charge_and_spin(atoms)
     if charge != 0 or (atoms.info.get("spin") is not None and spin > 2):

@@ -13,13 +13,14 @@ from ase import Atoms
 from openmm.app import Topology
 from openmmml.mlpotential import MLPotentialImpl
 
+from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError
 from omnicalc.interfaces.openmm import GENERIC, INSTALL
 from omnicalc.interfaces.openmm_force import ForceCall
 from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential
-from omnicalc.systems import Systems, charge_and_spin, whole_number
+from omnicalc.systems import Systems
 
 DEFAULTS = {
     "charge": None,

@@ -55,8 +55,9 @@ def build_job(
     """
     import torch
 
+    from omnicalc.charge_and_spin import origins
     from omnicalc.neighbors import DEFAULT_SKIN
-    from omnicalc.systems import Systems, origins
+    from omnicalc.systems import Systems
 
     skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)

@@ -16,17 +16,22 @@ def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] 
 
 def check_heads(heads: Iterable[str]) -> None:
     """Raise :class:`WeightsError` unless there are heads, and each has a name that tensors can bear."""
-    from torch.nn import ModuleDict
-
     if isinstance(heads, str) or not heads or len(set(heads)) < len(heads):
         given = heads if isinstance(heads, str) else list(heads)
         raise WeightsError(f"heads = {given!r} given; at least one is needed, each with a name of its own")
     for name in heads:
-        if not name or "." in name or hasattr(ModuleDict, name):
+        if not names_tensors(name):
             raise WeightsError(
                 f"heads: '{name}' given; tensors are named after it, so a text without '.' that is no word of torch's "
                 "own is needed, as in pbe0-ts"
             )
+
+
+def names_tensors(name: str) -> bool:
+    """Whether tensors of a head can be named after it."""
+    from torch.nn import ModuleDict
+
+    return bool(name) and "." not in name and not hasattr(ModuleDict, name)
 
 
 def tuples(table: Mapping) -> dict:

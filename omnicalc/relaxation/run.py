@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.dynamics import fixed_atoms
 from omnicalc.md.files import AppendFile, replace_file
@@ -29,7 +30,7 @@ from omnicalc.relaxation.settings import RelaxSettings
 from omnicalc.relaxation.walker import Walker
 from omnicalc.signals import StopWish
 from omnicalc.structure_set import Member, set_hash
-from omnicalc.systems import Systems, charge_and_spin
+from omnicalc.systems import Systems
 
 if TYPE_CHECKING:
     from ase import Atoms

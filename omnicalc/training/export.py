@@ -97,15 +97,13 @@ def _in_words(source: Source) -> str:
 
 def _training(trainer) -> dict:
     recipe = trainer.recipe
-    table = {
-        "command": trainer.command,
+    table = {"command": trainer.command} if trainer.command else {}
+    table |= {
         "seed": recipe.optimiser.seed,
         "steps": trainer.step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
         "sources": [_source(source) for source in trainer.dataset.sources],
     }
-    if not trainer.command:
-        del table["command"]
     if recipe.optimiser.matrices != "adam":
         table["matrices"] = recipe.optimiser.matrices  # fine-tuning then steps alike
     if recipe.start:

@@ -12,6 +12,7 @@ import numpy as np
 from omnicalc.card import WEIGHTS, Card, CardHead
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
+from omnicalc.models.config_table import names_tensors
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential, resolve
 from omnicalc.systems import Systems
@@ -172,10 +173,8 @@ def _head(
 
 def _named_after(data: Path) -> str:
     """Name of a new head: that of the file, but for words that torch needs for itself, such as train or keys."""
-    from torch.nn import ModuleDict
-
     stem = data.name.split(".")[0]
-    return f"{stem}-data" if hasattr(ModuleDict, stem) else stem
+    return stem if names_tensors(stem) else f"{stem}-data"
 
 
 def _check_level(wish: FineTune, name: str, frames: Sequence, head: CardHead) -> None:
@@ -240,8 +239,9 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead, own: DataSourc
 
     from omnicalc.evaluation import evaluate, labelled_frames
 
-    where = f"frame {{}} of '{wish.data}'"
-    train = [k for k in range(len(frames)) if split_of_frame(frames[k], own, where.format(k), k) == "train"]
+    train = [
+        k for k in range(len(frames)) if split_of_frame(frames[k], own, f"frame {k} of '{wish.data}'", k) == "train"
+    ]
     if not train:  # what there is in their place is said where the data set is built
         return dict(copied.reference)
     chosen = [frames[train[k]] for k in np.linspace(0, len(train) - 1, min(_FITTED, len(train))).astype(int)]

@@ -338,8 +338,6 @@ def test_velocities_of_the_file_are_used_and_said(tmp_path, monkeypatch):
     atoms.set_velocities(0.01 * np.random.default_rng(0).normal(size=(32, 3)))
     write("hot.xyz", atoms, format="extxyz")
     assert "those in the structure file" in omnicalc("md", "hot.xyz", *QUICK)
-
-
     beads = omnicalc("md", "hot.xyz", *QUICK, "--beads", "2", "--out", "beads")
     assert "those in the structure file" not in beads and "Maxwell-Boltzmann at 90 K" in beads
     nve = ["--ensemble", "nve", "--replicas", "2", "--out", "copies"]
@@ -385,7 +383,9 @@ def test_direct_forces_are_warned_about(argon_file, monkeypatch):
     assert "warning: the forces of toy:pairs@1.0" in omnicalc(
         "md", argon_file, *QUICK, "--ensemble", "nve", "--out", "b"
     )
-    assert "or give a larger --friction, or a conservative" in omnicalc("md", argon_file, *QUICK, "--out", "c")
+    for thermostat, stronger in (("langevin", "a larger --friction"), ("bussi", "a shorter --thermostat-time")):
+        said = omnicalc("md", argon_file, *QUICK, "--thermostat", thermostat, "--out", thermostat)
+        assert f"watch the temperature, give {stronger}, or use a conservative model" in said
 
 
 def test_threads_are_set_for_the_run_only(argon_file):

@@ -134,7 +134,7 @@ def test_elements_that_are_not_there_change_no_bit():
     """Tables are made of the elements present, and grow; each pair has the grid that it has in any company."""
     hydrogen = Systems.from_atoms(Atoms("H2", [[0, 0, 0], [0.77, 0.1, 0]]))
     alone, among, grown = (load_potential("ubio-s2", device="cpu", kernel="native") for _ in range(3))
-    made = [among.kernel.native(among, torch.tensor(numbers)) for numbers in ([1, 6, 8],)]
+    made = [among.kernel.native(among, torch.tensor([1, 6, 8]))]
     made += [grown.kernel.native(grown, torch.tensor(numbers)) for numbers in ([8], [1], [6])]
     assert [kernel.numbers for kernel in made] == [[1, 6, 8], [8], [1, 8], [1, 6, 8]]
     assert made[3].tables[8, 8] is made[1].tables[8, 8] and made[3].tables[1, 8] is made[2].tables[1, 8]

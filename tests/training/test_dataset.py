@@ -76,6 +76,12 @@ def test_labels_under_other_names_are_found(folder):
     said = "frame 0 of .* lacks energy and forces .there is REF_energy and REF_forces: .* 's/REF_energy/energy/; s/REF_"
     refused(folder, said + "forces/forces/'", renamed)
 
+    def twice(frames):  # which of them it is, only their owner knows
+        frames[0].info |= {"dft_energy": -13.6, "xtb_energy": -2.0}
+        frames[0].calc.results.pop("energy")
+
+    refused(folder, "lacks energy .there is dft_energy and xtb_energy: rename those that are the labels", twice)
+
 
 def test_the_same_structure_in_both_splits(folder):
     def copy(frames):

@@ -10,18 +10,26 @@ import torch
 from safetensors.torch import load_file
 
 from omnicalc.errors import InputError
-from omnicalc.training import processes
+from omnicalc.training import processes, run
 from omnicalc.training.objectives import StepInfo
 from omnicalc.training.packing import Pack, Size, share
+from omnicalc.training.recipe import read_recipe
 from tests.training.toy import recipe_in, trainer, write_frames
 
-_OMNICALC = [sys.executable, "-m", "omnicalc", "train"]
+
+def words(folder, out, *more, launcher=None):
+    start = [*(launcher or [sys.executable]), "-m", "omnicalc", "train", str(folder / "recipe.toml")]
+    return [*start, "--data", str(folder), "--out", str(folder / out), "--threads", "1", "--device", "cpu", *more]
 
 
-def train(folder, out, *more, launcher=None, **settings):
-    words = [*(launcher or [sys.executable]), "-m", "omnicalc", "train", str(folder / "recipe.toml")]
-    words += ["--data", str(folder), "--out", str(folder / out), "--threads", "1", "--device", "cpu", *more]
-    return subprocess.run(words, capture_output=True, text=True, **settings)
+def train(*args, launcher=None, **settings):
+    return subprocess.run(words(*args, launcher=launcher), capture_output=True, text=True, **settings)
+
+
+def train_here(folder, out):
+    found = read_recipe(folder / "recipe.toml")
+    silent = {"report": lambda line: None, "progress": lambda *_: None}
+    assert run.train(found, folder, folder / out, resume=False, steps=None, device="cpu", **silent) == 0
 
 
 def weights(folder):
@@ -80,13 +88,14 @@ def test_gradients_of_the_shares_of_a_pack_add_up(tmp_path, loss):
 def test_two_processes_of_the_command_train_as_one(tmp_path):
     write_frames(tmp_path, 24, sizes=(1, 2, 3))
     recipe_in(tmp_path, steps=12, every=6, batch="[batch]\natoms = 40")
-    one, two = train(tmp_path, "one"), train(tmp_path, "two", "--processes", "2")
-    assert one.returncode == two.returncode == 0, two.stderr
+    train_here(tmp_path, "one")
+    two = train(tmp_path, "two", "--processes", "2")
+    assert two.returncode == 0, two.stderr
     assert "scaling efficiency of 2 processes" in two.stdout and two.stdout.count("weights:") == 1
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) < 1e-4
     # the wrong variant: other packs
     recipe_in(tmp_path, steps=12, every=6, batch="[batch]\natoms = 20")
-    assert train(tmp_path, "half").returncode == 0
+    train_here(tmp_path, "half")
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "half")) > 1e-3
 
 
@@ -140,9 +149,9 @@ if __name__ == "__main__":
 
 def test_a_process_that_dies_ends_the_others(tmp_path):
     (tmp_path / "dies.py").write_text(_DIES)
-    run = subprocess.run([sys.executable, str(tmp_path / "dies.py")], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 1
-    assert "RunError: one of the 2 processes ended (exit code -9)" in run.stderr
+    found = subprocess.run([sys.executable, str(tmp_path / "dies.py")], capture_output=True, text=True, timeout=120)
+    assert found.returncode == 1
+    assert "RunError: one of the 2 processes ended (exit code -9)" in found.stderr
 
 
 @pytest.mark.slow
@@ -171,13 +180,11 @@ def test_several_processes_stop_together_and_go_on(tmp_path):
     write_frames(tmp_path, 40, sizes=(1, 2, 3))
     recipe_in(tmp_path, steps=60, batch="[batch]\natoms = 30\npacks = 2")
     assert train(tmp_path, "whole", "--processes", "2").returncode == 0
-    words = [*_OMNICALC, str(tmp_path / "recipe.toml"), "--data", str(tmp_path), "--out", str(tmp_path / "cut")]
-    words += ["--processes", "2", "--threads", "1", "--device", "cpu"]
-    run = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    while not run.stdout.readline().startswith("step 10/"):
-        assert run.poll() is None
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(60) == 128 + signal.SIGTERM and not (tmp_path / "cut" / "weights").exists()
+    cut = subprocess.Popen(words(tmp_path, "cut", "--processes", "2"), stdout=subprocess.PIPE, text=True)
+    while not cut.stdout.readline().startswith("step 10/"):
+        assert cut.poll() is None
+    cut.send_signal(signal.SIGTERM)
+    assert cut.wait(60) == 128 + signal.SIGTERM and not (tmp_path / "cut" / "weights").exists()
     assert train(tmp_path, "cut", "--processes", "2", "--resume").returncode == 0
     for name in ("weights/model.safetensors", "log.csv"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name

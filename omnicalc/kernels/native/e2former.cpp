@@ -191,7 +191,8 @@ private:
             core += repulsion(m.core_radius.data[pair], length, slope);
             store(st.gradient + 4 * at, f4{0, 0, 0, slope});
         }
-        for (int e = 0; e < n; e += VW) spline_weights(load(s.place + e), load(s.per_length + e), std::min(VW, n - e), start + e);
+        for (int e = 0; e < n; e += VW)
+            spline_weights(load(s.place + e), load(s.per_length + e), std::min(VW, n - e), start + e);
         st.count[i] = n, st.core[i] = core;
     }
 
