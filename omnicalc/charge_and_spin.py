@@ -45,6 +45,14 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
     return total, multiplicity
 
 
+def charge_of(atoms: Atoms, where: str) -> int:
+    """Total charge of one of several structures; errors say ``where``."""
+    try:
+        return charge_and_spin(atoms)[0]
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
 def origins(atoms: Atoms, charge: int | None = None, spin: int | None = None) -> tuple[str, str]:
     """Where :func:`charge_and_spin` has each from: "structure" (``atoms.info``) or "option" (``charge``, ``spin``),
     else "initial charges" or "zero" for the charge and "lowest" for the spin, which nobody has said.

@@ -7,6 +7,7 @@ atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason. 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ class KernelChoice:
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
         self._device: torch.device | None = None  # that the two above and the last binding are of
         self._warned = False
+        self._lock = threading.Lock()
         self._last: tuple[Systems, Tensor, DeviceBinding] | None = None
 
     def __reduce__(self):  # what is made is made again where a copy needs it, and is not worth carrying
@@ -103,6 +105,10 @@ class KernelChoice:
         return self._last[2]
 
     def _made(self, potential: Potential, numbers: Tensor):
+        with self._lock:  # threads with other elements may share the potential
+            return self._grown(potential, numbers)
+
+    def _grown(self, potential: Potential, numbers: Tensor):
         if potential.device.type not in ("cpu", "cuda") or potential.dtype != torch.float32:
             raise KernelError("kernels are for float32 on a CPU or a CUDA device")
         if potential.spread:

@@ -1,5 +1,6 @@
 """Which kernel runs, and how long what it made is kept."""
 
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -75,6 +76,34 @@ def test_a_model_is_asked_for_maps_in_half_precision(name, maps):
     potential.model.on_device = lambda numbers, maps: asked.append(maps) or Kernel(numbers)
     KernelChoice(name).native(potential, torch.tensor([1, 8]))
     assert asked == [maps]
+
+
+def test_threads_with_other_elements_get_a_kernel_that_knows_theirs(monkeypatch):
+    """One thread grows the kernel while another is about to take it."""
+    import threading
+    import time
+
+    choice, potential, given = KernelChoice(), on_gpu(), []
+
+    class Slow(Kernel):
+        def __init__(self, numbers, **more):
+            time.sleep(0.05)
+            super().__init__(numbers)
+
+    potential.model.on_device = Slow
+
+    def work(numbers):
+        given.append((numbers, choice.native(potential, torch.tensor(numbers))))
+
+    threads = [threading.Thread(target=work, args=([z],)) for z in (1, 6, 7, 8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(kernel.knows(numbers) for numbers, kernel in given)
+    # each took over what those before had, so that nothing is made twice
+    assert sorted(len(kernel.numbers) for _, kernel in given) == [1, 2, 3, 4]
+    assert len(pickle.loads(pickle.dumps(choice)).wanted) > 0  # a lock is not carried along
 
 
 def test_a_potential_that_moves_gets_another_kernel():

@@ -24,7 +24,7 @@ FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, co
 QUICK_PS = {"model": 0.4, "amber": 4.0}
 FRAMES = {"model": 0.02, "amber": 0.1}  # ps between frames of a full run
 QUICK_FRAMES, STEP_PS = 100, 0.002  # a whole number of steps of either engine lies between frames
-FEWEST_FRAMES = 20
+FEWEST_FRAMES = 23  # 20 are analysed
 ENOUGH_FRAMES = 50  # of an unbroken run, for a table
 SKIPPED = 0.1  # of a run is left out of the analysis, as equilibration
 

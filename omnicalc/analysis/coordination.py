@@ -108,7 +108,7 @@ class Coordination:
             for column, values in zip(survival.values(), rows, strict=True):
                 column.extend(values)
         if dt is None:
-            notes.append("the time between frames is not known, so residence is in frames; give it with --dt")
+            notes.append(f"no one time lies between frames, so residence is in frames{self.sampling.how_to_tell_time}")
         settings = {
             "pairs": {s.name: {"cutoff_angstrom": s.near.cutoff} for s in self.shells},
             "cutoff_from": "given" if self.fixed else "first minimum of g(r)",

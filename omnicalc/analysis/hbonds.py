@@ -152,7 +152,7 @@ class HydrogenBonds:
         if len(self._counts) > len(self._lives):
             notes.append(f"lifetimes were found for {len(self._lives)} of {len(self._counts)} kinds of bonds")
         if dt is None:
-            notes.append("the time between frames is not known, so lifetimes are in frames; give it with --dt")
+            notes.append(f"no one time lies between frames, so lifetimes are in frames{self.sampling.how_to_tell_time}")
         bulk = [str(k) for k in self.kinds[self._is_bulk]]
         if bulk:
             notes.append(f"bonds of {', '.join(bulk)} with itself are counted, not listed pair by pair")

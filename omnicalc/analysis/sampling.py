@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks
+from omnicalc.analysis.times import evenness
 from omnicalc.analysis.trajectory import Frame, Trajectory
 from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.errors import InputError
@@ -25,6 +26,7 @@ class Sampling:
     frames: range
     n_blocks: int  # 0: too few frames for error bars
     dt_ps: float | None  # between used frames; None where neither the file nor the user tells one that is true of all
+    uneven: str | None = None  # what differs where the used frames are not evenly spaced in time
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -32,6 +34,11 @@ class Sampling:
     def block(self, position: int) -> int:
         """Block of the frame at this position of the range."""
         return block_of(position, len(self.frames), self.n_blocks)
+
+    @property
+    def how_to_tell_time(self) -> str:
+        """What to add where the time between frames is missed; empty where there is none to give."""
+        return "" if self.uneven else "; give it with --dt"
 
     @property
     def blocks(self) -> np.ndarray:
@@ -42,7 +49,11 @@ class Sampling:
     def times(self) -> np.ndarray:
         """Time of every used frame (F,), ps from the first frame of the file; its number where dt is not known."""
         frames = np.array(self.frames)
-        return frames if self.dt_ps is None else frames * (self.dt_ps / self.frames.step)
+        if self.dt_ps is None:
+            return frames
+        if self.trajectory.times is not None and self.uneven is None:
+            return self.trajectory.times[frames] - self.trajectory.times[0]
+        return frames * (self.dt_ps / self.frames.step)
 
     @cached_property
     def unwrap(self) -> Unwrapper:
@@ -51,11 +62,11 @@ class Sampling:
 
     def need_time(self, what: str) -> float:
         """The time between used frames, ps; InputError naming ``what`` needs it."""
-        if self.dt_ps is None and self.trajectory.uneven:
+        if self.dt_ps is None and self.uneven:
             raise InputError(
-                f"{self.trajectory.path} has frames that are not evenly spaced in time ({self.trajectory.uneven}), and "
-                f"{what} needs them so; choose some that are with --start, --stop and --step, and give the time "
-                f"between frames of the file, in ps, with --dt"
+                f"{self.trajectory.path} has frames that are not evenly spaced in time ({self.uneven}), and {what} "
+                f"needs them so; choose some that are with --start, --stop and --step, or, where the times in the file "
+                f"are wrong, give the time between its frames, in ps, with --dt"
             )
         if self.dt_ps is None:
             raise InputError(
@@ -82,8 +93,9 @@ class Sampling:
 
     def notes(self) -> list[str]:
         notes = self.trajectory.notes()
-        if self.dt_ps is None and self.trajectory.uneven:
-            notes.append(f"the frames are not evenly spaced in time: {self.trajectory.uneven}")
+        if self.uneven:
+            taken = ", but --dt takes them as if they were" if self.dt_ps else ""
+            notes.append(f"the frames are not evenly spaced in time{taken}: {self.uneven}")
         if not self.n_blocks:
             notes.append(f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)")
         return notes
@@ -108,12 +120,11 @@ def sample(
         raise InputError(f"--dt {dt_ps} is no time; give ps between frames of the file, above zero")
     frames = trajectory.select(start, stop, step)
     spacing = trajectory.dt_ps if dt_ps is None else dt_ps
-    return Sampling(
-        trajectory,
-        frames,
-        choose_blocks(len(frames), n_blocks),
-        None if spacing is None else spacing * frames.step,
-    )
+    spacing, uneven = None if spacing is None else spacing * frames.step, None
+    if trajectory.times is not None:
+        own, uneven = evenness(trajectory.times[np.array(frames)], frames)
+        spacing = own if dt_ps is None else spacing
+    return Sampling(trajectory, frames, choose_blocks(len(frames), n_blocks), spacing, uneven)
 
 
 class Measure(Protocol):

@@ -79,8 +79,8 @@ def _of_universe(universe) -> Trajectory:
         )
         reader = universe.trajectory
         path = Path(str(reader.filename)) if reader.filename is not None else Path("universe")
-    dt, uneven = spacing_of(reader)
-    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, uneven)
+    dt, times = spacing_of(reader)
+    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, times)
     first = next(trajectory.frames(range(1)))
     positions = np.array(first.positions)
     bonds = getattr(atoms, "bonds", None)

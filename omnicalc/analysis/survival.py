@@ -151,7 +151,8 @@ class Intermittent:
         self.n_frames, self.n_blocks = n_frames, n_blocks
         self._now = np.zeros(n_keys, dtype=bool) if n_keys <= _TABLE else None  # who is present, to look up fast
         self.max_lag = max(1, min(max_lag, n_frames - 1))
-        self.spacing, self._widest = 1, max(1, self.max_lag // _ORIGINS)
+        # a power of two, so that origins of a finer spacing serve the wider one too
+        self.spacing, self._widest = 1, 1 << (max(1, self.max_lag // _ORIGINS).bit_length() - 1)
         self._together = np.zeros((max(n_blocks, 1), self.max_lag + 1))
         self._before = np.zeros_like(self._together)
         self._start = np.empty(0, dtype=np.int64)  # live origins with any pair
@@ -162,7 +163,7 @@ class Intermittent:
         """Pairs present at this frame, sorted and different, (n,) int64."""
         live = position - self._start <= self.max_lag
         if len(self._pairs) > _HELD and self.spacing < self._widest:
-            self.spacing = min(2 * self.spacing, self._widest)
+            self.spacing *= 2
             live &= self._start % self.spacing == 0
         if not live.all():
             self._pairs = self._pairs[np.repeat(live, self._count)]

@@ -12,24 +12,52 @@ from omnicalc.analysis.quiet import quietly
 
 _NOT_KNOWN = 1.0  # ps
 _UNEVEN = 0.01  # of the spacing
-_ROUNDING = 2.5e-7  # relative, of times in single precision
+_RESOLVED = 0.25  # of the spacing, that times must be written finer than for a missing frame to show
 _XTC_TIME, _TRR_SIZES, _TRR_TIME = 12, 24, 76  # bytes from the start of a frame
 
 
-def spacing_of(reader) -> tuple[float | None, str | None]:
-    """Time between frames, ps, None where it is not known or not one; and, where it is not one, what differs."""
+def spacing_of(reader) -> tuple[float | None, np.ndarray | None]:
+    """Time between frames, ps, None where it is not known or not one; and where not one that of each frame (F,)."""
     if reader.n_frames < 2:
         return None, None
+    given = getattr(reader, "_ts_kwargs", {}).get("dt")
+    if given is not None:
+        return float(given), None
     with quietly():
+        if reader.format == "CHAIN":
+            dts = {spacing_of(part)[0] for part in reader.readers}
+            return (dts.pop() if len(dts) == 1 else None), None
         times = _stored_times(reader)
         if times is not None:
-            return _even(times)
+            dt, uneven = evenness(times)
+            return dt, times if uneven else None
         try:
             dt = float(reader.dt)
         except (ValueError, ZeroDivisionError, AttributeError):
             return None, None
     known = np.isfinite(dt) and dt > 0 and (reader.format == "DCD" or dt != _NOT_KNOWN)
     return (dt if known else None), None
+
+
+def evenness(times: np.ndarray, frames: range | None = None) -> tuple[float | None, str | None]:
+    """Spacing of ``times`` (F,), ps, and what differs where it is not one; neither where times are written too coarsely
+    to tell. ``frames``: their numbers, for the words.
+    """
+    steps, n = np.diff(times), len(times) - 1
+    if n < 1 or not np.isfinite(times).all() or not steps.any():
+        return None, None
+    single = np.array_equal(times, times.astype(np.float32))
+    digit = float(np.spacing(np.abs(times).max().astype(np.float32 if single else np.float64)))
+    usual = float(np.median(steps))
+    dt = (times[-1] - times[0]) / n
+    away = np.abs(times - times[0] - dt * np.arange(n + 1)).max()
+    if dt > 0 and away <= _UNEVEN * dt + digit:
+        known = digit <= _RESOLVED * dt and digit <= _UNEVEN * dt * n
+        return (float(f"{dt:.6g}") if known else None), None  # as many digits as single precision gives
+    other = np.abs(steps - usual)
+    k = int(np.argmax(other > other.max() / 2))  # the first of them
+    first, second = (k, k + 1) if frames is None else frames[k : k + 2]
+    return None, f"frame {second} comes {steps[k]:.4g} ps after frame {first}, and most others {usual:.4g} ps"
 
 
 def _stored_times(reader) -> np.ndarray | None:
@@ -54,17 +82,3 @@ def _at(reader, place: int, kind: str, many: int = 1) -> np.ndarray:
     starts = starts[starts + size <= len(data)]
     found = np.ascontiguousarray(data[starts[:, None] + np.arange(size)]).view(kind)
     return found[:, 0].astype(np.float64) if many == 1 else found.astype(np.int64)
-
-
-def _even(times: np.ndarray) -> tuple[float | None, str | None]:
-    steps = np.diff(times)
-    if not len(steps) or not np.isfinite(times).all() or not steps.any():
-        return None, None
-    dt = (times[-1] - times[0]) / len(steps)
-    away = np.abs(times - times[0] - dt * np.arange(len(times)))
-    if dt > 0 and away.max() <= _UNEVEN * dt + _ROUNDING * np.abs(times).max():
-        return float(f"{dt:.6g}"), None  # as many digits as single precision gives
-    usual = float(np.median(steps))
-    other = np.abs(steps - usual)
-    k = int(np.argmax(other > other.max() / 2))  # the first of them
-    return None, f"frame {k + 1} comes {steps[k]:.4g} ps after frame {k}, and most others {usual:.4g} ps"

@@ -77,7 +77,7 @@ class Trajectory:
     damage: str | None  # what is wrong behind the last whole frame, None for a sound file
     source: "_Source"
     dt_ps: float | None = None  # between frames, where the file tells
-    uneven: str | None = None  # what differs where the frames are not evenly spaced in time
+    times: np.ndarray | None = None  # (n,) ps, of the frames of a file that are not evenly spaced
     cut_off: bool = False  # the damage is an end inside a frame that n_frames does not count
 
     @property
@@ -255,9 +255,9 @@ def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarra
         raise failure
     _same_count(path, n_atoms, topology, len(elements))
     damage, cut_off = damage_of(path, n_frames, source)
-    dt, uneven = spacing_of(source)
+    dt, times = spacing_of(source)
     stream = _Streamed(source, _pbc_of(path))
-    return Trajectory(path, topology, elements, n_frames, damage, stream, dt, uneven, cut_off)
+    return Trajectory(path, topology, elements, n_frames, damage, stream, dt, times, cut_off)
 
 
 def _pbc_of(path: Path) -> tuple[bool, bool, bool]:

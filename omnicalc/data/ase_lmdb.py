@@ -12,7 +12,7 @@ import numpy as np
 from ase import Atoms
 from ase.io.jsonio import encode
 
-from omnicalc.charge_and_spin import charge_and_spin
+from omnicalc.charge_and_spin import charge_of
 from omnicalc.data.readers.aselmdb import COLUMNS
 from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
@@ -45,14 +45,15 @@ def write_ase_lmdb(path: Path, frames: Sequence[Atoms]) -> None:
         settings = {"subdir": False, "lock": False, "map_size": _LARGEST}
         with lmdb.open(str(temporary), **settings) as env, env.begin(write=True) as out:
             for k, atoms in enumerate(frames, start=1):
-                out.put(str(k).encode(), zlib.compress(encode(_row(atoms)).encode()))
+                row = _row(atoms, f"{path}: frame {k - 1}")
+                out.put(str(k).encode(), zlib.compress(encode(row).encode()))
             for key, value in about.items():
                 out.put(key.encode(), zlib.compress(json.dumps(value).encode()))
 
     write_atomically(path, save)
 
 
-def _row(atoms: Atoms) -> dict:
+def _row(atoms: Atoms, where: str) -> dict:
     """A row of ASE's database; times and id depend on nothing but the frame."""
     results = {} if atoms.calc is None else atoms.calc.results
     row = {"numbers": atoms.numbers, "positions": atoms.positions, "cell": np.asarray(atoms.cell), "pbc": atoms.pbc}
@@ -62,6 +63,6 @@ def _row(atoms: Atoms) -> dict:
         row |= {"calculator": "unknown", "calculator_parameters": {}}
     row["data"] = {key: value for key, value in atoms.info.items() if np.ndim(value) == 0}
     if atoms.has("initial_charges"):  # other readers look for the total charge here alone
-        row["data"]["charge"] = charge_and_spin(atoms)[0]
+        row["data"]["charge"] = charge_of(atoms, where)
     unique = hashlib.md5(encode(row).encode(), usedforsecurity=False).hexdigest()
     return row | {"key_value_pairs": {}, "unique_id": unique, "ctime": 0.0, "mtime": 0.0, "user": ""}

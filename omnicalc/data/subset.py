@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from omnicalc.charge_and_spin import charge_and_spin
+from omnicalc.charge_and_spin import charge_of
 from omnicalc.data.geometry_digest import geometry_digest
 from omnicalc.files import write_atomically
 
@@ -29,10 +29,11 @@ class Limits:
     charge: int | None = None  # total, e
     elements: frozenset[str] | None = None  # symbols; frames with any other are left out
 
-    def allow(self, atoms: Atoms) -> bool:
+    def allow(self, atoms: Atoms, where: str) -> bool:
+        """Raises :class:`InputError`, saying ``where``, for charge and spin that contradict what else a frame says."""
         if self.max_atoms is not None and len(atoms) > self.max_atoms:
             return False
-        if self.charge is not None and charge_and_spin(atoms)[0] != self.charge:
+        if self.charge is not None and charge_of(atoms, where) != self.charge:
             return False
         if self.elements is not None and not set(atoms.get_chemical_symbols()) <= self.elements:
             return False
@@ -53,8 +54,8 @@ def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int
     once: dict = {}
     for k, atoms in enumerate(frames):
         key = atoms.info.get("key")
-        once.setdefault(k if key is None else (str(key), geometry_digest(atoms)), atoms)
-    kept = [atoms for atoms in once.values() if limits.allow(atoms)]
+        once.setdefault(k if key is None else (str(key), geometry_digest(atoms)), (k, atoms))
+    kept = [atoms for k, atoms in once.values() if limits.allow(atoms, f"frame {k}")]
     order = np.random.default_rng(seed).permutation(len(kept))
     classes: dict[str, dict[str, list[Atoms]]] = defaultdict(lambda: defaultdict(list))
     for k in order:

@@ -57,6 +57,7 @@ class Guards:
         self.bonds = None if self.rules["bond"].action == "off" else BondWatch(atoms, self._bond_limit())
         self._over: set[str] = set()
         self._to_save: dict[Path, State] = {}
+        self._places: list[str] = []  # of the last structure, and of others of its kind
 
     def look(self, state: State, before: State, centroid: Callable[[], Tensor] | None = None) -> Tensor:
         """(4,) float64 on the state's device, the numbers of :class:`Seen`; nothing waits for them. ``centroid`` as for
@@ -190,11 +191,18 @@ class Guards:
             raise GuardError(f"{text} (guard {name}; --guard {name}=warn goes on)")
         self._over.add(name)
         if action == "save":
-            path = self.folder / f"guard_{name}_{state.step}.xyz"
+            path = self._place(name, state.step)
             self._to_save[path] = state
             self.save()
-            text += f"; saved as {path}"
+            text += f"; {'to be ' * (path in self._to_save)}saved as {path}"
         self.tell(f"warning: {text}")
+
+    def _place(self, name: str, step: int) -> Path:
+        """A file for a structure; several beads of one step are numbered."""
+        kind = f"guard_{name}_{step}"
+        self._places = [*self._places, kind] if kind in self._places else [kind]
+        count = len(self._places)
+        return self.folder / f"{kind}{f'_{count}' * (count > 1)}.xyz"
 
     def save(self) -> None:
         """Write the structures that are to be saved; those of the start wait until the run has its folder."""

@@ -32,6 +32,7 @@ from omnicalc.signals import StopWish
 if TYPE_CHECKING:
     from ase import Atoms
 
+_TABLE = "replicas.csv"
 MAX_REPLICAS = 10_000
 
 
@@ -76,6 +77,8 @@ def run_replicas(
         gang = Gang(job.bound, count, wish)
         replicas = _replicas(job, settings, folder, gang)
         if old is not None:
+            if not (folder.path / _TABLE).exists():  # killed at the end, just before it
+                _write_table(folder.path / _TABLE, replicas)
             _choose_steps(replicas, old, settings, folder)
 
         def start() -> None:
@@ -84,7 +87,7 @@ def run_replicas(
 
         _in_threads(replicas, gang, start, progress or Silent(), say, resume)
     try:
-        _write_table(folder.path / "replicas.csv", replicas)
+        _write_table(folder.path / _TABLE, replicas)
     finally:
         _raise_errors(replicas)  # they say more than that there is no table
     return [replica.result for replica in replicas]

@@ -103,10 +103,8 @@ def save(path: Path, restart: Restart) -> None:
 
 
 def load(path: Path, device: torch.device | str, usable: Callable[[Restart], bool]) -> Restart | None:
-    """The restart file at ``path``, else the previous one; None when neither is whole and ``usable``.
-
-    A previous one that has to serve takes the place of the useless newer one, so that the next :func:`save`
-    keeps it.
+    """The restart file at ``path``, else the previous one; None when neither is whole and ``usable``. Changes nothing:
+    :func:`settle` does, once the run goes on.
     """
     for candidate in (path, previous(path)):
         try:
@@ -114,10 +112,18 @@ def load(path: Path, device: torch.device | str, usable: Callable[[Restart], boo
         except RunError:
             continue
         if usable(restart):
-            if candidate != path:
-                os.replace(candidate, path)
             return restart
     return None
+
+
+def settle(path: Path, used: Restart) -> None:
+    """A previous file that had to serve takes the place of the newer one, so that the next :func:`save` keeps it."""
+    try:
+        newest = Restart.read(path, "cpu").state.step
+    except RunError:
+        newest = None
+    if newest != used.state.step:
+        os.replace(previous(path), path)
 
 
 def steps(path: Path, device: torch.device | str = "cpu") -> set[int]:

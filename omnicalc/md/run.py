@@ -134,7 +134,13 @@ def _go_on(
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
     record_now = old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]}
     loop = Loop(dynamics, guards, folder, state, last)
-    return loop.go(progress, wish, opened=lambda: folder.write_record(record_now))
+
+    def opened() -> None:
+        if last is not None:
+            restart.settle(folder.restart, last)
+        folder.write_record(record_now)
+
+    return loop.go(progress, wish, opened=opened)
 
 
 def _last_restart(job: Job, settings: Settings, folder: RunFolder, up_to: int | None) -> Restart | None:

@@ -22,6 +22,9 @@ def companions(count: int, work: Callable[..., int]) -> Iterator[None]:
     if count == 1:
         yield
         return
+    most = max(2, os.cpu_count() or 1)
+    if count > most:
+        raise InputError(f"--processes {count}: no more than the cores of this machine are of use, {most}")
     if "WORLD_SIZE" in os.environ:
         raise InputError("--processes is for a training that torchrun has not started; leave it out")
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(_free_port()), WORLD_SIZE=str(count))
@@ -44,7 +47,7 @@ def companions(count: int, work: Callable[..., int]) -> Iterator[None]:
             raise
         raise RunError(
             f"one of the {count} processes ended (exit code {codes[0]}), so training cannot go on; --resume goes on "
-            "from the last saved state"
+            "from the last saved state, if there is one"
         ) from error
     finally:
         for other in others:

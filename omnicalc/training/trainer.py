@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import signal
 import time
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -144,7 +145,7 @@ class Trainer:
                 loss = f"  loss {_mean(self.recent, 'loss'):.4f}" if self.recent else ""
                 self.report(f"step {self.step}/{total}  {1e3 * rate:.0f} ms/step{loss}")
             if stopped:
-                return wish.signal
+                return wish.signal or signal.SIGTERM  # another process had it
         return wish.signal
 
     def efficiency(self) -> float:

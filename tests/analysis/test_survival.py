@@ -148,4 +148,4 @@ def test_few_pairs_have_every_frame_as_an_origin_and_many_enough(monkeypatch):
     assert np.allclose(fed(Intermittent(400, 5, 200, 40), present).decay().curve, expected, atol=1e-12)
     monkeypatch.setattr(survival, "_HELD", 50)
     many = fed(Intermittent(400, 5, 200, 40), present)
-    assert many.spacing == 10 and np.abs(many.decay().curve - expected).max() < 0.1
+    assert many.spacing == 8 and np.abs(many.decay().curve - expected).max() < 0.1

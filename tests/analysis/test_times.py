@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from omnicalc.analysis import as_trajectory, coordination_numbers, diffusion, vibrational_spectrum
+from omnicalc.analysis.times import evenness
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
 
@@ -52,21 +53,37 @@ def test_frames_that_are_not_evenly_spaced_have_no_spacing(timed, name):
     for kind, said in (("coarser", "frame 41 comes 0.1 ps after frame 40"), ("twice", "frame 11 comes 0 ps after")):
         path = timed(STEPS[kind], f"{kind}-{name}")
         trajectory = open_trajectory(path)
-        assert trajectory.dt_ps is None and said in trajectory.uneven
+        assert trajectory.dt_ps is None and said in evenness(trajectory.times)[1]
         for function in (diffusion, vibrational_spectrum):
             with pytest.raises(InputError, match=rf"not evenly spaced in time \({said}.*--dt"):
                 function(path)
         numbers = coordination_numbers(path, ["Ar-Ar"], cutoff=4.0)
         assert any(said in note for note in numbers.notes) and "time_ps" not in numbers.tables["series"]
-        assert not any(said in note for note in coordination_numbers(path, ["Ar-Ar"], cutoff=4.0, dt_ps=0.02).notes)
-    part = diffusion(timed(STEPS["coarser"], name), stop=40, dt_ps=0.02)
-    assert part.settings["dt_ps"] == 0.02
+        told = coordination_numbers(path, ["Ar-Ar"], cutoff=4.0, dt_ps=0.02).notes
+        assert any(f"--dt takes them as if they were: {said}" in note for note in told)
+    for some, spacing in ((slice(None, 41), 0.02), (slice(40, None), 0.1)):  # parts that are even
+        part = diffusion(timed(STEPS["coarser"], name), start=some.start, stop=some.stop)
+        assert part.settings["dt_ps"] == pytest.approx(spacing, rel=1e-4)
+        assert not any("evenly" in note for note in part.notes)
 
 
 def test_times_late_in_a_long_run_are_even_within_their_digits(timed):
-    """A time of 100 ns in single precision is known to 8 fs only."""
-    trajectory = open_trajectory(timed(STEPS["even"], start=1e5))
-    assert trajectory.uneven is None and trajectory.dt_ps == pytest.approx(0.02, rel=0.01)
+    """A time of 50 ns in single precision is known to 4 fs only, one of 1 µs to 60 fs."""
+    trajectory = open_trajectory(timed(STEPS["even"], start=5e4))
+    assert trajectory.times is None and trajectory.dt_ps == pytest.approx(0.02, rel=0.01)
+    late = open_trajectory(timed(STEPS["even"], "late.xtc", start=1e6))
+    assert late.times is None and late.dt_ps is None
+
+
+@pytest.mark.parametrize(
+    ("start", "dt", "known"), [(0, 0.1, True), (1e4, 0.1, True), (1e6, 0.1, False), (1e7, 2, False)]
+)
+def test_a_missing_frame_shows_wherever_times_are_written_finely_enough(start, dt, known):
+    frames = np.arange(12)
+    whole, gap = ((start + dt * f).astype(np.float32).astype(float) for f in (frames, np.delete(frames, 6)))
+    found, uneven = evenness(whole)
+    assert uneven is None and (found == pytest.approx(dt, rel=0.01) if known else found is None)
+    assert evenness(gap)[0] is None and ("comes" in (evenness(gap)[1] or "")) >= known
 
 
 def test_a_universe_tells_its_spacing_only_where_it_knows_it(timed, tmp_path):
@@ -90,4 +107,8 @@ def test_a_universe_tells_its_spacing_only_where_it_knows_it(timed, tmp_path):
             diffusion(universe)
         assert diffusion(universe, dt_ps=0.02).settings["dt_ps"] == 0.02
     uneven = timed(STEPS["twice"], "twice.xtc")
-    assert "frame 11" in as_trajectory(MDAnalysis.Universe(str(tmp_path / "topology.pdb"), str(uneven))).uneven
+    assert as_trajectory(MDAnalysis.Universe(str(tmp_path / "topology.pdb"), str(uneven))).times is not None
+    top, two = str(tmp_path / "topology.pdb"), [str(path), str(path)]
+    assert as_trajectory(MDAnalysis.Universe(top, str(path), dt=2.0)).dt_ps == 2.0  # as its owner says
+    assert as_trajectory(MDAnalysis.Universe(top, two)).dt_ps == pytest.approx(0.02)
+    assert as_trajectory(MDAnalysis.Universe(top, [str(path), str(uneven)])).dt_ps is None

@@ -193,6 +193,16 @@ def test_what_is_seen_at_the_start_is_saved_with_the_run(tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+def test_several_beads_of_one_step_have_files_of_their_own(tmp_path):
+    guards, state, told = watched(tmp_path, "force=save:1e-9")
+    calm = replace(state, forces=torch.zeros_like(state.forces))
+    for bead in (state, calm, state, calm, state):  # the guard is over in between
+        guards.check_step(bead, bead)
+    names = [f"guard_force_{state.step}{end}.xyz" for end in ("", "_2", "_3")]
+    assert sorted(p.name for p in tmp_path.glob("guard_*")) == names
+    assert [text.rsplit("/", 1)[1] for text in told] == names
+
+
 def test_off_does_not_look(tmp_path):
     guards, state, told = watched(tmp_path, "distance=off,force=off")
     state = shifted(state, 7, 4, 0.9)

@@ -265,6 +265,17 @@ def test_a_table_that_fails_hides_no_error_of_a_replica(tmp_path, monkeypatch):
         run_replicas(pairs_job(), SETTINGS, RunFolder(tmp_path / "b"), 3)
 
 
+def test_a_table_that_a_kill_came_before_is_written_by_resume(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    run_replicas(pairs_job(), SETTINGS, folder, 2)
+    table = folder.path / "replicas.csv"
+    before = table.read_bytes()
+    table.unlink()
+    with pytest.raises(InputError, match="finished at step"):
+        run_replicas(pairs_job(), SETTINGS, folder, 2, resume=True)
+    assert table.read_bytes() == before
+
+
 def first_kinetic_energies(tmp_path) -> np.ndarray:
     """2K/kT of forty replicas at their start."""
     settings = replace(SETTINGS, steps=1, interval=1)

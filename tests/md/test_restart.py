@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from omnicalc.errors import RunError
-from omnicalc.md.restart import Restart, load, previous, save
+from omnicalc.md.restart import Restart, load, previous, save, settle
 
 from .toy import Harmonic, state_of, thermal
 
@@ -41,8 +41,12 @@ def test_a_useless_one_gives_way_to_the_one_before(tmp_path):
     path = tmp_path / "restart.npz"
     for step in (1, 2):
         save(path, at(step))
-    assert load(path, "cpu", lambda r: r.frames <= 1).state.step == 1
+    used = load(path, "cpu", lambda r: r.frames <= 1)
+    assert used.state.step == 1 and Restart.read(path).state.step == 2  # nothing is changed before the run goes on
+    settle(path, used)
     assert Restart.read(path).state.step == 1 and not previous(path).exists()
+    settle(path, used)
+    assert Restart.read(path).state.step == 1
     save(path, at(2))
     path.write_bytes(path.read_bytes()[:-9])
     assert load(path, "cpu", lambda r: True).state.step == 1

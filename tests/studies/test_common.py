@@ -75,7 +75,7 @@ def test_a_quick_look_has_whole_steps_between_frames(engine, ps, between):
 def test_runs_too_short_for_a_table_are_refused(tmp_path):
     command = study(lambda settings: pytest.fail("ran"), "water")
     words = ["--engine", "amber", "--out", str(tmp_path)]
-    for more, least in (([], "2"), (["--quick"], "0.04")):
+    for more, least in (([], "2.3"), (["--quick"], "0.046")):
         with pytest.raises(InputError, match=f"--ps 0.03 is too short to say anything; give at least {least}"):
             command.main([*words, "--ps", "0.03", *more], standalone_mode=False)
 

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from omnicalc.errors import InputError
 from omnicalc.training import processes, run
+from omnicalc.training.companions import companions
 from omnicalc.training.objectives import StepInfo
 from omnicalc.training.packing import Pack, Size, share
 from omnicalc.training.recipe import read_recipe
@@ -152,6 +153,11 @@ def test_a_process_that_dies_ends_the_others(tmp_path):
     found = subprocess.run([sys.executable, str(tmp_path / "dies.py")], capture_output=True, text=True, timeout=120)
     assert found.returncode == 1
     assert "RunError: one of the 2 processes ended (exit code -9)" in found.stderr
+
+
+def test_more_processes_than_cores_are_refused():
+    with pytest.raises(InputError, match="--processes 5000: no more than the cores"), companions(5000, print):
+        pass
 
 
 @pytest.mark.slow

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError
 from omnicalc.files import write_atomically
 
@@ -62,6 +64,7 @@ class Store:
         blocks, whole = _blocks(self.path)
         for block in blocks:
             self._check_method(block)
+            self._check_charge(block)
             self.keys.add(self._key(block))
         if not whole:
             text = "".join(blocks)
@@ -77,6 +80,20 @@ class Store:
                 f"'{self.path}' holds labels by {theirs}; {method.identity} is asked for. Ask for theirs (--method, "
                 "--grid, --convergence), or choose another --out"
             )
+
+    def _check_charge(self, block: str) -> None:
+        """An entry of a version that did not know initial charges would stand beside the right one."""
+        if "initial_charges" not in block.split("\n", 2)[1]:
+            return
+        from ase.io import read
+
+        try:
+            charge_and_spin(read(io.StringIO(block), format="extxyz"))
+        except InputError as error:
+            raise InputError(
+                f"'{self.path}' has an entry (key={self._key(block)}) labelled by another charge than its own: "
+                f"{error}. Choose another --out, or take that entry out of the file"
+            ) from None
 
     def _key(self, block: str) -> str:
         key = _info(block).get("key")

@@ -80,7 +80,12 @@ class NativeModel:
         return set(numbers) <= set(self.numbers)
 
     def prepare(self, systems: Systems, head: Tensor) -> "Prepared":
-        """What does not change while atoms move: elements, structures, heads (S,) and their embeddings."""
+        """What does not change while atoms move: elements, structures, heads (S,) and their embeddings.
+
+        Raises ValueError for elements it was not made for, whose tables would lie beyond the memory that it has.
+        """
+        if not self.knows(systems.numbers.unique().tolist()):
+            raise ValueError(f"atomic numbers {systems.numbers.unique().tolist()} given, made for {self.numbers}")
         system = systems.system.numpy().astype(np.int32)
         embedding = self._embedding(SimpleNamespace(charge=systems.charge, spin=systems.spin, head=head))
         if embedding is None:

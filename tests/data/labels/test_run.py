@@ -162,6 +162,10 @@ def test_initial_charges_are_the_charge_where_nobody_says_another(tmp_path):
     ammonium.info["charge"] = 0
     with pytest.raises(InputError, match="charge 0 contradicts the initial charges, which add up to 1"):
         charge_and_unpaired(ammonium)
+    found.info["charge"] = 0  # as a version that did not look at initial charges would have it
+    write(tmp_path / "out.extxyz", found)
+    with pytest.raises(InputError, match="key=.* labelled by another charge than its own: .*another --out"):
+        Store(tmp_path / "out.extxyz", parse_method("gfn2-xtb"))
 
 
 def test_one_file_has_one_level_of_theory(waters, tmp_path):
