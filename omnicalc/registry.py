@@ -128,8 +128,11 @@ def list_models() -> list[ModelEntry]:
 
 
 def potentials_for(numbers: set[int]) -> list[str]:
-    """Full names of the potentials on this machine that have a head for all these atomic numbers."""
-    return [m.full_name for m in list_models() if m.energies and m.head_for(numbers) is not None]
+    """Full names of the potentials on this machine with a head for all these atomic numbers, newest versions only."""
+    newest: dict[tuple[str, str], ModelEntry] = {}
+    for entry in list_models():
+        newest.setdefault((entry.name, entry.tag), entry)
+    return [m.full_name for m in newest.values() if m.energies and m.head_for(numbers) is not None]
 
 
 def published() -> list[Published]:

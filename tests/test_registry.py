@@ -295,3 +295,13 @@ class TestShipped:
     def test_the_published_checkpoint_is_known_but_not_here(self):
         with pytest.raises(WeightsError, match="not on this machine"):
             omnicalc.load_potential("ubio-s3:24m")
+
+
+def test_potentials_that_know_some_elements_are_named_once():
+    """What messages offer: the newest version of each tag, and nothing without energies."""
+    names = registry.potentials_for({1, 6, 8})
+    tags = [name.partition("@")[0] for name in names]
+    assert len(set(tags)) == len(tags) and "scd:pretrained" not in tags
+    several = {m.full_name for m in list_models() if m.head_for({1, 6, 8})} - set(names)
+    assert "ubio-s2:small@0.1" in several and {"ubio-s2:small", "ubio-s3:wide"} <= set(tags)
+    assert registry.potentials_for({92}) == []
