@@ -48,12 +48,12 @@ def evenness(times: np.ndarray, frames: range | None = None) -> tuple[float | No
         return None, None
     single = np.array_equal(times, times.astype(np.float32))
     digit = float(np.spacing(np.abs(times).max().astype(np.float32 if single else np.float64)))
-    usual = float(np.median(steps))
     dt = (times[-1] - times[0]) / n
     away = np.abs(times - times[0] - dt * np.arange(n + 1)).max()
     if dt > 0 and away <= _UNEVEN * dt + digit:
         known = digit <= _RESOLVED * dt and digit <= _UNEVEN * dt * n
         return (float(f"{dt:.6g}") if known else None), None  # as many digits as single precision gives
+    usual = float(np.median(steps))
     other = np.abs(steps - usual)
     k = int(np.argmax(other > other.max() / 2))  # the first of them
     first, second = (k, k + 1) if frames is None else frames[k : k + 2]

@@ -532,9 +532,9 @@ def _warn(settings: Settings, model: dict) -> None:
     if not model["conservative"]:
         does = "make the total energy drift: use --ensemble nvt"
         if settings.has_bath:
-            stronger = "--thermostat-time" if settings.thermostat in ("bussi", "nhc") else "--friction"
-            change = "shorter" if stronger == "--thermostat-time" else "larger"
-            does = f"heat the run faster than its bath cools: watch the temperature, give a {change} {stronger}"
+            scales = settings.thermostat in ("bussi", "nhc")
+            stronger = "a shorter --thermostat-time" if scales else "a larger --friction"
+            does = f"heat the run faster than its bath cools: watch the temperature, give {stronger}"
         notes.append(
             f"warning: the forces of {model['name']} are not the gradient of its energy, which may {does}, or use a "
             "conservative model (omnicalc models)"
