@@ -18,6 +18,4 @@ print(f"pressure {-atoms.get_stress()[:3].mean() / units.GPa:.2f} GPa without th
 dynamics = VelocityVerlet(atoms, timestep=0.5 * units.fs)
 before = atoms.get_total_energy()
 dynamics.run(20)
-print(
-    f"after 10 fs the total energy changed by {1e3 * (atoms.get_total_energy() - before):.2f} meV"
-)
+print(f"after 10 fs the total energy changed by {1e3 * (atoms.get_total_energy() - before):.2f} meV")

@@ -307,9 +307,7 @@ class OmnimolCalculator(OmniCalc):
             self._set_options(**options)
 
 
-def _potential(
-    model: str | Path | Potential, device: str | torch.device, dtype: str | torch.dtype
-) -> Potential:
+def _potential(model: str | Path | Potential, device: str | torch.device, dtype: str | torch.dtype) -> Potential:
     if not isinstance(model, Potential):
         return load_potential(model, device=device, dtype=dtype)
     if {"device": device, "dtype": dtype} != _AUTO:

@@ -89,9 +89,7 @@ def _gradients(energy: Tensor, leaves: list[Tensor], create_graph: bool, again: 
     if not energy.requires_grad:
         return [torch.zeros_like(leaf) for leaf in leaves]
     kept = create_graph or again
-    found = torch.autograd.grad(
-        energy.sum(), leaves, retain_graph=kept, create_graph=create_graph, allow_unused=True
-    )
+    found = torch.autograd.grad(energy.sum(), leaves, retain_graph=kept, create_graph=create_graph, allow_unused=True)
     return [torch.zeros_like(leaf) if g is None else g for g, leaf in zip(found, leaves, strict=True)]
 
 

@@ -54,9 +54,7 @@ class Neighbors:
     def n_slots(self) -> int:
         return self.index.shape[1]
 
-    def vectors(
-        self, positions: Tensor, cell: Tensor, system: Tensor, strain: Tensor | None = None
-    ) -> Tensor:
+    def vectors(self, positions: Tensor, cell: Tensor, system: Tensor, strain: Tensor | None = None) -> Tensor:
         """Pair vectors d = (r_i - r_j) - n @ cell, (N, K, 3) float64, Å, differentiable in all floats.
 
         ``positions`` (N, 3) float64; ``cell`` (S, 3, 3) float64; ``system`` (N,) int64, the structure of
@@ -346,8 +344,7 @@ class _Built:
         if mine.device != systems.device or mine.positions.shape != systems.positions.shape:
             return False
         return all(
-            self.given.has(name, systems) or torch.equal(getattr(mine, name), getattr(systems, name))
-            for name in FIXED
+            self.given.has(name, systems) or torch.equal(getattr(mine, name), getattr(systems, name)) for name in FIXED
         )
 
     def moved(self, systems: Systems) -> Tensor:

@@ -141,9 +141,7 @@ class Potential(nn.Module):
                 f"head '{h.name}' knows {', '.join(chemical_symbols[z] for z in sorted(h.elements))}"
                 for h in candidates
             )
-            raise InputError(
-                f"{self.name_resolved} does not know element {names}: {lists}; {self._who_knows(present)}"
-            )
+            raise InputError(f"{self.name_resolved} does not know element {names}: {lists}; {self._who_knows(present)}")
         self._check_trained_for("charge", systems.charge, self.charges)
         self._check_shells(systems)
         self._check_trained_for("spin", systems.spin, self.spins)

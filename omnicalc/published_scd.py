@@ -41,9 +41,7 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def import_scd(
-    file: Path, name: str, config_file: Path | None = None, *, source: Source | None = None
-) -> Imported:
+def import_scd(file: Path, name: str, config_file: Path | None = None, *, source: Source | None = None) -> Imported:
     """Convert a published checkpoint into installed weights ``name`` ("name:tag").
 
     ``config_file``: a published model file (``scd.yaml``) whose settings come before those of the checkpoint.

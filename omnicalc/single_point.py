@@ -147,4 +147,3 @@ def as_text(point: dict) -> str:
     else:
         lines.append(f"           the forces on all {count} atoms: --json")
     return "\n".join(lines)
-

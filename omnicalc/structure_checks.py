@@ -41,8 +41,7 @@ def check_numbers(atoms: Atoms) -> None:
     if wrong.size:
         k = int(wrong[0])
         raise InputError(
-            f"atom {k} has atomic number {int(atoms.numbers[k])}; elements 1 (H) to {MAX_NUMBER} (Og) are "
-            "known"
+            f"atom {k} has atomic number {int(atoms.numbers[k])}; elements 1 (H) to {MAX_NUMBER} (Og) are known"
         )
 
 
@@ -69,9 +68,7 @@ def check_cell(atoms: Atoms) -> None:
     unit = cell[pbc] / lengths[pbc, None]
     if pbc.sum() > 1 and math.sqrt(max(np.linalg.det(unit @ unit.T), 0.0)) < _FLAT_CELL:
         axes = " and ".join("abc"[k] for k in np.flatnonzero(pbc))
-        raise InputError(
-            f"periodic along {axes} but these cell vectors are linearly dependent; {_CELL_REMEDY}"
-        )
+        raise InputError(f"periodic along {axes} but these cell vectors are linearly dependent; {_CELL_REMEDY}")
 
 
 def check_distances(atoms: Atoms) -> None:

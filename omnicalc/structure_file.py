@@ -25,9 +25,7 @@ _FORMATS = ".xyz, .extxyz, .pdb, .cif, .gro, .traj, POSCAR and others (`ase info
 _DENSEST = 1.0  # atoms per Å^3, several times those of diamond: more means a cell that is only a placeholder
 
 
-def read_structure(
-    path: str | Path, index: int | str = -1, cell: Cell | None = None, no_pbc: bool = False
-) -> Atoms:
+def read_structure(path: str | Path, index: int | str = -1, cell: Cell | None = None, no_pbc: bool = False) -> Atoms:
     """One structure of a file, by default its last.
 
     Args:

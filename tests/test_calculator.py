@@ -162,7 +162,6 @@ class TestStressOnlyWhereDefined:
             atoms.get_stress()
         assert np.isfinite(atoms.get_forces()).all()
 
-
     def test_refused_of_direct_forces(self, tmp_path):
         """It would be that of an energy with other forces; a cell that moved by it would go astray."""
         config = {"elements": [1, 8], "channels": 8, "layers": 1, "values": ["both"], "forces": "linear"}

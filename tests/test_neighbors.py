@@ -151,9 +151,7 @@ class TestAgainstBruteForce:
             full = neighbors_reference(systems, cutoff)
             i, j, shift = full.pairs()
             d = full.vectors(systems.positions, systems.cell, systems.system).norm(dim=-1)[full.mask]
-            keep = [
-                (i == i[k]).logical_and(j == j[k]).logical_and(d < d[k]).sum() == 0 for k in range(len(i))
-            ]
+            keep = [(i == i[k]).logical_and(j == j[k]).logical_and(d < d[k]).sum() == 0 for k in range(len(i))]
             mask = full.mask.clone()
             mask[full.mask] = torch.tensor(keep)
             return Neighbors(full.index, full.shift, mask, cutoff)
@@ -304,9 +302,7 @@ class TestKeptList:
         with pytest.raises(InputError, match="position of atom 1"):
             kept.update(systems.with_positions(positions))
 
-    @pytest.mark.parametrize(
-        ("cutoff", "skin"), [(0.0, 1.0), (-1.0, 1.0), (np.nan, 1.0), (4.0, -0.1), (4.0, np.inf)]
-    )
+    @pytest.mark.parametrize(("cutoff", "skin"), [(0.0, 1.0), (-1.0, 1.0), (np.nan, 1.0), (4.0, -0.1), (4.0, np.inf)])
     def test_bad_settings(self, cutoff, skin):
         with pytest.raises(InputError, match="given; a finite number"):
             NeighborList(cutoff, skin)

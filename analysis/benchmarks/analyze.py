@@ -43,8 +43,9 @@ print(json.dumps([time.perf_counter() - started, used.ru_utime + used.ru_stime, 
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1))
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(1), help="Turns; the fastest counts.")
 @click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this; repeat for more.")
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), 
-              help="Folder of the trajectory, which is used again.")
+@click.option(
+    "--keep", type=click.Path(path_type=Path, file_okay=False), help="Folder of the trajectory, which is used again."
+)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write the numbers as JSON.")
 def command(frames: int, threads: int, rounds: int, parts: tuple[str, ...], keep: Path | None, out: Path | None):
     """Time RDF and hydrogen bonds against MDAnalysis, and 'analyze all' against its slowest part."""

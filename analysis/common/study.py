@@ -94,8 +94,7 @@ class Settings:
         kind = "a quick look, far too short for conclusions" if self.quick else "constant volume"
         return [
             f"{what}, {self.name}, {TEMPERATURE:g} K, {self.ps:g} ps, of which the last {used:.4g} ps count ({kind}).",
-            f"omnicalc {__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}; "
-            f"`{_command()}`",
+            f"omnicalc {__version__}, Python {platform.python_version()}, {time.strftime('%Y-%m-%d')}; `{_command()}`",
             *self.notes,
         ]
 

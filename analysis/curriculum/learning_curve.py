@@ -112,13 +112,19 @@ def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
 @click.option("--source", required=True, help="Of the recipe, the only one to train on.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--frames", multiple=True, type=click.IntRange(min=2), default=(500, 2000), show_default=True,
-              help="Training frames, besides all of them.")
+@click.option(
+    "--frames",
+    multiple=True,
+    type=click.IntRange(min=2),
+    default=(500, 2000),
+    show_default=True,
+    help="Training frames, besides all of them.",
+)
 @click.option("--steps", type=click.IntRange(min=1), default=8000, show_default=True, help="Of every training.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Learning rate. [default: the recipe's last]")
 @click.option("--matrices", type=click.Choice(["adam", "muon"]), help="Optimiser for them. [default: the recipe's]")
 @click.option("--beside", multiple=True, metavar="MODEL", help="Weights to judge on the same frames.")
-def main(recipe, source, data, out, frames, steps, rate, matrices, beside):  # fmt: skip
+def main(recipe, source, data, out, frames, steps, rate, matrices, beside):
     """From scratch on part of one source of RECIPE, and on all of it."""
     base, rows = read_recipe(find_recipe(recipe)), []
     whole = case_recipe(base, source, None, steps, rate, matrices)

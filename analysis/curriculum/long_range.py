@@ -28,12 +28,16 @@ def recipe_of(base: Recipe, long: bool, steps: int) -> Recipe:
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True, file_okay=False), required=True,
-              help="Files of the recipe ubio-s3-wide.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    required=True,
+    help="Files of the recipe ubio-s3-wide.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 @click.option("--steps", type=click.IntRange(min=1), default=6000, show_default=True)
 @click.option("--threads", type=click.IntRange(min=1))
-def main(data, out, steps, threads):  # fmt: skip
+def main(data, out, steps, threads):
     """Two trainings, with and without long range."""
     import torch
 

@@ -156,8 +156,13 @@ def _structure(atoms: Atoms) -> str:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--shares", default="all", show_default=True, type=click.Choice(list(SHARES)), help="Which classes.")
-@click.option("--without", "known", multiple=True, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Labelled frames: their structures are left out. May be given again.")
+@click.option(
+    "--without",
+    "known",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Labelled frames: their structures are left out. May be given again.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ, without labels.")
 @click.option("--seed", default=20261126, show_default=True)
 def main(files, shares, known, out, seed):

@@ -1,8 +1,8 @@
 """Aqueous NaCl: hydration shells of both ions and the pairs they make, of a model or of Joung-Cheatham ions in TIP3P.
 
-    python -m analysis.nacl.study --quick
-    python -m analysis.nacl.study --molar 0.15 --engine amber --ps 200
-    python -m analysis.nacl.study --molar 1 --engine amber --ps 200
+python -m analysis.nacl.study --quick
+python -m analysis.nacl.study --molar 0.15 --engine amber --ps 200
+python -m analysis.nacl.study --molar 1 --engine amber --ps 200
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def pretrained(kind: str, out: Path, data: Path, device: str, size: Size) -> Pat
 
 def fine_tuned(
     kind: str, target: str, start: Path | None, folder: Path, data: Path, device: str, seed: int, size: Size, few
-) -> Path:  # fmt: skip
+) -> Path:
     """Weights fine-tuned to one target from one beginning; ``few`` are the frames to train on.
 
     Gaps and dipoles do not grow with the molecule: they are learned as deviations from their mean, in units of their
@@ -272,8 +272,14 @@ def summary(rows: list[dict]) -> list[dict]:
             spread = np.std(errors, ddof=1) / len(errors) ** 0.5 if len(errors) > 1 else float("nan")
             gain = 100 * (1 - np.mean(errors) / scratch)
             found.append(
-                {"target": target, "beginning": kind, "mae": np.mean(errors), "stderr": spread, "gain_percent": gain,
-                 "seeds": len(errors)}  # fmt: skip
+                {
+                    "target": target,
+                    "beginning": kind,
+                    "mae": np.mean(errors),
+                    "stderr": spread,
+                    "gain_percent": gain,
+                    "seeds": len(errors),
+                }
             )
     return found
 
@@ -301,17 +307,33 @@ def draw(path: Path, table: list[dict]) -> None:
 @click.command()
 @click.argument("labelled", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-@click.option("--target", "targets", multiple=True, default=("gap", "dipole_moment", FORCES), show_default=True,
-              help="Properties of the frames, and forces.")
-@click.option("--unlabelled", type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="Geometries for both denoising beginnings. [default: those of LABELLED]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("gap", "dipole_moment", FORCES),
+    show_default=True,
+    help="Properties of the frames, and forces.",
+)
+@click.option(
+    "--unlabelled",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Geometries for both denoising beginnings. [default: those of LABELLED]",
+)
 @click.option("--few", type=click.IntRange(min=1), help="Labelled frames to fine-tune on, at most. [default: all]")
 @click.option("--seeds", type=click.IntRange(min=1), help="[default: 3]")
 @click.option("--pretraining-steps", type=click.IntRange(min=1), help="[default: 2500]")
-@click.option("--widest-noise", type=click.FloatRange(min=0.0, min_open=True),
-              help="Å: noise of 0.04 Å to this for both denoising beginnings. [default: 0.04 Å alone]")
-@click.option("--self-conditioned", is_flag=True, default=None,
-              help="Properties are read under the structure's own embedding, from whichever beginning.")
+@click.option(
+    "--widest-noise",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Å: noise of 0.04 Å to this for both denoising beginnings. [default: 0.04 Å alone]",
+)
+@click.option(
+    "--self-conditioned",
+    is_flag=True,
+    default=None,
+    help="Properties are read under the structure's own embedding, from whichever beginning.",
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Of every fine-tuning. [default: 800]")
 @click.option("--structures", type=click.IntRange(min=1), help="Per step. [default: 64]")
 @click.option("--only", multiple=True, type=click.Choice(BEGINNINGS), help="These alone, and no summary.")

@@ -23,9 +23,7 @@ RESOLVED = 3.0  # standard errors
 _LIGHT = 2.99792458e-5  # cm/fs
 
 
-def bias_from_forces(
-    positions: Iterable[np.ndarray], elements: np.ndarray, bound: Callable, kelvin: float
-) -> float:
+def bias_from_forces(positions: Iterable[np.ndarray], elements: np.ndarray, bound: Callable, kelvin: float) -> float:
     """(T_kin - T) / h², K/fs², from the forces of ``bound`` on equilibrium frames (N, 3), Å."""
     import torch
 

@@ -36,9 +36,7 @@ class Check:
     @property
     def line(self) -> str:
         doubt = "" if self.clear else ", but nearer to the limit than two standard errors"
-        return (
-            f"{f'|{self.name}| <= {self.limit:g} {self.unit}'.rstrip()}: {'yes' if self.met else 'NO'}{doubt}"
-        )
+        return f"{f'|{self.name}| <= {self.limit:g} {self.unit}'.rstrip()}: {'yes' if self.met else 'NO'}{doubt}"
 
     def as_dict(self) -> dict:
         return vars(self) | {"met": self.met, "clear": self.clear}
@@ -50,10 +48,7 @@ def blocks_line(found: Estimate, log: EnergyLog) -> str:
     short = "" if found.long_blocks else " (TOO SHORT: the true error is larger; make the run longer)"
     tau = found.correlation * spacing
     known = f"about {tau:.2g}" if found.correlation >= 0.5 else f"below {0.5 * spacing:.2g}"
-    return (
-        f"error from {found.n_blocks} blocks of {found.block * spacing:.3g} ps, "
-        f"correlation time {known} ps{short}"
-    )
+    return f"error from {found.n_blocks} blocks of {found.block * spacing:.3g} ps, correlation time {known} ps{short}"
 
 
 def estimate(found: Estimate, log: EnergyLog) -> dict:

@@ -91,11 +91,7 @@ class Run:
     def about(self) -> str:
         """One line for the reader."""
         model, s = self.record["model"], self.settings
-        rest = (
-            ""
-            if self.log.step[-1] + s["interval"] > s["steps"]
-            else f", unfinished: {s['steps']} steps asked"
-        )
+        rest = "" if self.log.step[-1] + s["interval"] > s["steps"] else f", unfinished: {s['steps']} steps asked"
         return (
             f"{self.folder}: {self.record['structure']['formula']}, {model['name']}, head {model['head']}, "
             f"{model['dtype']}, {s['ensemble']}, {s['timestep_fs']:g} fs, "

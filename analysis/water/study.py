@@ -1,7 +1,7 @@
 """Liquid water: structure, hydrogen bonds and diffusion of a model or of TIP3P, beside experiment.
 
-    python -m analysis.water.study --quick
-    python -m analysis.water.study --engine amber --ps 200
+python -m analysis.water.study --quick
+python -m analysis.water.study --engine amber --ps 200
 """
 
 from __future__ import annotations

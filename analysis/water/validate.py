@@ -90,9 +90,7 @@ def nve(run: Path, skip_ps: float, blocks: int, out: Path | None) -> None:
 @_skip
 @_blocks
 @_out
-def temperature(
-    run: Path, frames: int, model: str | None, skip_ps: float, blocks: int, out: Path | None
-) -> None:
+def temperature(run: Path, frames: int, model: str | None, skip_ps: float, blocks: int, out: Path | None) -> None:
     """Kinetic and configurational temperature of an NVT run."""
     from omnicalc.md.observables import configurational_temperature
 
@@ -111,9 +109,7 @@ def temperature(
         "kinetic_less_expected_bias": (kinetic.value - target - bias) / kinetic.stderr,
         "configurational": (configurational.value - target) / configurational.stderr,
     }
-    check = Check(
-        "configurational less target", away["configurational"], 0.0, TEMPERATURE_LIMIT, "standard errors"
-    )
+    check = Check("configurational less target", away["configurational"], 0.0, TEMPERATURE_LIMIT, "standard errors")
     rows = [
         ("temperature", "K", "less target (K)", "in standard errors"),
         ("kinetic", _kelvin(kinetic), f"{kinetic.value - target:+.2f}", f"{away['kinetic']:+.1f}"),
@@ -244,9 +240,7 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
     run = Run.open(run, "nvt", skip_ps)
     out = out or run.folder / "rdf_vs_frames"
     results = claim("rdf", out, run.log.path, figure=False)
-    theirs = run_rdf(
-        frames, ["O-O"], n_blocks=blocks, label=f"{frames.name}, {nuclei} nuclei", out=out / "frames"
-    )
+    theirs = run_rdf(frames, ["O-O"], n_blocks=blocks, label=f"{frames.name}, {nuclei} nuclei", out=out / "frames")
     label, chosen = f"{run.record['model']['name']}, classical nuclei", run.frames()
     ours = run_rdf(
         run.folder / "traj.dcd",
@@ -266,8 +260,7 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
         raise InputError("the run or the frames are too short for error bars; ten frames of each are needed")
     limits = (("dr", PEAK_LIMIT, "Å"), ("dg", HEIGHT_LIMIT, ""))
     checks = [
-        Check(name, d.value, d.stderr, limit, unit)
-        for d, (name, limit, unit) in zip(difference, limits, strict=True)
+        Check(name, d.value, d.stderr, limit, unit) for d, (name, limit, unit) in zip(difference, limits, strict=True)
     ]
     measured = experiment_for(("O", "O"), ours.rdfs.composition)
     rows = [

@@ -47,9 +47,7 @@ def block_mean(values: np.ndarray, n_blocks: int) -> tuple[float, float | None]:
     return ratio_mean(values, np.ones(len(values)), label, n_blocks)
 
 
-def ratio_mean(
-    values: np.ndarray, weights: np.ndarray, label: np.ndarray, n_blocks: int
-) -> tuple[float, float | None]:
+def ratio_mean(values: np.ndarray, weights: np.ndarray, label: np.ndarray, n_blocks: int) -> tuple[float, float | None]:
     """sum(weights * values) / sum(weights) over entries (n,) with blocks ``label`` (n,), and its standard error."""
     known = np.isfinite(values) & (weights > 0)
     if not known.any():

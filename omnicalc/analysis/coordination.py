@@ -280,10 +280,7 @@ def _minimum(sampling: Sampling, name: str, a: np.ndarray, b: np.ndarray, molecu
     enough = int(np.clip(_SEARCH_PAIRS / (len(a) * len(b)), *_SEARCH_FRAMES))
     stride = -(-len(sampling) // enough)
     indices = sampling.frames[::stride]
-    limit = min(
-        float(f.heights.min()) / 2 if f.bulk else 0.0
-        for f in sampling.trajectory.frames(indices)
-    )
+    limit = min(float(f.heights.min()) / 2 if f.bulk else 0.0 for f in sampling.trajectory.frames(indices))
     if limit < 0.5:
         raise InputError(f"{sampling.trajectory.path}: not every frame has a full cell; give a --cutoff")
     n_bins = max(int(limit / _BIN), 1)

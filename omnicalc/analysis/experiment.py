@@ -82,9 +82,7 @@ def _load(pair: tuple[str, str]) -> Experiment:
     within = np.cumsum(4 * np.pi * MOLECULES_PER_A3 * r**2 * g) * _SPACING  # up to r + spacing / 2
     integral = float(np.interp(shell.minimum.r, r + _SPACING / 2, within))
     per_molecule = {"O": 1, "H": 2}
-    coordination = {
-        f"{b} around {a}": integral * per_molecule[b] for a, b in dict.fromkeys((pair, pair[::-1]))
-    }
+    coordination = {f"{b} around {a}": integral * per_molecule[b] for a, b in dict.fromkeys((pair, pair[::-1]))}
     return Experiment(
         pair,
         source.label,

@@ -42,9 +42,7 @@ def geometries(source, *, top=None, progress=None, **settings) -> Result:
     return measured(plan_geometry, source, top, progress, **settings)
 
 
-def plan_geometry(
-    sampling: Sampling, *, select: str | None = None, measures: list[str] | None = None
-) -> Geometry:
+def plan_geometry(sampling: Sampling, *, select: str | None = None, measures: list[str] | None = None) -> Geometry:
     """Check input.
 
     ``select``: only bonds, angles and dihedrals whose atoms are all selected; ``measures``: two to four atom numbers

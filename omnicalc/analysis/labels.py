@@ -124,9 +124,7 @@ def _from_molecules(elements: np.ndarray, molecules: np.ndarray):
     order = np.argsort(molecules, kind="stable")
     for group in np.split(order, np.flatnonzero(np.diff(molecules[order])) + 1):
         symbols = sorted(elements[group])
-        resnames[group] = (
-            "HOH" if symbols == ["H", "H", "O"] else symbols[0].upper() if len(symbols) == 1 else "MOL"
-        )
+        resnames[group] = "HOH" if symbols == ["H", "H", "O"] else symbols[0].upper() if len(symbols) == 1 else "MOL"
         seen: dict[str, int] = {}
         for k in group:
             seen[elements[k]] = seen.get(elements[k], 0) + 1

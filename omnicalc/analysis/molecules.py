@@ -4,9 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-BOND_TOLERANCE = (
-    1.25  # times the sum of covalent radii: O-H up to 1.21 Å, above quantum-nuclei bonds, below H-bonds
-)
+BOND_TOLERANCE = 1.25  # times the sum of covalent radii: O-H up to 1.21 Å, above quantum-nuclei bonds, below H-bonds
 _MAKES_NO_BOND = {
     "X",
     "He",

@@ -122,9 +122,7 @@ def parse_pair(text: str, counts: dict[str, int]) -> Pair:
         raise InputError(f"--pair {text} is not a pair of elements; write it as O-H (here: {present})")
     for part in parts:
         if part not in counts or part == UNKNOWN:
-            raise InputError(
-                f"--pair {text}: there is no element {part} in this trajectory; it holds {present}"
-            )
+            raise InputError(f"--pair {text}: there is no element {part} in this trajectory; it holds {present}")
     if parts[0] == parts[1] and counts[parts[0]] < 2:
         raise InputError(f"--pair {text} needs two atoms of {parts[0]}, and there is one; it holds {present}")
     return parts[0], parts[1]
@@ -353,9 +351,7 @@ def _notes(note: str | None, counts: dict[str, int], blocks: int, n_frames: int,
     if UNKNOWN in counts:
         notes.append(f"{counts[UNKNOWN]} sites of unknown element (virtual sites?) were left out")
     if not blocks:
-        notes.append(
-            f"too few frames for error bars ({n_frames}); ten or more give them (five blocks of two)"
-        )
+        notes.append(f"too few frames for error bars ({n_frames}); ten or more give them (five blocks of two)")
     if boxes.volumes[1] > boxes.volumes[0] * (1 + 1e-6):
         notes.append(f"the box volume varies from {boxes.volumes[0]:.1f} to {boxes.volumes[1]:.1f} Å^3")
     return notes
@@ -400,9 +396,7 @@ class _Tally:
             for name, n in names.items():
                 coordination[name] = Value(inside / n, None if error is None else error / n)
         peak, minimum = _with_errors(shell, r, parts)
-        return PairRDF(
-            pair, counter.pairs, counter.left_out, r, g, stderr, around, peak, minimum, coordination
-        )
+        return PairRDF(pair, counter.pairs, counter.left_out, r, g, stderr, around, peak, minimum, coordination)
 
     def _error_within(self, pair: Pair, edges: np.ndarray, r: float) -> float:
         """Standard error of the number of pairs per frame within a fixed distance."""

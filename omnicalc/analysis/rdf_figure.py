@@ -51,14 +51,10 @@ def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
     named: dict[str, object] = {}  # label -> line, for one legend under all panels
     for axis, rdf in zip(axes, rdfs.pairs, strict=False):
         named |= _panel(axis, rdf, rdfs, label, curves.get(rdf.pair, []))
-    figure.legend(
-        named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False
-    )
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     atoms = " ".join(f"{element}{count}" for element, count in rdfs.composition.items())
     left_out = "\npairs inside molecules left out" if rdfs.molecules else ""
-    figure.suptitle(
-        f"{label}\n{len(rdfs.frames)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10
-    )
+    figure.suptitle(f"{label}\n{len(rdfs.frames)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10)
     return figure
 
 
@@ -161,9 +157,7 @@ def _mark_shell(axis, rdf: PairRDF, bond: bool) -> None:
 def _draw_counts(axis, rdf: PairRDF) -> None:
     """n(r) of the first direction, up to a few times the first shell, so that its plateau can be read."""
     (name, counts) = next(iter(rdf.around.items()))
-    axis.plot(
-        rdf.r, counts, color=_COUNT, linewidth=1.0, linestyle=":", label="running coordination number n(r)"
-    )
+    axis.plot(rdf.r, counts, color=_COUNT, linewidth=1.0, linestyle=":", label="running coordination number n(r)")
     shell = rdf.coordination.get(name)
     top = counts[-1] if shell is None else min(counts[-1], 4.0 * shell.value)
     axis.set_ylim(0, max(top, 1e-6) * 1.05)

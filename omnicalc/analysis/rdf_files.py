@@ -78,9 +78,7 @@ def csv_bytes(rdf: PairRDF) -> bytes:
     return out.getvalue().encode()
 
 
-def record(
-    trajectory: Trajectory, rdfs: RDFs, label: str, exclude_molecule: bool, curves: dict[Pair, list[Curve]]
-):
+def record(trajectory: Trajectory, rdfs: RDFs, label: str, exclude_molecule: bool, curves: dict[Pair, list[Curve]]):
     """The content of rdf.json: settings, sources, and per pair the first shell beside other curves."""
     frames = rdfs.frames
     names = names_of(rdf.pair for rdf in rdfs.pairs)
@@ -184,9 +182,7 @@ def load_curves(path: Path) -> dict[Pair, Curve]:
     """
     path = path / RECORD if path.is_dir() else path
     if not path.is_file():
-        raise InputError(
-            f"--compare {path} does not exist; give the rdf.json, or an rdf_O-O.csv, of another RDF"
-        )
+        raise InputError(f"--compare {path} does not exist; give the rdf.json, or an rdf_O-O.csv, of another RDF")
     try:
         if path.suffix != ".csv":
             return _from_record(path, json.loads(path.read_text(encoding="utf-8")))
@@ -222,16 +218,10 @@ def _from_record(path: Path, made: dict) -> dict[Pair, Curve]:
 
 def _from_csv(path: Path) -> dict[Pair, Curve]:
     if not path.stem.startswith("rdf_"):
-        raise InputError(
-            f"--compare {path}: name it rdf_A-B.csv (such as rdf_O-O.csv), so that its pair is known"
-        )
+        raise InputError(f"--compare {path}: name it rdf_A-B.csv (such as rdf_O-O.csv), so that its pair is known")
     r, g, stderr = _columns(path)
     shell = first_shell(r, g, stderr)
-    points = (
-        [(Value(e.r, None), Value(e.g, None)) if e else None for e in (shell.peak, shell.minimum)]
-        if shell
-        else []
-    )
+    points = [(Value(e.r, None), Value(e.g, None)) if e else None for e in (shell.peak, shell.minimum)] if shell else []
     peak, minimum = points or (None, None)
     return {_pair(path.stem.removeprefix("rdf_"), {}): Curve(path.name, r, g, stderr, peak, minimum, {}, None)}
 

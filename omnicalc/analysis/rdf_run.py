@@ -95,9 +95,7 @@ class RdfClaim:
         return Report(rdfs, lines, written)
 
 
-def _by_pair(
-    plan: Plan, label: str, others: list[dict[Pair, Curve]], paths: list[Path]
-) -> dict[Pair, list[Curve]]:
+def _by_pair(plan: Plan, label: str, others: list[dict[Pair, Curve]], paths: list[Path]) -> dict[Pair, list[Curve]]:
     """The compared curves of each of our pairs, each label once; InputError for what cannot be compared."""
     curves: dict[Pair, list[Curve]] = {pair: [] for pair in plan.counters}
     in_files = {pair: tuple(name.split("-")) for pair, name in names_of(plan.counters).items()}
@@ -108,9 +106,7 @@ def _by_pair(
         shared = {pair: curve for pair, curve in shared.items() if curve is not None}
         if not shared:
             there, here = (", ".join("-".join(pair) for pair in pairs) for pairs in (found, curves))
-            raise InputError(
-                f"--compare {path} holds {there}, and this analysis {here}; choose a pair with --pair"
-            )
+            raise InputError(f"--compare {path} holds {there}, and this analysis {here}; choose a pair with --pair")
         given = next(iter(shared.values())).label
         name = f"{given} ({path})" if given in labels else given
         labels.add(name)

@@ -40,9 +40,7 @@ def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curv
         experiment = experiment_for(rdf.pair, rdfs.composition)
         if experiment is not None and comparable(experiment, exclude_molecule):
             points = [tuple(Value(v, None) for v in point) for point in (experiment.peak, experiment.minimum)]
-            around = {
-                name: Value(n, None) for name, n in experiment.coordination.items() if name in rdf.around
-            }
+            around = {name: Value(n, None) for name, n in experiment.coordination.items() if name in rdf.around}
             name = "  " + experiment.label.split(" (")[0]
             rows.append((name, *_cells(*points, around, rdfs.r_max)))
         rows += _known_rows(rdf, rdfs)
@@ -50,13 +48,9 @@ def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curv
         for curve in curves.get(rdf.pair, []):
             rows += _curve_rows(rdf, curve, rdfs.r_max)
     widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if hidden:
-        lines.append(
-            "Measured O-H and H-H leave out pairs inside a molecule; --exclude-molecule does so too."
-        )
+        lines.append("Measured O-H and H-H leave out pairs inside a molecule; --exclude-molecule does so too.")
     return lines
 
 

@@ -54,8 +54,7 @@ class ResultFolder:
         try:
             with made_folder(self.folder):
                 return [
-                    _replace(self.folder / name, data)
-                    for name, data in {self.record: text.encode(), **files}.items()
+                    _replace(self.folder / name, data) for name, data in {self.record: text.encode(), **files}.items()
                 ]
         except OSError as error:
             raise RunError(
@@ -74,9 +73,7 @@ class ResultFolder:
         except (ValueError, KeyError, TypeError, OSError):
             made_by, source, listed = None, None, []
         if made_by != self.made_by:
-            raise InputError(
-                f"{path} was not written by '{self.made_by}'; give another folder with --out DIR"
-            )
+            raise InputError(f"{path} was not written by '{self.made_by}'; give another folder with --out DIR")
         if source != self.source:
             raise InputError(
                 f"{path} holds the results of another trajectory ({source}); nothing was overwritten. "

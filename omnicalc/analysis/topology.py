@@ -97,9 +97,7 @@ def read_elements(topology: Path) -> np.ndarray:
         except Exception as error:  # the readers raise whatever their parsers met
             failure = f"{type(error).__name__}: {error}"
     if failure is not None:
-        raise InputError(
-            f"{topology} cannot be read as a topology ({failure}); give another one with --top FILE"
-        )
+        raise InputError(f"{topology} cannot be read as a topology ({failure}); give another one with --top FILE")
     if len(symbols) == 0:
         raise InputError(f"topology {topology} holds no atoms; give another one with --top FILE")
     return np.array(symbols, dtype="<U2")
@@ -119,9 +117,7 @@ def _by_ase(path: Path) -> list[str]:
 def _by_mdanalysis(path: Path) -> list[str]:
     import MDAnalysis
 
-    atoms = MDAnalysis.Universe(
-        str(path), to_guess=()
-    ).atoms  # nothing guessed: masses below are the file's own
+    atoms = MDAnalysis.Universe(str(path), to_guess=()).atoms  # nothing guessed: masses below are the file's own
     n = len(atoms)
     given = atoms.elements if hasattr(atoms, "elements") else [""] * n
     names = atoms.names if hasattr(atoms, "names") else [""] * n

@@ -153,9 +153,7 @@ class Trajectory:
             )
 
     def _unreadable(self, index: int | None, why: str) -> InputError:
-        return InputError(
-            f"{self.path}: frame {index} cannot be read{why}; --stop {index} uses the frames before it"
-        )
+        return InputError(f"{self.path}: frame {index} cannot be read{why}; --stop {index} uses the frames before it")
 
 
 class _Source:
@@ -248,9 +246,7 @@ def _open_with_mdanalysis(path: Path, topology: Path | None, elements: np.ndarra
             source = reader(str(path), format=kind, n_atoms=len(elements), convert_units=True)
             n_atoms, n_frames = source.n_atoms, source.n_frames
         except Exception as error:  # the readers raise whatever their parsers met
-            failure = _unreadable_file(
-                path, error
-            )  # not raised here: its traceback would keep the reader alive
+            failure = _unreadable_file(path, error)  # not raised here: its traceback would keep the reader alive
     if failure is not None:
         raise failure
     _same_count(path, n_atoms, topology, len(elements))
@@ -282,9 +278,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     try:
         with quietly(), _unpacked(path) as plain:
             if filetype(str(plain)) == "lammps-dump-text":
-                raise InputError(
-                    f"{path} numbers atom types and names no elements; name it .lammpstrj and give --top"
-                )
+                raise InputError(f"{path} numbers atom types and names no elements; name it .lammpstrj and give --top")
             for atoms in iread(str(plain), index=":"):
                 found = np.array(atoms.get_chemical_symbols(), dtype="<U2")
                 if symbols is not None and not np.array_equal(found, symbols):

@@ -24,9 +24,7 @@ class Keys(click.ParamType):
 @click.argument("predicted", type=click.Path(path_type=Path), required=False)
 @click.option("--keys", type=Keys(), default="energy,forces", show_default=True, help="Labels of the reference.")
 @click.option("--predicted-keys", type=Keys(), help="Labels of the prediction. Default: the same names.")
-@click.option(
-    "--blocks", "n_blocks", type=int, default=10, show_default=True, help="Blocks for error bars, 5 or more."
-)
+@click.option("--blocks", "n_blocks", type=int, default=10, show_default=True, help="Blocks for error bars, 5 or more.")
 @click.option("--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside PREDICTED.")
 def command(reference, predicted, out, **settings):
     """Errors of relative energies, of steps in energy, and of forces, along labelled frames.

@@ -29,15 +29,12 @@ from omnicalc.cli.options import Folder
     "--top",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Topology. Default: topology.pdb beside "
-    "TRAJ, else a file of TRAJ's own name (.pdb, .psf, .gro, .xyz, ...).",
+    help="Topology. Default: topology.pdb beside TRAJ, else a file of TRAJ's own name (.pdb, .psf, .gro, .xyz, ...).",
 )
 @click.option("--start", type=int, help="First frame, counted from 0; negative counts from the end.")
 @click.option("--stop", type=int, help="Frame to stop before, as in a Python slice.")
 @click.option("--step", type=int, help="Use every STEP-th frame.")
-@click.option(
-    "--bin", "bin_width", type=float, default=0.02, show_default=True, metavar="Å", help="Bin width."
-)
+@click.option("--bin", "bin_width", type=float, default=0.02, show_default=True, metavar="Å", help="Bin width.")
 @click.option(
     "--rmax",
     type=float,
@@ -50,23 +47,16 @@ from omnicalc.cli.options import Folder
     help="Leave out pairs inside one molecule (bonds guessed by "
     "distance in the first frame used), as measured O-H and H-H do.",
 )
-@click.option(
-    "--blocks", type=int, default=10, show_default=True, help="Blocks of frames for error bars, 5 or more."
-)
+@click.option("--blocks", type=int, default=10, show_default=True, help="Blocks of frames for error bars, 5 or more.")
 @click.option(
     "--compare",
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="RDF",
-    help="Another RDF to draw "
-    "and tabulate beside this one: its folder, rdf.json or rdf_A-B.csv; repeat for more.",
+    help="Another RDF to draw and tabulate beside this one: its folder, rdf.json or rdf_A-B.csv; repeat for more.",
 )
-@click.option(
-    "--label", help="Name of this curve in the figure, and in later comparisons. Default: the file name."
-)
-@click.option(
-    "--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ."
-)
+@click.option("--label", help="Name of this curve in the figure, and in later comparisons. Default: the file name.")
+@click.option("--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ.")
 def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **settings):
     """Radial distribution functions of a trajectory.
 

@@ -12,12 +12,19 @@ from omnicalc.cli.options import Time
 @click.argument("models", nargs=-1, required=True)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of trajectories (npz).")
 @click.option("--molecule", "names", multiple=True, help="Only this one; may be repeated. [default: all]")
-@click.option("--from", "first", type=click.FloatRange(0, 1), default=0.0, show_default=True, metavar="PART",
-              help="Only starts after this part of the frames: 0.75 for molecules trained on up to there.")
+@click.option(
+    "--from",
+    "first",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    metavar="PART",
+    help="Only starts after this part of the frames: 0.75 for molecules trained on up to there.",
+)
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True)
 @click.option("--starts", type=click.IntRange(min=1), default=24, show_default=True, help="Per molecule.")
 @click.option("--spacing", type=Time(), help="Frame spacing of files that do not tell theirs, as MD17.")
-def command(models, data, names, first, frames, starts, spacing):  # fmt: skip
+def command(models, data, names, first, frames, starts, spacing):
     """Compare MODELS (one, or several seeds of one) with the trajectories of --data and with the baselines.
 
     Of several models the mean error is printed, and each one's own below it.

@@ -10,9 +10,7 @@ class LazyGroup(click.Group):
     with "_" for "-". The verb ``otherwise`` may be left out: a first word that is no verb is its first argument.
     """
 
-    def __init__(
-        self, *args, verbs: dict[str, str], prefix: str, heading: str, otherwise: str | None = None, **kwargs
-    ):
+    def __init__(self, *args, verbs: dict[str, str], prefix: str, heading: str, otherwise: str | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         self.verbs, self.prefix, self.heading, self.otherwise = verbs, prefix, heading, otherwise
 

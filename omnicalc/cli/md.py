@@ -50,20 +50,14 @@ class Ramp(click.ParamType):
 
 @click.command(name="md", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("structure", type=click.Path(path_type=Path))
-@click.option(
-    "--model", help=f"Weights: name, name:tag, name:tag@version or a folder. [default: {_DEFAULT_MODEL}]"
-)
-@click.option(
-    "--head", help="Level of theory. [default: the first head of the model that knows all elements]"
-)
+@click.option("--model", help=f"Weights: name, name:tag, name:tag@version or a folder. [default: {_DEFAULT_MODEL}]")
+@click.option("--head", help="Level of theory. [default: the first head of the model that knows all elements]")
 @click.option(
     "--steps",
     type=int,
     help=f"Steps of the whole run, counted from its first start. [default: {Settings.steps}]",
 )
-@click.option(
-    "--timestep", "timestep_fs", type=float, help=f"Time step in fs. [default: {Settings.timestep_fs}]"
-)
+@click.option("--timestep", "timestep_fs", type=float, help=f"Time step in fs. [default: {Settings.timestep_fs}]")
 @click.option(
     "--temperature",
     type=Ramp(),
@@ -167,9 +161,7 @@ class Ramp(click.ParamType):
     + ", ".join(f"{name} ({guard.action})" for name, guard in GUARDS.items())
     + f". Actions: {', '.join(ACTIONS)}. For reactions: bond=off.",
 )
-@click.option(
-    "--interval", type=int, help=f"Steps between frames and log lines. [default: {Settings.interval}]"
-)
+@click.option("--interval", type=int, help=f"Steps between frames and log lines. [default: {Settings.interval}]")
 @click.option(
     "--restart-interval",
     type=int,
@@ -182,20 +174,14 @@ class Ramp(click.ParamType):
     help="Copies with the seeds SEED, SEED+1, ..., computed as one batch, each in a folder of its own inside --out.",
 )
 @click.option("--out", type=Folder(), help="Folder of the run. [default: <structure>_md]")
-@click.option(
-    "--resume", is_flag=True, help="Go on with the run in the folder; with a larger --steps, extend it."
-)
+@click.option("--resume", is_flag=True, help="Go on with the run in the folder; with a larger --steps, extend it.")
 @click.option(
     "--plan", is_flag=True, help="Say what the run would need (memory, time, disk), from a few steps; start nothing."
 )
-@click.option(
-    "--cell", help="Cell in Å in place of the file's: a cube's edge, three edges, or a,b,c,alpha,beta,gamma."
-)
+@click.option("--cell", help="Cell in Å in place of the file's: a cube's edge, three edges, or a,b,c,alpha,beta,gamma.")
 @click.option("--no-pbc", is_flag=True, help="Run without periodic boundaries.")
 @click.option("--charge", type=int, help="Total charge in e. [default: from the file, else 0]")
-@click.option(
-    "--spin", type=int, help="Spin multiplicity 2S+1. [default: from the file, else the lowest possible]"
-)
+@click.option("--spin", type=int, help="Spin multiplicity 2S+1. [default: from the file, else the lowest possible]")
 @click.option("--device", help="auto, cpu or cuda. [default: auto]")
 @click.option(
     "--dtype",
@@ -206,9 +192,7 @@ class Ramp(click.ParamType):
     help="What computes forces: auto, native or torch; on a GPU also native-fp16 (linear maps in float16) or "
     "native-bf16 (in bfloat16, for weights that overflow float16). [default: auto]",
 )
-@click.option(
-    "--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]"
-)
+@click.option("--skin", type=float, help="Extra radius of the stored neighbour list in Å. [default: chosen for speed]")
 @click.option("--threads", type=THREADS, help="Threads for tensor arithmetic. [default: PyTorch's own choice]")
 def command(
     structure: Path, out: Path | None, resume: bool, threads: int | None, replicas: int | None, **given
@@ -269,9 +253,7 @@ def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]
     if stored is not None:
         from omnicalc.md.record import check_same_settings
 
-        check_same_settings(
-            stored, values | {name: given[name] for name in ("head", "dtype", "skin")}, folder.path
-        )
+        check_same_settings(stored, values | {name: given[name] for name in ("head", "dtype", "skin")}, folder.path)
         values = stored["settings"] | values
     drawn = "seed" not in values
     if drawn:
@@ -354,9 +336,7 @@ def _run(
 
     if given["hydrogen_mass"] is not None:
         check_hydrogens(atoms, given["hydrogen_mass"])
-    potential = load_potential(
-        wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"]
-    )
+    potential = load_potential(wanted["model"], device=wanted["device"], dtype=wanted["dtype"], kernel=wanted["kernel"])
     if potential.committee_heads:  # their spread costs several times the forces: for those who ask for the guard
         rule = guard_rules(settings.guards)["uncertainty"]
         potential.spread = "uncertainty" in settings.guards and rule.action != "off"
@@ -433,10 +413,7 @@ def _wanted(given: dict, stored: dict | None) -> dict:
         defaults["kernel"] = "auto" if model.get("kernel", "torch").startswith("native") else "torch"
         defaults |= {"device": model["device"], **stored["structure"]["read_options"]}
     names = ("model", "head", "device", "dtype", "kernel", "skin", "cell", "no_pbc", "charge", "spin")
-    return {
-        name: defaults.get(name) if given[name] is None or given[name] is False else given[name]
-        for name in names
-    }
+    return {name: defaults.get(name) if given[name] is None or given[name] is False else given[name] for name in names}
 
 
 def _refuse_without_box(structure: Path, job, settings: Settings, folder) -> None:
@@ -492,8 +469,7 @@ def _header(
         "model": f"{model['name']}, sha256 {(model['sha256'] or 'unknown')[:12]}",
         "": getattr(potential.card, "summary", "") if potential.card is not None else "",
         "head": f"{model['head']} ({reason})",
-        "device": f"{model['device']}, {model['dtype']} (positions and velocities float64), "
-        f"{model['threads']} threads",
+        "device": f"{model['device']}, {model['dtype']} (positions and velocities float64), {model['threads']} threads",
         "kernel": model["kernel"],
         "structure": f"{structure['file']}: {structure['atoms']} atoms, {structure['formula']}, "
         f"periodic along {periodic}, charge {structure['charge']:+d}, "
@@ -504,8 +480,7 @@ def _header(
         "engine": "OpenMM, Reference platform in double precision" if settings.engine == "openmm" else "",
         "barostat": _barostat(settings, dynamics),
         "atoms": _atoms(settings, dynamics),
-        "run": f"{settings.steps} steps of {settings.timestep_fs:g} fs, "
-        f"a frame every {settings.interval} steps",
+        "run": f"{settings.steps} steps of {settings.timestep_fs:g} fs, a frame every {settings.interval} steps",
         "replicas": f"{replicas}, with seeds from the one below on, as one batch" if replicas else "",
         "seed": f"{settings.seed}{' (drawn)' if drawn else ''}",
         "folder": f"{folder.path}",
@@ -601,14 +576,11 @@ def _closing_words(
     structure: Path, out: Path | None, folder, settings: Settings, result, periodic: bool, replicas: int | None
 ) -> None:
     again = (
-        f"omnicalc md {shlex.quote(str(structure))}"
-        + (f" --out {shlex.quote(str(out))}" if out else "")
-        + " --resume"
+        f"omnicalc md {shlex.quote(str(structure))}" + (f" --out {shlex.quote(str(out))}" if out else "") + " --resume"
     )
     if not result.finished:
         click.echo(
-            f"stopped by a signal at step {result.step} of {settings.steps}; the state is saved. "
-            f"Go on with:\n  {again}"
+            f"stopped by a signal at step {result.step} of {settings.steps}; the state is saved. Go on with:\n  {again}"
         )
         return
     ps = settings.steps * settings.timestep_fs / 1000

@@ -80,9 +80,7 @@ def command(
     click.echo("\n\n".join(title + as_text(point) for title, point in zip(titles, points, strict=True)))
 
 
-def _into_folder(
-    structures, read, options: dict, weights: dict, batch_atoms: int, out: Path, resume: bool
-) -> None:
+def _into_folder(structures, read, options: dict, weights: dict, batch_atoms: int, out: Path, resume: bool) -> None:
     """A relaxation of no steps: the same folder, the same way to go on."""
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.relaxation.folder import RelaxFolder

@@ -47,5 +47,3 @@ def mean_structure(frames: np.ndarray, numbers: np.ndarray, rounds: int = 5) -> 
     for _ in range(rounds):
         mean = rigid.superposed(x, mean.expand_as(x), masses).mean(0)
     return mean
-
-

@@ -44,9 +44,7 @@ def standard_box(cell: np.ndarray, pbc: np.ndarray) -> Box | None:
     lengths = np.linalg.norm(rows, axis=1)
     unit = rows / lengths[:, None]
     cosines = [unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1]]
-    angles = [
-        90.0 if abs(c) < 1e-14 else float(np.degrees(np.arccos(np.clip(c, -1.0, 1.0)))) for c in cosines
-    ]
+    angles = [90.0 if abs(c) < 1e-14 else float(np.degrees(np.arccos(np.clip(c, -1.0, 1.0)))) for c in cosines]
     return Box(np.array([*lengths, *angles]), rotation)
 
 

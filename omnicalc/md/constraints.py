@@ -53,9 +53,7 @@ class Constraints:
         self._both = torch.cat([self.i, self.j])
         self._weight = torch.cat([inverse[self.i], -inverse[self.j]])[:, None]
         firsts = np.cumsum([0, *(rows.size for rows in parts)])
-        self._groups = [
-            self._clusters(first, rows.shape, inverse) for first, rows in zip(firsts, parts, strict=False)
-        ]
+        self._groups = [self._clusters(first, rows.shape, inverse) for first, rows in zip(firsts, parts, strict=False)]
 
     def __len__(self) -> int:
         return len(self.i)

@@ -318,9 +318,7 @@ class Dynamics:
         if self.degrees_of_freedom > 0:
             return
         if len(self.fixed):
-            raise InputError(
-                f"all {len(self.job.atoms)} atoms are fixed, so nothing can move; fix fewer (--fix)"
-            )
+            raise InputError(f"all {len(self.job.atoms)} atoms are fixed, so nothing can move; fix fewer (--fix)")
         if self.settings.has_bath:
             raise InputError(
                 f"one atom whose centre of mass is at rest has no velocity for {self.settings.thermostat} to scale; "

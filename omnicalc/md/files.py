@@ -109,9 +109,5 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 def _cannot_write(path: Path, error: OSError) -> RunError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    cause = (
-        "the disk is full (or its quota or file size limit reached)"
-        if full
-        else (error.strerror or str(error))
-    )
+    cause = "the disk is full (or its quota or file size limit reached)" if full else (error.strerror or str(error))
     return RunError(f"cannot write {path}: {cause}; make it writable, then go on with --resume")

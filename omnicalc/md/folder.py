@@ -55,8 +55,7 @@ class RunFolder:
         self._check_writable()
         if self.record.exists():
             raise InputError(
-                f"{self.path} already holds a run: go on with it with --resume, "
-                "or choose another folder with --out"
+                f"{self.path} already holds a run: go on with it with --resume, or choose another folder with --out"
             )
         self._check_foreign()
 

@@ -43,8 +43,10 @@ GUARDS: Mapping[str, Guard] = {
     "jump": Guard("stop", 1.0, "times (10 + sqrt(atoms)) eV, more above 300 K, change of potential energy in a step"),
     "distance": Guard("stop", 0.5, "times the sum of covalent radii, shortest distance of two atoms, at every frame"),
     "bond": Guard(
-        "stop", 1.5, "times its length at the start or the sum of covalent radii, whichever is more, that a bond of "
-        "the start may stretch to; with --beads between centres of rings; 2 with the quantum bath"
+        "stop",
+        1.5,
+        "times its length at the start or the sum of covalent radii, whichever is more, that a bond of "
+        "the start may stretch to; with --beads between centres of rings; 2 with the quantum bath",
     ),
     "drift": Guard("warn", 0.02, "eV per atom, change of the conserved energy since the start"),
     "box": Guard("stop", 3.0, "factor by which the volume may grow or shrink since the start"),

@@ -60,9 +60,7 @@ class Loop:
         self.start_eV: float | None = None  # total energy at step 0, as the log has it
         self._measure(state)
 
-    def go(
-        self, progress: Silent, wish: StopWish | None = None, opened: Callable[[], None] = lambda: None
-    ) -> Result:
+    def go(self, progress: Silent, wish: StopWish | None = None, opened: Callable[[], None] = lambda: None) -> Result:
         """Run to the end, to a signal, or to a :class:`RunError`; the last good state is saved each time. ``opened`` is
         called once all files are found to be those of the run.
         """

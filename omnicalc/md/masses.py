@@ -64,6 +64,4 @@ def _check(atoms: Atoms, masses: np.ndarray) -> None:
     wrong = np.flatnonzero(~(np.isfinite(masses) & (masses > 0)))
     if wrong.size:
         k = int(wrong[0])
-        raise InputError(
-            f"atom {k} ({atoms[k].symbol}) has the mass {masses[k]} amu; a positive one is needed"
-        )
+        raise InputError(f"atom {k} ({atoms[k].symbol}) has the mass {masses[k]} amu; a positive one is needed")

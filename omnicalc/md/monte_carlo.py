@@ -93,9 +93,7 @@ def trial_volume(
     return replace(state, generator=generator, barostat=widths, **changed)
 
 
-def stretched(
-    state: State, barostat: MonteCarlo, axes: tuple[int, ...], ratio: float
-) -> tuple[Tensor, Tensor]:
+def stretched(state: State, barostat: MonteCarlo, axes: tuple[int, ...], ratio: float) -> tuple[Tensor, Tensor]:
     """Positions (N, 3) and cell (3, 3) when lattice vectors ``axes`` grow so that the volume does by ``ratio``."""
     cell = state.cell.clone()
     cell[list(axes)] *= ratio ** (1.0 / len(axes))

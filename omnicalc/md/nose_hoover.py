@@ -67,8 +67,7 @@ def chain_energy(bath: Tensor, freedom: int, settings: Integration) -> float:
     eta, w = bath.tolist()
     weights = [freedom, *[1] * (LINKS - 1)]
     return sum(
-        n * kT * (eta_j + 0.5 * settings.time**2 * w_j * w_j)
-        for n, eta_j, w_j in zip(weights, eta, w, strict=True)
+        n * kT * (eta_j + 0.5 * settings.time**2 * w_j * w_j) for n, eta_j, w_j in zip(weights, eta, w, strict=True)
     )
 
 

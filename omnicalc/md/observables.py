@@ -91,9 +91,7 @@ def configurational_temperature(
     return temperature_of_ratio(np.array(square), np.array(laplacian), blocks)
 
 
-def curvature(
-    positions: Tensor, bound_potential: Callable, displacement: float, generator: torch.Generator
-) -> Tensor:
+def curvature(positions: Tensor, bound_potential: Callable, displacement: float, generator: torch.Generator) -> Tensor:
     """(N, 3), eV/Å²: by one probe of independent ±1; its expectation is the diagonal of the Hessian."""
     z = torch.randint(0, 2, positions.shape, generator=generator).to(positions) * 2 - 1
     difference = (
@@ -106,8 +104,7 @@ def temperature_of_ratio(square: np.ndarray, laplacian: np.ndarray, blocks: int)
     """From |F|² (eV²/Å²) and ∇²U (eV/Å²) of every frame; errors as of :func:`configurational_temperature`."""
     if len(square) < 2:
         raise InputError(
-            f"{len(square)} frames given; a configurational temperature with an error needs at least 2, "
-            "better hundreds"
+            f"{len(square)} frames given; a configurational temperature with an error needs at least 2, better hundreds"
         )
     if not laplacian.mean() > 0:
         raise RunError(
@@ -117,6 +114,4 @@ def temperature_of_ratio(square: np.ndarray, laplacian: np.ndarray, blocks: int)
     parts = np.array_split(np.arange(len(square)), min(blocks, len(square)))
     without = np.array([np.delete(square, part).sum() / np.delete(laplacian, part).sum() for part in parts])
     variance = (len(parts) - 1) / len(parts) * np.sum((without - without.mean()) ** 2)
-    return ConfigurationalTemperature(
-        square.mean() / laplacian.mean() / units.kB, float(np.sqrt(variance)) / units.kB
-    )
+    return ConfigurationalTemperature(square.mean() / laplacian.mean() / units.kB, float(np.sqrt(variance)) / units.kB)

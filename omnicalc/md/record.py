@@ -31,9 +31,7 @@ def structure_hash(atoms: Atoms, charge: int = 0, spin: int = 1) -> str:
         np.asarray(atoms.cell.array, dtype="<f8"),
         np.asarray(atoms.pbc, dtype="|u1"),
         np.asarray(atoms.get_masses(), dtype="<f8"),
-        np.asarray(
-            atoms.get_velocities() if atoms.has("momenta") else np.zeros((len(atoms), 3)), dtype="<f8"
-        ),
+        np.asarray(atoms.get_velocities() if atoms.has("momenta") else np.zeros((len(atoms), 3)), dtype="<f8"),
         np.array([charge, spin], dtype="<i8"),
     ]
     for constraint in atoms.constraints:
@@ -84,9 +82,7 @@ def check_same_settings(old: Mapping, given: Mapping[str, object], folder: objec
     _check_known(old, folder)
     settings = old["settings"] | old["model"]
     wrong = {
-        k: v
-        for k, v in given.items()
-        if k in settings and k not in MAY_CHANGE and v is not None and settings[k] != v
+        k: v for k, v in given.items() if k in settings and k not in MAY_CHANGE and v is not None and settings[k] != v
     }
     if wrong:
         k, v = next(iter(wrong.items()))
@@ -127,9 +123,7 @@ def _identity(record: Mapping) -> dict[str, object]:
     fields = {f"settings.{k}": v for k, v in settings.items() if k not in MAY_CHANGE}
     fields["structure.sha256"] = record["structure"].get("sha256")
     fields["run.replicas"] = record.get("replicas")
-    return fields | {
-        f"model.{k}": record["model"].get(k) for k in ("sha256", "head", "dtype", "device", "skin")
-    }
+    return fields | {f"model.{k}": record["model"].get(k) for k in ("sha256", "head", "dtype", "device", "skin")}
 
 
 def _short(value: object) -> str:

@@ -94,8 +94,7 @@ def check_unfinished(record: Mapping, done: int, steps: int, folder: RunFolder) 
     if steps <= done:
         state = "finished" if done >= record["settings"].get("steps", Settings.steps) else "already"
         raise InputError(
-            f"the run in {folder.path} is {state} at step {done}; "
-            f"to extend it, add --steps N with N above {done}"
+            f"the run in {folder.path} is {state} at step {done}; to extend it, add --steps N with N above {done}"
         )
 
 

@@ -39,6 +39,4 @@ def _part(atoms: Atoms, part: str, option: str) -> np.ndarray | slice:
         if members.size:
             return members
         raise InputError(f"no atom is {part}; the structure is {atoms.get_chemical_formula()} ({option})")
-    raise InputError(
-        f"'{part}' chooses no atoms; numbers from 0, ranges and elements do, as in {option} 0-11,20,Na"
-    )
+    raise InputError(f"'{part}' chooses no atoms; numbers from 0, ranges and elements do, as in {option} 0-11,20,Na")

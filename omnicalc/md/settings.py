@@ -83,9 +83,7 @@ class Settings:
         self._check_engine()
         self._check_beads()
         if not 0 <= self.seed <= MAX_SEED:
-            raise InputError(
-                f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)"
-            )
+            raise InputError(f"the seed is {self.seed}; a whole number from 0 to 2**63 - 1 is needed (--seed)")
         if self.hydrogen_mass is not None and not 1.0 <= self.hydrogen_mass <= 10.0:
             raise InputError(
                 f"the hydrogen mass is {self.hydrogen_mass} amu; a number from 1 to 10 is needed, such as 3 (--hmr)"
@@ -139,9 +137,7 @@ class Settings:
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise InputError(
-                    f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)} ({option(name)})"
-                )
+                raise InputError(f"unknown {name} '{getattr(self, name)}'; known: {', '.join(known)} ({option(name)})")
 
     def _check_steps(self) -> None:
         for name in ("steps", "interval", "restart_interval", "barostat_interval", "ramp_steps"):
@@ -172,8 +168,7 @@ class Settings:
         for kelvin in (self.temperature_K, self.temperature_end_K):
             if kelvin is not None and not 0 <= kelvin <= MAX_TEMPERATURE_K:
                 raise InputError(
-                    f"the temperature is {kelvin} K; "
-                    f"a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
+                    f"the temperature is {kelvin} K; a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
                 )
             if self.has_bath and self.thermostat == "qtb" and kelvin is not None and kelvin < MIN_QUANTUM_K:
                 raise InputError(

@@ -62,9 +62,7 @@ class State:
         """
         generator = torch.Generator(device=device)
         generator.set_state(torch.from_numpy(np.array(arrays["generator"], dtype=np.uint8)))
-        tensors = {
-            name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in _TENSORS
-        }
+        tensors = {name: torch.from_numpy(np.array(arrays[name], dtype=np.float64)).to(device) for name in _TENSORS}
         return cls(
             **tensors,
             step=int(arrays["step"]),

@@ -60,9 +60,7 @@ def write_topology(path: Path | str, atoms: Atoms) -> None:
         symbol = chemical_symbols[atoms.numbers[k]]
         # element symbols are right-justified in columns 13-14, so one-letter elements leave the
         # first of the four columns free
-        name = (atom_names[k] if len(symbol) == 2 or len(atom_names[k]) == 4 else f" {atom_names[k]}").ljust(
-            4
-        )
+        name = (atom_names[k] if len(symbol) == 2 or len(atom_names[k]) == 4 else f" {atom_names[k]}").ljust(4)
         residue = residue_of[k]
         lines.append(
             f"HETATM{(k + 1) % 100000:5d} {name} {residue_names[residue]:>3s}  {(residue + 1) % 10000:4d}    "

@@ -29,9 +29,7 @@ _CHARMM_VERSION = 24
 class DcdWriter:
     """Appends frames of N atoms to a DCD file; every frame is whole or absent."""
 
-    def __init__(
-        self, path: Path, n_atoms: int, *, periodic: bool, timestep_fs: float, interval: int, frames: int = 0
-    ):
+    def __init__(self, path: Path, n_atoms: int, *, periodic: bool, timestep_fs: float, interval: int, frames: int = 0):
         """Start ``path`` anew, or, with ``frames`` > 0, open it and keep just that many.
 
         ``interval``: steps between frames; frame k is at step k * interval. Raises :class:`RunError` when the

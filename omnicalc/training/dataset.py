@@ -191,9 +191,7 @@ def _paths(settings: DataSource, folder: Path) -> list[Path]:
     if settings.sha256:
         found = sha256_of(matches[0])
         if found != settings.sha256:
-            raise InputError(
-                f"'{matches[0]}' has sha256 {found}, the recipe asks for {settings.sha256}{origin}"
-            )
+            raise InputError(f"'{matches[0]}' has sha256 {found}, the recipe asks for {settings.sha256}{origin}")
     return [matches[0]]
 
 
@@ -248,7 +246,7 @@ def split_of_frame(atoms, settings: DataSource, where: str, k: int) -> str:
     if settings.split_by == "key":
         if "split" not in atoms.info:
             raise InputError(
-                f"{where} lacks the key split=train|valid; add it, or set split_by = \"molecule\" in [[data]]"
+                f'{where} lacks the key split=train|valid; add it, or set split_by = "molecule" in [[data]]'
             )
         return str(atoms.info["split"])
     fraction = settings.valid_fraction
@@ -311,7 +309,7 @@ def _check_source(source: Source, recipe: Recipe, seen: Counter) -> None:
             )
         if entry.periodic and recipe.periodic == "refused":
             raise InputError(
-                f"{source.where(entry)} is periodic, and the recipe says periodic = \"refused\"; leave that key out"
+                f'{source.where(entry)} is periodic, and the recipe says periodic = "refused"; leave that key out'
             )
         if recipe.spins and entry.spin not in recipe.spins:
             raise InputError(
@@ -386,7 +384,7 @@ def _references(sources: list[Source], recipe: Recipe) -> dict[str, dict[int, fl
             if missing:
                 raise InputError(
                     f"head '{head}' has no energies to fit reference energies to, and reference_prior lacks atomic "
-                    f"numbers {missing}; give them, or a table [references.\"{head}\"]"
+                    f'numbers {missing}; give them, or a table [references."{head}"]'
                 )
             found[head] = {z: prior[z] for z in sorted(present)}
             continue

@@ -87,15 +87,22 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
         model={k: v for k, v in card.config.items() if k != "heads"},
         optimiser=Optimiser(
-            seed=wish.seed, matrices=wish.matrices or _matrices(wish, card), ema=0.99,
-            validate_every=max(1, wish.length // 5), checkpoint_every=200, validate_frames=VALIDATED,
-        ),  # fmt: skip
+            seed=wish.seed,
+            matrices=wish.matrices or _matrices(wish, card),
+            ema=0.99,
+            validate_every=max(1, wish.length // 5),
+            checkpoint_every=200,
+            validate_frames=VALIDATED,
+        ),
         stages=(
             Stage(
-                steps=wish.length, learning_rate=wish.learning_rate or _rate(folder), warmup=min(50, wish.length),
-                energy_weight=0.5, energy_weight_late=20.0,
+                steps=wish.length,
+                learning_rate=wish.learning_rate or _rate(folder),
+                warmup=min(50, wish.length),
+                energy_weight=0.5,
+                energy_weight_late=20.0,
             ),
-        ),  # fmt: skip
+        ),
         data=tuple(data),
         reference_note=f"least squares of energies less what head {copied.name} of the start says beyond its own",
         reference_prior=dict(copied.reference),
@@ -150,9 +157,7 @@ def _stated_level(wish: FineTune, infos: Sequence[dict]) -> str | None:
     return stated[0] if stated else None
 
 
-def _head(
-    wish: FineTune, card: Card, frames: Sequence, elements: set[int], stated: str | None
-) -> tuple[str, CardHead]:
+def _head(wish: FineTune, card: Card, frames: Sequence, elements: set[int], stated: str | None) -> tuple[str, CardHead]:
     """The head to train, and the one of the start that it begins as: the same, or for a new one the first that knows
     the elements.
     """

@@ -1,9 +1,9 @@
 """Two ways from OmniLearned weights to an OMNIMOL network: all of it trained on, or low-rank updates of its body.
 
-    model = build_model("omnimol", {"heads": ["my-theory"], "preset": "paper", "forces": "direct", "adapter": True})
-    print(low_rank_start(model, read_checkpoint("best_model_pretrain_s.pt"), rank=16))
-    ...  # train what requires a gradient
-    merge_low_rank(model)
+model = build_model("omnimol", {"heads": ["my-theory"], "preset": "paper", "forces": "direct", "adapter": True})
+print(low_rank_start(model, read_checkpoint("best_model_pretrain_s.pt"), rank=16))
+...  # train what requires a gradient
+merge_low_rank(model)
 """
 
 from collections.abc import Mapping

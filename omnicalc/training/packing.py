@@ -62,9 +62,7 @@ def _fill(atoms: int, edges: int, structures: int, budget: Batching) -> float:
     return max(parts)
 
 
-def pack(
-    members: Sequence, sizes: Sequence[Size], budget: Batching, waited: int = 0
-) -> tuple[list[Pack], list]:
+def pack(members: Sequence, sizes: Sequence[Size], budget: Batching, waited: int = 0) -> tuple[list[Pack], list]:
     """Greedy packs, and the members that did not fill one and should wait for the next.
 
     Widest first, each into the pack it fills best: rows of neighbours are padded to the widest atom of a pack, so that

@@ -32,9 +32,7 @@ def test_jackknife_of_unequal_blocks_covers_the_truth():
     for _ in range(2000):
         sums = rng.normal(size=6) * np.sqrt(frames)
         pulls.append(sums.sum() / frames.sum() / jackknife_error(leave_one_out(sums, frames)))
-    assert np.sqrt(np.mean(np.square(pulls)) * 3 / 5) == pytest.approx(
-        1.0, abs=0.12
-    )  # Student's t, 5 degrees
+    assert np.sqrt(np.mean(np.square(pulls)) * 3 / 5) == pytest.approx(1.0, abs=0.12)  # Student's t, 5 degrees
 
 
 def test_block_means_cover_the_truth_of_correlated_series():

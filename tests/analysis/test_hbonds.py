@@ -107,9 +107,7 @@ def peptide_frames(n=40, dt=1.0):
     """Two amides whose N-H...O bond is there in frames 0 to 9 and 20 to 39; residues VAL9 and SAR7."""
     names = ["N", "H", "CA", "C", "O", "CB"]
     residues = [("VAL", 9)] * 3 + [("SAR", 7)] * 3
-    base = np.array(
-        [[0, 0, 0], [1.01, 0, 0], [-1.4, 0.3, 0], [4.2, 0.5, 0], [3.0, 0.1, 0], [5.5, 0.4, 0]], dtype=float
-    )
+    base = np.array([[0, 0, 0], [1.01, 0, 0], [-1.4, 0.3, 0], [4.2, 0.5, 0], [3.0, 0.1, 0], [5.5, 0.4, 0]], dtype=float)
     frames = []
     for k in range(n):
         x = base.copy()

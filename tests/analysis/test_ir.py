@@ -50,9 +50,7 @@ def test_dipoles_of_a_table_give_the_same(write_traj, tmp_path):
     path, dipole = carbon_dioxide(write_traj, 1300.0, 2300.0)
     table = tmp_path / "dipoles.csv"
     np.savetxt(table, dipole, delimiter=",", header="dipole_x,dipole_y,dipole_z", comments="")
-    found, wanted = (
-        infrared_spectrum(path, dt_ps=DT, **how) for how in ({"dipoles": table}, {"charges": "O=-1,C=2"})
-    )
+    found, wanted = (infrared_spectrum(path, dt_ps=DT, **how) for how in ({"dipoles": table}, {"charges": "O=-1,C=2"}))
     a, b = (r.tables["spectrum"]["intensity"] for r in (found, wanted))
     assert a == pytest.approx(b, abs=1e-4 * b.max())
 

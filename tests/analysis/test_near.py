@@ -52,9 +52,7 @@ def test_a_search_that_is_kept_too_long_loses_pairs(monkeypatch):
     monkeypatch.setattr(NearPairs, "_usable", lambda self, frame: self._then is not None)
     a = np.arange(120)
     pairs = NearPairs(a, a, 3.0)
-    lost = [
-        len(by_brute_force(frame, a, a, 3.0)) - len(pairs(frame)[0]) for frame in frames(CUBE, 0.1)
-    ]
+    lost = [len(by_brute_force(frame, a, a, 3.0)) - len(pairs(frame)[0]) for frame in frames(CUBE, 0.1)]
     assert lost[0] == 0 and lost[-1] > 0
 
 

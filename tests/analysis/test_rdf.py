@@ -267,9 +267,7 @@ def test_against_gromacs_on_tip3p_water(tmp_path):
     """
     folder = os.environ.get("OMNICALC_CROSSCHECK_DATA")
     if not folder:
-        pytest.skip(
-            "OMNICALC_CROSSCHECK_DATA names no folder with tip3p_300K_1ATM.{pdb,xtc} and its .xvg files"
-        )
+        pytest.skip("OMNICALC_CROSSCHECK_DATA names no folder with tip3p_300K_1ATM.{pdb,xtc} and its .xvg files")
     data = Path(folder)
     xtc = shutil.copy(data / "tip3p_300K_1ATM.xtc", tmp_path)  # MDAnalysis writes an index beside it
     trajectory = open_trajectory(xtc, data / "tip3p_300K_1ATM.pdb")

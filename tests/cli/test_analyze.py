@@ -73,9 +73,7 @@ def test_rdf_writes_table_record_and_figure(run_folder):
     assert list(record["pairs"]) == ["O-O", "O-H", "H-H"] and record["frames_used"] == 12
     assert record["pairs"]["O-O"]["experiment"]["first_peak"]["r_angstrom"] == pytest.approx(2.81, abs=0.01)
     assert record["pairs"]["O-H"]["experiment"]["first_peaks_comparable"] is False
-    assert record["pairs"]["O-H"]["coordination_to_minimum"]["H around O"]["value"] == pytest.approx(
-        2, abs=0.02
-    )
+    assert record["pairs"]["O-H"]["coordination_to_minimum"]["H around O"]["value"] == pytest.approx(2, abs=0.02)
     rows = list(csv.DictReader((run_folder / "rdf_O-O.csv").open()))
     assert list(rows[0]) == ["r_angstrom", "g", "g_stderr", "n"]
     assert list(csv.DictReader((run_folder / "rdf_O-H.csv").open()))[0].keys() >= {
@@ -175,11 +173,7 @@ def test_bad_input_is_one_message_and_exit_code_2(run_folder, monkeypatch, capsy
 
 def test_few_frames_have_no_error_bars(run_folder):
     result = run("analyze", "rdf", run_folder / "traj.dcd", "--start", "-3")
-    assert (
-        result.exit_code == 0
-        and "too few frames for error bars" in result.output
-        and "±" not in result.output
-    )
+    assert result.exit_code == 0 and "too few frames for error bars" in result.output and "±" not in result.output
     record = json.loads((run_folder / "rdf.json").read_text())
     assert record["pairs"]["O-H"]["first_peak"]["g_stderr"] is None
     assert "nan" in (run_folder / "rdf_O-O.csv").read_text()

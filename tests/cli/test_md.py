@@ -209,9 +209,7 @@ def test_npt_with_direct_forces_is_refused(argon_file, tmp_path, monkeypatch):
 
 def test_defaults_and_options_reach_the_model(argon_file, toy_weights):
     omnicalc("md", argon_file, *QUICK)
-    omnicalc(
-        "md", argon_file, *QUICK, "--model", "some:tag", "--device", "cpu", "--dtype", "float64", "--out", "b"
-    )
+    omnicalc("md", argon_file, *QUICK, "--model", "some:tag", "--device", "cpu", "--dtype", "float64", "--out", "b")
     assert toy_weights == [("ubio-s3", "auto", "float32"), ("some:tag", "cpu", "float64")]
 
 
@@ -264,10 +262,7 @@ def test_resume_needs_no_option_twice_and_equals_a_long_run(argon_file, tmp_path
     omnicalc("md", argon_file, *QUICK, *choices, "--out", "long")
     omnicalc("md", argon_file, *QUICK, *choices, "--out", "short", "--steps", "7")
     said = omnicalc("md", argon_file, "--out", "short", "--resume", "--steps", "12")
-    assert (
-        "resuming short at step 7" in said
-        and "omnicalc md argon.xyz --out short --resume --steps 120" in said
-    )
+    assert "resuming short at step 7" in said and "omnicalc md argon.xyz --out short --resume --steps 120" in said
     assert result_of(tmp_path / "short") == result_of(tmp_path / "long")
     assert toy_weights[-1] == ("toy:pairs@1.0", "cpu", "float64")
 
@@ -409,9 +404,7 @@ def test_a_signal_ends_with_the_command_to_go_on(argon_file, tmp_path, monkeypat
     monkeypatch.setattr(Pairs, "__call__", signalling)
     result = CliRunner().invoke(group, ["md", argon_file, *QUICK, "--seed", "3"])
     assert result.exit_code == 128 + signal.SIGINT
-    assert (
-        "step 6 of 12; the state is saved. Go on with:\n  omnicalc md argon.xyz --resume\n" in result.output
-    )
+    assert "step 6 of 12; the state is saved. Go on with:\n  omnicalc md argon.xyz --resume\n" in result.output
     omnicalc("md", argon_file, "--resume")
     assert result_of(tmp_path / "argon_md") == result_of(tmp_path / "whole")
 
@@ -474,9 +467,7 @@ def test_errors_are_one_line_and_exit_code_2(tmp_path):
 
 
 def test_help_loads_nothing_heavy():
-    code = (
-        "import sys; from omnicalc.cli import group\ntry: group(['md', '--help'])\nexcept SystemExit: pass\n"
-    )
+    code = "import sys; from omnicalc.cli import group\ntry: group(['md', '--help'])\nexcept SystemExit: pass\n"
     code += "print({'torch', 'numpy', 'ase', 'MDAnalysis', 'matplotlib'} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.splitlines()[-1] == "set()" and "--temperature" in process.stdout

@@ -134,6 +134,7 @@ def only(*names: str):
 @only("test_far_systems_add_up", "test_batch_equals_single_runs")
 class TestWithoutNodeAttention(RandomWeights):
     """Then far structures add up."""
+
     config = {**SIZE, "smooth": True, "node_attention": False}
 
 
@@ -143,4 +144,5 @@ class TestWithoutNodeAttention(RandomWeights):
 )  # fmt: skip
 class TestDistancesBetweenAllAtoms(TestSmooth):
     """With the sinc encoding, so that forces come from positions in the place of edges."""
+
     config = {**SIZE, "smooth": True, "sinc": 8, "layers": 1}

@@ -144,7 +144,7 @@ MISTAKES = {
     "the second spline weight": (triton_edges, "device", "6.0 * x * x + 4.0", "6.0 * x * x + 4.1"),
     "the cap keeps the farthest": (triton_edges, "cap", "(d < square)", "(d > square)"),
     "scalars are not centred": (triton_nodes, "device", "d = tl.where((row == 0)[:, None], d - centre, d)", "d = d"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("module, kind, old, new", MISTAKES.values(), ids=MISTAKES)

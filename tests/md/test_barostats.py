@@ -57,9 +57,7 @@ class Gas:
     def __call__(self, positions: torch.Tensor, stress: bool = False) -> SimpleNamespace:
         energy, tension = self.at(self.systems.cell[0].numpy())
         forces = torch.zeros_like(positions)
-        return SimpleNamespace(
-            energy=torch.tensor([energy]), forces=forces, stress=torch.from_numpy(tension)[None]
-        )
+        return SimpleNamespace(energy=torch.tensor([energy]), forces=forces, stress=torch.from_numpy(tension)[None])
 
 
 def gas_atoms(n: int = N) -> Atoms:
@@ -152,9 +150,7 @@ def large_moves(monkeypatch):
     monkeypatch.setattr(cell_rescaling, "_LARGEST", 10.0)
 
 
-@pytest.mark.parametrize(
-    ("coupling", "com_removed"), [("semi-isotropic", False), ("anisotropic", True)]
-)
+@pytest.mark.parametrize(("coupling", "com_removed"), [("semi-isotropic", False), ("anisotropic", True)])
 def test_rescaling_samples_the_volume_of_an_ideal_gas(large_moves, coupling, com_removed):
     found = rescaled(coupling, 8000, com_removed=com_removed, shape=1e-4)  # else the shape wanders off
     assert ideal(volumes(found)) > 0.01

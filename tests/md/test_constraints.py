@@ -168,7 +168,7 @@ def kinetic_energies(seeds: int = 0) -> list[float]:
     atoms = Atoms("C6", np.concatenate([chain, chain + [0, 0, 3.0]]))
     settings = Settings(
         timestep_fs=1.0, temperature_K=300.0, constraints="0-1,1-2,3-4,4-5", seed=5, friction_per_fs=0.1
-    )  # fmt: skip
+    )
     kT, found = units.kB * 300.0, []
     toy = job(atoms, Bowl(torch.tensor(atoms.positions)))
     for seed in range(seeds):

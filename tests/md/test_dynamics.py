@@ -140,9 +140,7 @@ def test_volume_and_pressure_are_logged_and_the_trajectory_has_the_cell(tmp_path
     wrapped = universe.trajectory[-1].positions / universe.dimensions[:3]
     assert wrapped.shape == (32, 3) and (folder.path / "cell.png").read_bytes()[:4] == b"\x89PNG"
     ideal = 32 * units.kB * 90.0 / state.volume
-    assert log[-1]["pressure_bar"] == pytest.approx(
-        (ideal - float(state.stress.trace()) / 3) / units.bar, abs=1e-3
-    )
+    assert log[-1]["pressure_bar"] == pytest.approx((ideal - float(state.stress.trace()) / 3) / units.bar, abs=1e-3)
 
 
 def test_the_forces_follow_the_cell(tmp_path):

@@ -116,9 +116,7 @@ def noise_too_strong(state: State, forces_fn, settings: Integration) -> State:
 def half_kick_twice(state: State, forces_fn, settings: Integration) -> State:
     """Wrong variant: the last half kick is given twice."""
     new = baoab(state, forces_fn, settings)
-    return replace(
-        new, velocities=new.velocities + 0.5 * settings.timestep * new.forces / new.masses[:, None]
-    )
+    return replace(new, velocities=new.velocities + 0.5 * settings.timestep * new.forces / new.masses[:, None])
 
 
 @pytest.mark.parametrize("timestep_fs", [0.1, 1.0, 4.0, 8.0])
@@ -176,9 +174,7 @@ def test_steps_are_pure_and_take_one_force_call(step):
 
 def test_baoab_noise_differs_from_step_to_step():
     _, bound, state = argon_state()
-    cold = replace(
-        state, velocities=torch.zeros_like(state.velocities), forces=torch.zeros_like(state.forces)
-    )
+    cold = replace(state, velocities=torch.zeros_like(state.velocities), forces=torch.zeros_like(state.forces))
     settings = Integration.from_fs(1e-6, 90.0, 1e6)
     one = baoab(cold, forces_fn(bound), settings)
     two = baoab(replace(one, velocities=cold.velocities, forces=cold.forces), forces_fn(bound), settings)

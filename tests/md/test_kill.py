@@ -88,9 +88,7 @@ def result_of(out: Path) -> tuple[bytes, ...]:
     return tuple(file.read_bytes() for file in files if file.exists())
 
 
-def killed_until_done(
-    runner, out: Path, settings: dict, duration: float, moments: random.Random, times: int
-) -> int:
+def killed_until_done(runner, out: Path, settings: dict, duration: float, moments: random.Random, times: int) -> int:
     """Kill the run at random moments, resume it each time, let it end; returns how many kills struck."""
     struck = 0
     for _ in range(times):
@@ -190,9 +188,7 @@ def test_torn_restart_file_falls_back_to_the_one_before(runner, reference, tmp_p
     assert previous(file).exists()
     if damage == "flipped":
         data[len(data) // 2] ^= 255
-    file.write_bytes(
-        {"cut": data[: len(data) // 2], "empty": b"", "zeros": bytes(len(data)), "flipped": data}[damage]
-    )
+    file.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "zeros": bytes(len(data)), "flipped": data}[damage])
     assert runner.run(out=str(out), resume=True, **LONG) == 0
     assert result_of(out) == expected
 

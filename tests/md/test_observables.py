@@ -65,12 +65,8 @@ def test_error_counts_correlated_frames_once():
     """Each frame ten times over says nothing new: the blocked error stays, a naive one would shrink."""
     few = frames(KELVIN, 20)
     single = configurational_temperature(few, Harmonic(CENTRE, STIFFNESS), blocks=20)
-    repeated = configurational_temperature(
-        few.repeat_interleave(10, dim=0), Harmonic(CENTRE, STIFFNESS), blocks=20
-    )
-    naive = configurational_temperature(
-        few.repeat_interleave(10, dim=0), Harmonic(CENTRE, STIFFNESS), blocks=200
-    )
+    repeated = configurational_temperature(few.repeat_interleave(10, dim=0), Harmonic(CENTRE, STIFFNESS), blocks=20)
+    naive = configurational_temperature(few.repeat_interleave(10, dim=0), Harmonic(CENTRE, STIFFNESS), blocks=200)
     assert repeated.standard_error_K == pytest.approx(single.standard_error_K, rel=0.05)
     assert naive.standard_error_K < 0.5 * single.standard_error_K
 

@@ -12,9 +12,7 @@ from .toy import Harmonic, state_of, thermal
 
 def at(step: int, reference: bool = True) -> Restart:
     x = torch.arange(6, dtype=torch.float64).reshape(2, 3)
-    state = state_of(
-        x, thermal(2, 10.0, 300), torch.ones(2, dtype=torch.float64), Harmonic(torch.zeros_like(x))
-    )
+    state = state_of(x, thermal(2, 10.0, 300), torch.ones(2, dtype=torch.float64), Harmonic(torch.zeros_like(x)))
     return Restart(replace(state, step=step), step // 2 + 1, 100 * step, x + 1 if reference else None)
 
 

@@ -126,8 +126,6 @@ def noise_of_the_bath(dynamics):
     dynamics._width = dynamics._width / math.sqrt(dynamics.beads)
 
 
-
-
 @pytest.mark.parametrize("wrong", [colder_springs, noise_of_the_bath])
 def test_wrong_variants_are_seen(monkeypatch, wrong):
     dynamics, state = oscillator(5, 3700.0)

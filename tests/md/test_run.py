@@ -75,9 +75,7 @@ def test_a_run_leaves_its_folder_complete(tmp_path, with_plots):
     assert frames[0] == pytest.approx(argon().positions, abs=1e-5)
     record = json.loads(folder.record.read_text())
     assert (
-        record["settings"]["seed"] == 11
-        and record["model"]["sha256"] == "ab" * 32
-        and record["model"]["head"] == "toy"
+        record["settings"]["seed"] == 11 and record["model"]["sha256"] == "ab" * 32 and record["model"]["head"] == "toy"
     )
     assert record["degrees_of_freedom"] == 96 and {"torch", "omnicalc"} <= record["versions"].keys()
     assert folder.energy_plot.read_bytes()[:4] == b"\x89PNG"
@@ -357,9 +355,7 @@ def test_bad_forces_stop_the_run_and_lose_nothing(tmp_path, value, call):
     good, folder = RunFolder(tmp_path / "good"), RunFolder(tmp_path / "bad")
     run(pairs_job(), SETTINGS, good)
     atoms = argon()
-    with pytest.raises(
-        RunError, match=rf"step {call} the force on atom 3 \(Ar\).*state at step {call - 1} is kept"
-    ):
+    with pytest.raises(RunError, match=rf"step {call} the force on atom 3 \(Ar\).*state at step {call - 1} is kept"):
         run(job(atoms, Failing(Pairs(Systems.from_atoms(atoms)), call, value=value)), SETTINGS, folder)
     assert Restart.read(folder.restart).state.step == call - 1
     frames = frames_of(folder)

@@ -22,15 +22,10 @@ def some_state() -> State:
 
 def test_saves_and_restores_all_of_itself():
     state = some_state()
-    torch.randn(
-        7, generator=state.generator
-    )  # somewhere inside the random sequence, with a spare normal waiting
+    torch.randn(7, generator=state.generator)  # somewhere inside the random sequence, with a spare normal waiting
     again = State.from_arrays(state.to_arrays())
     for name in ("positions", "velocities", "forces", "energy", "masses"):
-        assert (
-            torch.equal(getattr(again, name), getattr(state, name))
-            and getattr(again, name).dtype == torch.float64
-        )
+        assert torch.equal(getattr(again, name), getattr(state, name)) and getattr(again, name).dtype == torch.float64
     assert (again.step, again.com_removed) == (state.step, state.com_removed)
     assert torch.equal(torch.randn(9, generator=again.generator), torch.randn(9, generator=state.generator))
 

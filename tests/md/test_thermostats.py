@@ -70,9 +70,7 @@ def test_bussi_equals_ase(monkeypatch):
     draws = np.random.default_rng(1)
     normals, squares = draws.normal(size=5), draws.chisquare(95, size=5)
     given = iter(normals), iter(squares)
-    rng = SimpleNamespace(
-        standard_normal=lambda: next(given[0]), standard_gamma=lambda shape: next(given[1]) / 2
-    )
+    rng = SimpleNamespace(standard_normal=lambda: next(given[0]), standard_gamma=lambda shape: next(given[1]) / 2)
     dynamics = Bussi(atoms, 4 * units.fs, temperature_K=90, taut=30 * units.fs, rng=rng)
     plan = Integration.from_fs(4.0, 90.0, time=30 * units.fs)
     alpha = bussi_file.factor

@@ -173,9 +173,7 @@ def test_frames_are_chosen_by_one_of_several_values(folder):
 
 def test_frames_are_left_out_as_the_recipe_says(folder):
     all_of_them = built(folder)
-    largest = sorted(
-        np.linalg.norm(a.get_forces(), axis=1).max() for a in read(folder / "frames.extxyz", ":")
-    )
+    largest = sorted(np.linalg.norm(a.get_forces(), axis=1).max() for a in read(folder / "frames.extxyz", ":"))
     fewer = built(folder, data=f"max_force = {largest[-4] + 1e-6}")
     assert fewer.sources[0].left_out == 3
     assert len(fewer.sources[0].train) + len(fewer.sources[0].valid) == 21

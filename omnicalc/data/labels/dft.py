@@ -123,8 +123,7 @@ def _check(method: Method) -> None:
         ) from None
     if not _is_basis(method.basis):
         raise InputError(
-            f"basis '{method.basis}': PySCF does not know it; give another, as in --method "
-            f"{method.functional}/def2-svp"
+            f"basis '{method.basis}': PySCF does not know it; give another, as in --method {method.functional}/def2-svp"
         )
     if dispersion:
         _check_dispersion(method)

@@ -98,7 +98,5 @@ def _contract(step: int, a: Tensor | None, b: Tensor | None, g: Tensor, begin: T
     a, g = None if a is None else a.contiguous(), g if g is out else g.contiguous()
     pointers = [None if x is None else x.data_ptr() for x in (begin, a, b, g, out)]
     stride = 0 if b is None else b.stride(0)
-    library().omnicalc_edge_sum(
-        g.dtype == torch.float64, step, torch.get_num_threads(), *g.shape, stride, *pointers
-    )
+    library().omnicalc_edge_sum(g.dtype == torch.float64, step, torch.get_num_threads(), *g.shape, stride, *pointers)
     return out

@@ -59,7 +59,7 @@ class Denoiser(Denoising):
     def check(self, systems: Systems) -> None:
         raise InputError(
             "these weights are a denoiser: they give embeddings (omnicalc.embed) and denoising (omnicalc.denoise), no "
-            f"energies; fine-tune their backbone for energies with family = \"{self.config.backbone}\" and start = "
+            f'energies; fine-tune their backbone for energies with family = "{self.config.backbone}" and start = '
             "their folder in a recipe of omnicalc train"
         )
 

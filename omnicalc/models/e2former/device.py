@@ -257,7 +257,7 @@ class Prepared:
         torch.bmm(y[:, 1:].transpose(0, 1), w.ffn_in, out=keep.u.transpose(0, 1))
         kernels.gated[n,](
             keep.gate, keep.u, y, ROWS=self.rows, BR=power_of_two(self.rows), **self._sizes, num_warps=self._row_warps
-        )  # fmt: skip
+        )
         torch.bmm(y.transpose(0, 1), w.ffn_out, out=found.transpose(0, 1))
         return keep.between, _More(found, w.ffn_bias), keep
 

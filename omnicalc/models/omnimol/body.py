@@ -58,9 +58,7 @@ class MoleculeBody(Trunk):
         self.pair_scalar = PairScalar(d, 2 * d)
         if not config.shared_pair_scalar:
             self.local_pair_scalar = PairScalar(d, 2 * d)
-        self.local_physics = LocalBlock(
-            config.n_local_features, d, hidden, heads, config.local_layers, **config.drops
-        )
+        self.local_physics = LocalBlock(config.n_local_features, d, hidden, heads, config.local_layers, **config.drops)
         if config.angles == "bias":
             self.angle_bias = BiasBlock(config.angle_degree, config.angle_width, heads)
         self.interaction = BiasBlock(config.n_pair_features, 2 * d, config.n_biases)

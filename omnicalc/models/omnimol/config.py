@@ -92,9 +92,7 @@ class OmnimolConfig:
         if not self.heads:
             raise WeightsError("heads is empty; the name of at least one level of theory is needed")
         if self.width % self.attention_heads:
-            raise WeightsError(
-                f"width = {self.width} must be a multiple of attention_heads = {self.attention_heads}"
-            )
+            raise WeightsError(f"width = {self.width} must be a multiple of attention_heads = {self.attention_heads}")
         if self.max_neighbors is not None:
             _whole("max_neighbors", self.max_neighbors, 1)
         if self.neighbors == "cutoff" and self.angles in ("row", "flat"):

@@ -119,9 +119,7 @@ class Omnimol(nn.Module):
 
     def _raw(self, graph: Graph, padding: Padding) -> tuple[Tensor, Tensor | None]:
         """Outputs of the heads in units of the scales: energies (N,), direct forces (N, 3) or None."""
-        features, mask = self.body(
-            graph.positions, graph.numbers, graph.charge, graph.spin, padding, graph.system
-        )
+        features, mask = self.body(graph.positions, graph.numbers, graph.charge, graph.spin, padding, graph.system)
         width, head = padding.mask.shape[1], graph.head[graph.system].unsqueeze(1)
         energies = padding.flat(self.energy_head(features, mask, width)).gather(1, head).squeeze(1)
         if self.conservative:

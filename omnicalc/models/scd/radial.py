@@ -1,8 +1,8 @@
 """Radial functions of the release: cosine cutoff, and two bases of a distance.
 
-    C(r) = (cos(pi r / r_c) + 1) / 2 below r_c, else 0
-    expnorm_k(r) = C(r) exp(-beta_k (exp(-alpha r) - mu_k)^2),  alpha = 5 / r_c
-    gauss_k(r) = exp(c (r - o_k)^2)
+C(r) = (cos(pi r / r_c) + 1) / 2 below r_c, else 0
+expnorm_k(r) = C(r) exp(-beta_k (exp(-alpha r) - mu_k)^2),  alpha = 5 / r_c
+gauss_k(r) = exp(c (r - o_k)^2)
 """
 
 import math

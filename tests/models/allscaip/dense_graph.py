@@ -7,6 +7,7 @@ from torch import Tensor
 
 _FAR = 400  # candidates beyond so many are farther than twice the cutoff in the structures at hand
 
+
 def dense_graph(positions: Tensor, cell: Tensor, pbc: Tensor, config, images: int | None = None) -> dict:
     """Edges (i, j, image) -> (e, g) of one structure whose positions lie in the cell.
 

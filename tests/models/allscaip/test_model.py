@@ -73,9 +73,7 @@ def frequencies(n: int) -> torch.Tensor:
 
 
 class TestConfig:
-    @pytest.mark.parametrize(
-        ("preset", "count"), [("small", 34_100_000), ("medium", 86_000_000), ("tiny", 133_000)]
-    )
+    @pytest.mark.parametrize(("preset", "count"), [("small", 34_100_000), ("medium", 86_000_000), ("tiny", 133_000)])
     def test_parameters_of_the_presets(self, preset, count):
         with torch.random.fork_rng():
             model = build_model("allscaip", {"heads": ["a"], "preset": preset})
