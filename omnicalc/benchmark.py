@@ -185,7 +185,7 @@ def check_mace() -> None:
     from importlib.util import find_spec
 
     if find_spec("mace") is None:
-        raise InputError("MACE is not installed; install it with: pip install mace-torch")
+        raise InputError("MACE is not installed; type: pip install mace-torch")
 
 
 def mace_call(irreps: str, atoms: Atoms, device: torch.device) -> Forces:

@@ -182,7 +182,6 @@ def measured_spread(evaluation: Evaluation) -> dict | None:
 
 def draw_calibration(calibration: Calibration, path, title: str = "") -> None:
     """Root mean square error against spread, in bins of equally many atoms; the diagonal is perfect. PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from omnicalc.files import write_atomically
@@ -204,5 +203,4 @@ def draw_calibration(calibration: Calibration, path, title: str = "") -> None:
     )
     axis.set(xlabel="spread of the force on an atom (eV/Å)", ylabel="error of the force (eV/Å)")
     axis.legend(fontsize=8, frameon=False)
-    FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=140))

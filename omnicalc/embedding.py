@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
+from omnicalc.batches import batches
 from omnicalc.errors import InputError
 from omnicalc.gradients import geometry
 from omnicalc.neighbors import neighbors
@@ -132,19 +133,14 @@ def _listed(structures) -> list[Atoms]:
 
 def _graphs(structures, potential: Potential, head: str | None = None):
     """Batches of at most BATCH_ATOMS atoms, in order, at the named head or the first."""
-    frames, network, first = _listed(structures), potential.model, 0
+    frames, network = _listed(structures), potential.model
     row = 0 if head is None else list(potential.heads).index(head)
     if not frames:
         raise InputError("no structure was given; at least one is needed")
     parameter = next(network.parameters())
-    while first < len(frames):
-        last, atoms = first, 0
-        while last < len(frames) and (last == first or atoms + len(frames[last]) <= BATCH_ATOMS):
-            atoms += len(frames[last])
-            last += 1
-        systems = Systems.from_atoms(frames[first:last]).to(parameter.device)
+    for members in batches([len(frame) for frame in frames], BATCH_ATOMS):
+        systems = Systems.from_atoms([frames[k] for k in members]).to(parameter.device)
         _check_elements(potential, systems, head)
         found = neighbors(systems, network.cutoff)
         rows = torch.full((systems.n_systems,), row, device=parameter.device)
         yield geometry(network, systems, found, parameter.dtype, False).graph(rows)
-        first = last

@@ -1,12 +1,13 @@
 """Errors of a potential on labelled structures: what `omnicalc evaluate` prints and cards quote."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from ase import Atoms
 
+from omnicalc.batches import batches
 from omnicalc.data.misnamed_labels import misnamed_labels
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
@@ -179,7 +180,9 @@ def evaluate(
         potential.spread = True
     found: list[Compared | None] = [None] * len(frames)
     done = 0
-    for members in _batches([len(a) for a in frames], atoms_per_batch):
+    order = sorted(range(len(frames)), key=lambda k: len(frames[k]))  # those of similar size together
+    for run in batches([len(frames[k]) for k in order], atoms_per_batch):
+        members = [order[k] for k in run]
         batch = cat([systems[k] for k in members]).to(potential.device)
         result = potential(batch, neighbors(batch, potential.cutoff), head=chosen)
         ends = np.cumsum([len(frames[k]) for k in members])[:-1]
@@ -192,16 +195,3 @@ def evaluate(
         if progress is not None:
             progress(done)
     return Evaluation(chosen, found)
-
-
-def _batches(sizes: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Indices of structures, those of similar size together, up to ``limit`` atoms at a time."""
-    batch, atoms = [], 0
-    for k in sorted(range(len(sizes)), key=lambda k: sizes[k]):
-        if batch and atoms + sizes[k] > limit:
-            yield batch
-            batch, atoms = [], 0
-        batch.append(k)
-        atoms += sizes[k]
-    if batch:
-        yield batch

@@ -14,7 +14,6 @@ def draw_parity(evaluation: Evaluation, path: Path, key: str = "config_type") ->
     """Energies are drawn against the mean of each composition, so that one picture holds different molecules; one
     colour for each value of the frame key ``key`` (the ten largest groups).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     groups: dict[str, list] = {}
@@ -45,7 +44,6 @@ def draw_parity(evaluation: Evaluation, path: Path, key: str = "config_type") ->
     errors = evaluation.errors()
     left.set_title(f"MAE {errors.energy_mae:.2f} meV/atom, relative {errors.relative_energy_mae:.2f}", fontsize=9)
     right.set_title(f"MAE {errors.force_mae:.1f} meV/Å, RMSE {errors.force_rmse:.1f}", fontsize=9)
-    FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=140))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from ase import units
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from omnicalc.batches import batches
 from omnicalc.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ def single_points(
 
     Equal to single evaluations but for rounding. Raises :class:`InputError` and :class:`RunError` naming the frame.
     """
-    from omnicalc.relaxation.batch import batches
-
     for k, atoms in enumerate(frames if stress else ()):
         try:
             calc.check_stress(atoms)

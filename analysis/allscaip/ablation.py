@@ -108,12 +108,10 @@ def summary(errors: dict[Case, dict[str, float]]) -> list[dict]:
 
 def draw(file: Path, table: list[dict]) -> None:
     """A panel for each source: groups of bars for each size, a bar for each variant."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     sources, sizes = (list(dict.fromkeys(row[key] for row in table)) for key in ("source", "frames"))
     figure = Figure(figsize=(3.6 * len(sources) + 1.2, 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, source in zip(np.atleast_1d(figure.subplots(1, len(sources))), sources, strict=True):
         for k, variant in enumerate(VARIANTS):
             rows = [r for r in table if (r["source"], r["variant"]) == (source, variant)]

@@ -164,11 +164,9 @@ def legend_below(axis, columns: int = 1) -> None:
 
 def new_figure(width: float, height: float):
     """A matplotlib Figure without pyplot."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 

@@ -85,11 +85,9 @@ def evenly(frames: list[Atoms], most: int) -> list[Atoms]:
 
 def draw(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
     """Set -> name -> energies, with the distances under ``DISTANCE``."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(curves), 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
         for line, values in lines.items():
             if line != DISTANCE:

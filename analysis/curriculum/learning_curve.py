@@ -83,12 +83,10 @@ def test_frames(recipe: Recipe, data: Path) -> list:
 
 def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
     """Errors against the number of training frames, both logarithmic; finished weights as level lines."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
     figure = Figure(figsize=(5.2, 3.8), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     for key, name, colour in (("forces", "all test frames", "C0"), ("forces_of_dynamics", "dynamics alone", "C1")):
         values = [row[key] for row in rows]

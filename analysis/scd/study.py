@@ -285,12 +285,10 @@ def summary(rows: list[dict]) -> list[dict]:
 
 
 def draw(path: Path, table: list[dict]) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     targets = list(dict.fromkeys(r["target"] for r in table))
     figure = Figure(figsize=(2.6 * len(targets), 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
     for axis, target in zip(np.atleast_1d(figure.subplots(1, len(targets))), targets, strict=True):
         mine = [r for r in table if r["target"] == target]
         axis.bar(range(len(mine)), [r["mae"] for r in mine], yerr=[r["stderr"] for r in mine], capsize=3,

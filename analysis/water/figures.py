@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from omnicalc.analysis.energy import EnergyLog, Estimate
@@ -54,7 +53,6 @@ def draw_timestep(h: np.ndarray, bias: list[Value], fit: Value, expected: float,
 
 def _axes(x: str, y: str):
     figure = Figure(figsize=(7.0, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
     axis = figure.subplots()
     axis.set_xlabel(x)
     axis.set_ylabel(y)

@@ -65,11 +65,9 @@ def draw_map(
 
     Every panel says how much of its colour the embeddings hold linearly (:func:`explained`). Returns the coordinates.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.2 * len(colours), 3.6 * len(embeddings)), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(len(embeddings), len(colours), squeeze=False)
     found = {}
     for row, (name, vectors) in zip(axes, embeddings.items(), strict=True):

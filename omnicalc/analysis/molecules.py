@@ -4,45 +4,21 @@ from collections import Counter
 
 import numpy as np
 
-BOND_TOLERANCE = 1.25  # times the sum of covalent radii: O-H up to 1.21 Å, above quantum-nuclei bonds, below H-bonds
-_MAKES_NO_BOND = {
-    "X",
-    "He",
-    "Ne",
-    "Ar",
-    "Kr",
-    "Xe",
-    "Li",
-    "Na",
-    "K",
-    "Rb",
-    "Cs",
-    "Mg",
-    "Ca",
-    "Sr",
-    "Ba",
-    "Zn",
-}
+from omnicalc.bonds import find_bonds, molecule_numbers
 
 
 def guess_bonds(positions: np.ndarray, elements: np.ndarray, box: np.ndarray | None) -> np.ndarray:
     """Pairs of bonded atoms (B, 2) int, from one frame; box (6,) or None, Å and degrees.
 
-    Two atoms are bonded below ``BOND_TOLERANCE`` times the sum of their covalent radii (minimum image); ions
-    and noble gases never are.
+    By distance (:func:`omnicalc.bonds.find_bonds`): metals, noble gases and unknown elements have no bonds.
     """
-    from ase.data import atomic_numbers, covalent_radii
-    from MDAnalysis.lib.distances import self_capped_distance
+    from ase.data import atomic_numbers
+    from MDAnalysis.lib.mdamath import triclinic_vectors
 
-    bonding = ~np.isin(elements, sorted(_MAKES_NO_BOND))
-    radii = np.array([covalent_radii[atomic_numbers[e]] for e in elements])
-    if not bonding.any():
-        return np.empty((0, 2), dtype=np.int64)
-    reach = float(2.0 * BOND_TOLERANCE * radii[bonding].max())
-    near, distances = self_capped_distance(positions, max_cutoff=reach, box=box)
-    i, j = near.T
-    bonded = bonding[i] & bonding[j] & (distances < BOND_TOLERANCE * (radii[i] + radii[j]))
-    return near[bonded].astype(np.int64)
+    numbers = np.array([atomic_numbers.get(str(e), 0) for e in elements], dtype=np.int64)
+    cell = np.zeros((3, 3)) if box is None else triclinic_vectors(box, dtype=np.float64)
+    i, j, _ = find_bonds(numbers, positions.astype(np.float64), cell, np.full(3, box is not None))
+    return np.unique(np.stack([i, j], 1)[i < j], axis=0)
 
 
 def guess_molecules(positions: np.ndarray, elements: np.ndarray, box: np.ndarray | None) -> np.ndarray:
@@ -52,11 +28,7 @@ def guess_molecules(positions: np.ndarray, elements: np.ndarray, box: np.ndarray
 
 def molecules_of(bonds: np.ndarray, n_atoms: int) -> np.ndarray:
     """Molecule number of every atom, (N,) int: a molecule is a set of atoms connected by bonds (B, 2)."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_matrix((np.ones(len(bonds)), (bonds[:, 0], bonds[:, 1])), shape=(n_atoms, n_atoms))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
+    return molecule_numbers(n_atoms, bonds[:, 0], bonds[:, 1])
 
 
 def describe_molecules(molecules: np.ndarray, elements: np.ndarray) -> str:

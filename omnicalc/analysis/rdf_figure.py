@@ -37,14 +37,12 @@ def rdf_figure(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
 
 
 def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     n = len(rdfs.pairs)
     columns = min(n, 3)
     rows = math.ceil(n / columns)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 1.0), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[n:]:
         axis.remove()

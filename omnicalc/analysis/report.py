@@ -108,12 +108,10 @@ class Result:
 
     def plot(self, path: str | Path | None = None):
         """The figure, a matplotlib Figure made without pyplot; also saved to ``path`` if one is given."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         with quietly():
             figure = Figure(figsize=(7.0, 4.3), layout="constrained")
-            FigureCanvasAgg(figure)
             self.draw(figure)
             if path is not None:
                 figure.savefig(path, dpi=160, facecolor="white")

@@ -30,7 +30,7 @@ def write_ase_lmdb(path: Path, frames: Sequence[Atoms]) -> None:
     try:
         import lmdb
     except ImportError:
-        raise InputError(f"{path}: writing ASE-LMDB needs lmdb: pip install 'omnicalc[train]'") from None
+        raise InputError(f"{path}: writing ASE-LMDB needs lmdb; type: pip install 'omnicalc[train]'") from None
 
     lost = sorted(set().union(*(atoms.arrays for atoms in frames)) - {"numbers", "positions", *COLUMNS})
     if lost:

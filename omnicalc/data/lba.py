@@ -46,7 +46,7 @@ def _items(path: Path) -> Iterator[dict]:
     try:
         import lmdb
     except ImportError:
-        raise InputError("reading ATOM3D files needs lmdb; type: pip install lmdb") from None
+        raise InputError("reading ATOM3D files needs lmdb; type: pip install 'omnicalc[train]'") from None
     try:
         env = lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir())
     except lmdb.Error as error:

@@ -30,7 +30,9 @@ def runner(workers: int, scheduler: str | None = None, threads: int = 1) -> Iter
         import dask
         from distributed import Client, LocalCluster
     except ImportError:
-        raise InputError("several processes need Dask: pip install 'omnicalc[label]', or use --workers 1") from None
+        raise InputError(
+            "several processes need Dask; type: pip install 'omnicalc[label]', or use --workers 1"
+        ) from None
     environment = {key: str(threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with contextlib.ExitStack() as stack:
         if scheduler is None:

@@ -32,7 +32,7 @@ def physics(start: Atoms, frames: Sequence[Atoms], forces: Forces | None = None)
 
     ``forces`` gives potential energy and forces of a frame; energies are relative to the start's.
     """
-    from omnicalc.md.topology import bonds
+    from omnicalc.bonds import bonds
 
     i, j, _ = bonds(start)
     i, j = i[i < j], j[i < j]

@@ -138,14 +138,10 @@ def _check_charge_and_masses(atoms: Atoms, where: str) -> None:
 
 def _pieces(atoms: Atoms) -> int:
     """Number of molecules: sets of atoms joined by bonds."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    from omnicalc.md.topology import bonds
+    from omnicalc.bonds import bonds, molecule_numbers
 
     i, j, _ = bonds(atoms)
-    graph = coo_matrix((np.ones(len(i), dtype=bool), (i, j)), shape=(len(atoms), len(atoms)))
-    return connected_components(graph, directed=False)[0]
+    return int(molecule_numbers(len(atoms), i, j).max()) + 1
 
 
 def _from_npz(path: Path, index: int, spacing_fs: float | None) -> Atoms:

@@ -32,5 +32,5 @@ class OmniCalcPotentialImplFactory:
         except ImportError as error:
             if (error.name or "").partition(".")[0] not in ("openmm", "openmmml"):
                 raise
-            raise InputError(f"the OpenMM interface needs openmm and openmmml, but {error}; {INSTALL}") from None
+            raise InputError(f"the OpenMM interface needs openmm and openmmml, but {error}; type: {INSTALL}") from None
         return OmniCalcPotentialImpl(name, **options)

@@ -23,7 +23,7 @@ try:
     import openmm
     from openmm import unit
 except ImportError as error:
-    raise InputError(f"--engine openmm needs openmm, but {error}; pip install 'omnicalc[openmm]'") from None
+    raise InputError(f"--engine openmm needs openmm, but {error}; type: pip install 'omnicalc[openmm]'") from None
 
 from omnicalc.interfaces.openmm_force import KJ_PER_MOL, NM
 
@@ -48,7 +48,7 @@ class OpenMMDynamics(Dynamics):
         if not hasattr(openmm, "PythonForce"):
             raise InputError(
                 f"OpenMM {openmm.version.version} is too old: 8.5 or newer is needed; "
-                "pip install --upgrade 'omnicalc[openmm]'"
+                "type: pip install --upgrade openmm"
             )
         self._integrator_of_openmm = self._make_integrator()
         self._context: openmm.Context | None = None

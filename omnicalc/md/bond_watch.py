@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from ase.data import covalent_radii
 
+from omnicalc.bonds import bonds
 from omnicalc.md.molecules import Molecules, molecules_of
-from omnicalc.md.topology import bonds
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from omnicalc.bonds import bonds
 from omnicalc.errors import InputError
-from omnicalc.md.topology import bonds
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnicalc.bonds import molecule_numbers
 from omnicalc.errors import RunError
 
 if TYPE_CHECKING:
@@ -154,12 +155,7 @@ def _solved(matrix: Tensor, right: Tensor) -> Tensor:
 
 def _by_size(bonds: Bonds) -> list[np.ndarray]:
     """Rows of the constraints, (B, K) for each number K of constraints that clusters have."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    n = int(max(bonds.i.max(), bonds.j.max())) + 1
-    graph = coo_matrix((np.ones(len(bonds.i), dtype=bool), (bonds.i, bonds.j)), shape=(n, n))
-    label = connected_components(graph, directed=False)[1][bonds.i]
+    label = molecule_numbers(int(max(bonds.i.max(), bonds.j.max())) + 1, bonds.i, bonds.j)[bonds.i]
     order = np.argsort(label, kind="stable")
     parts = np.split(order, np.flatnonzero(np.diff(label[order])) + 1)
     return [np.array([p for p in parts if len(p) == size]) for size in sorted({len(p) for p in parts})]

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.bonds import bonds
 from omnicalc.errors import InputError
-from omnicalc.md.topology import bonds
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from omnicalc.md.topology import bonds
+from omnicalc.bonds import bonds
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -79,11 +79,9 @@ def _temperature(ps: np.ndarray, rows: np.ndarray, bath: Callable[[float], float
 
 
 def _figure(panels: int):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 2.0 * panels if panels > 1 else 4.0), layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: a caller's figures and settings stay as they are
     return figure, figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0]
 
 

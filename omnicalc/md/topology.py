@@ -8,35 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from ase.data import chemical_symbols, covalent_radii
+from ase.data import chemical_symbols
 
+from omnicalc.bonds import bonds, molecule_numbers
 from omnicalc.md.box import standard_box
 from omnicalc.md.files import replace_file
-from omnicalc.pair_search import search_pairs
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-# Elements that form molecules; all others stand alone, as ions do.
-_BONDING = (
-    1,
-    5,
-    6,
-    7,
-    8,
-    9,
-    14,
-    15,
-    16,
-    17,
-    33,
-    34,
-    35,
-    52,
-    53,
-)
-# Bonds are up to this times the sum of covalent radii (ase.data: Cordero et al., Dalton Trans. 2008, 2832).
-_STRETCH = 1.25
 
 
 def write_topology(path: Path | str, atoms: Atoms) -> None:
@@ -80,7 +59,7 @@ def _fit(value: float, width: int = 8) -> str:
 def _residues(atoms: Atoms) -> tuple[np.ndarray, list[str], list[str]]:
     """Residue of each atom (N,), in the order of first atoms; name of each residue; name of each atom."""
     i, j, _ = bonds(atoms)
-    residue_of = _molecules(len(atoms), i, j)
+    residue_of = molecule_numbers(len(atoms), i, j)
     order = np.argsort(residue_of, kind="stable")
     n_bonds = np.bincount(i, minlength=len(atoms))
     names, atom_names = [], [""] * len(atoms)
@@ -90,32 +69,6 @@ def _residues(atoms: Atoms) -> tuple[np.ndarray, list[str], list[str]]:
         for k, name in zip(members.tolist(), _atom_names(numbers, names[-1]), strict=True):
             atom_names[k] = name
     return residue_of, names, atom_names
-
-
-def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bonded pairs, each in both directions: i (B,), j (B,) and the whole-numbered translation (B, 3) whose image
-    of j is the one near i. By distance; only elements that form molecules have bonds.
-    """
-    bonding = np.flatnonzero(np.isin(atoms.numbers, _BONDING))
-    if not bonding.size:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 3))
-    radii, positions = covalent_radii[atoms.numbers[bonding]], atoms.positions[bonding]
-    i, j, shift = search_pairs(positions, atoms.cell.array, atoms.pbc, 2 * _STRETCH * float(radii.max()))
-    distance = np.linalg.norm(positions[i] - positions[j] - shift @ atoms.cell.array, axis=1)
-    bonded = (distance < _STRETCH * (radii[i] + radii[j])) & (i != j)
-    return bonding[i[bonded]], bonding[j[bonded]], shift[bonded]
-
-
-def _molecules(n_atoms: int, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_matrix((np.ones(len(i), dtype=bool), (i, j)), shape=(n_atoms, n_atoms))
-    labels = connected_components(graph, directed=False)[1]
-    first, inverse = np.unique(labels, return_index=True, return_inverse=True)[1:]
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse]
 
 
 def _residue_name(numbers: list[int], bonds: list[int]) -> str:

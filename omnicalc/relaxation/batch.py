@@ -95,14 +95,3 @@ def _per_structure(prediction, systems: Systems) -> Iterator[Found]:
     for k, (energy, mine) in enumerate(zip(energies, forces, strict=True)):
         periodic = prediction.stress is not None and bool(systems.pbc[k].all())
         yield Found(energy, mine.numpy(), prediction.stress[k].cpu().numpy() if periodic else None)
-
-
-def batches(counts: Sequence[int], budget: int) -> list[range]:
-    """Runs of neighbouring structures with up to ``budget`` atoms together; a larger one stands alone."""
-    found, first, atoms = [], 0, 0
-    for k, count in enumerate(counts):
-        if k > first and atoms + count > budget:
-            found.append(range(first, k))
-            first, atoms = k, 0
-        atoms += count
-    return [*found, range(first, len(counts))] if len(counts) else []

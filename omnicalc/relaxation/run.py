@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.batches import batches
 from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.dynamics import fixed_atoms
@@ -24,7 +25,7 @@ from omnicalc.md.files import AppendFile, replace_file
 from omnicalc.md.folder import RECORD_FORMAT
 from omnicalc.md.job import stress_trained
 from omnicalc.md.record import structure_hash, versions
-from omnicalc.relaxation.batch import Batch, batches
+from omnicalc.relaxation.batch import Batch
 from omnicalc.relaxation.folder import RelaxFolder
 from omnicalc.relaxation.settings import RelaxSettings
 from omnicalc.relaxation.walker import Walker

@@ -67,7 +67,6 @@ class RunLog:
 
 def draw_curve(log: RunLog, path: Path) -> None:
     """Validation errors of every source against the step, and the training loss; as PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = [r for r in log.read() if r["group"] == "all"]
@@ -88,5 +87,4 @@ def draw_curve(log: RunLog, path: Path) -> None:
     axes[-1].set(xlabel="step", ylabel="training loss", yscale="log")
     for axis in axes:
         axis.grid(alpha=0.3, which="both")
-    FigureCanvasAgg(figure)
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=130))

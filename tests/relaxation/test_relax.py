@@ -14,7 +14,6 @@ from ase.constraints import FixAtoms, FixInternals
 from ase.io import read
 
 from omnicalc.errors import InputError, RunError
-from omnicalc.relaxation.batch import batches
 from omnicalc.relaxation.folder import RelaxFolder
 from omnicalc.relaxation.run import Relaxation
 from omnicalc.relaxation.settings import RelaxSettings
@@ -116,11 +115,6 @@ def test_a_structure_that_explodes_harms_no_other(tmp_path):
     bad[1].atoms.positions[1] = bad[1].atoms.positions[0] + [0.3, 0, 0]
     outcome = relax(tmp_path / "run", bad)
     assert outcome.counts == {"converged": 2, "failed": 1} and table(tmp_path / "run")[1]["status"] == "failed"
-
-
-def test_batches_fill_the_budget_in_order():
-    assert batches([4, 4, 4, 50, 4], 10) == [range(0, 2), range(2, 3), range(3, 4), range(4, 5)]
-    assert batches([], 10) == [] and batches([99], 10) == [range(0, 1)]
 
 
 @pytest.mark.parametrize(

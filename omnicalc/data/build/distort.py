@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from omnicalc.bonds import bonds, molecule_numbers
 from omnicalc.data.build.placing import random_rotation
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-_BOND = 1.25  # two atoms are bonded up to this factor times the sum of their covalent radii
 
 
 def rattled(atoms: Atoms, width: tuple[float, float], rng: np.random.Generator) -> Atoms:
@@ -24,11 +23,11 @@ def rattled(atoms: Atoms, width: tuple[float, float], rng: np.random.Generator) 
 def stretched(atoms: Atoms, factors: tuple[float, float], rng: np.random.Generator, most: int = 2) -> Atoms:
     """Up to ``most`` bonds that lie in no ring scaled by a factor drawn from ``factors``: the smaller side moves."""
     copy = atoms.copy()
-    bonds = bonded_pairs(copy)
-    rng.shuffle(bonds)
+    pairs = bonded_pairs(copy)
+    rng.shuffle(pairs)
     wanted, done = int(rng.integers(1, most + 1)), 0
-    for i, j in bonds:
-        side = _side(len(copy), bonds, i, j)
+    for i, j in pairs:
+        side = _side(len(copy), pairs, i, j)
         if side is None:
             continue
         anchor = i if side[j] else j
@@ -61,24 +60,15 @@ def pressed(first: Atoms, second: Atoms, limits: np.ndarray, factor: float, rng:
 
 
 def bonded_pairs(atoms: Atoms) -> np.ndarray:
-    """Pairs (n, 2) of atoms closer than ``_BOND`` times the sum of their covalent radii; metals have no bonds."""
-    from ase.data import covalent_radii
-
-    radii = covalent_radii[atoms.numbers] * np.where(np.isin(atoms.numbers, (11, 12, 19)), 0.0, 1.0)
-    distance = np.linalg.norm(atoms.positions[:, None] - atoms.positions[None], axis=2)
-    near = distance < _BOND * (radii[:, None] + radii[None])
-    return np.argwhere(np.triu(near, 1))
+    """Pairs (n, 2) of bonded atoms, each once, smaller index first; metals have no bonds."""
+    i, j, _ = bonds(atoms)
+    return np.unique(np.stack([i, j], 1)[i < j], axis=0)
 
 
-def _side(count: int, bonds: np.ndarray, i: int, j: int) -> np.ndarray | None:
+def _side(count: int, pairs: np.ndarray, i: int, j: int) -> np.ndarray | None:
     """Mask (count,) of the smaller of the two halves that fall apart without bond i-j; None in a ring."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    keep = ~((bonds[:, 0] == i) & (bonds[:, 1] == j))
-    rows, columns = bonds[keep].T
-    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(count, count))
-    _, part = connected_components(graph, directed=False)
+    keep = ~((pairs[:, 0] == i) & (pairs[:, 1] == j))
+    part = molecule_numbers(count, *pairs[keep].T)
     if part[i] == part[j]:
         return None
     one, other = part == part[i], part == part[j]

@@ -55,7 +55,7 @@ def _molecule(smiles: str):
     try:
         from rdkit import Chem, RDLogger
     except ImportError:
-        raise InputError("building structures needs RDKit: pip install 'omnicalc[label]'") from None
+        raise InputError("building structures needs RDKit; type: pip install 'omnicalc[label]'") from None
     RDLogger.DisableLog("rdApp.*")
     molecule = Chem.MolFromSmiles(smiles)
     if molecule is None:

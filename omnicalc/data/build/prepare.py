@@ -47,7 +47,7 @@ def prepared(preparation: Preparation) -> MDAnalysis.Universe:
         import openmm
         from openmm import app, unit
     except ImportError:
-        raise InputError("carving needs OpenMM: pip install 'omnicalc[openmm]'") from None
+        raise InputError("carving needs OpenMM; type: pip install 'omnicalc[openmm]'") from None
     path = _found(preparation.file)
     pdb = app.PDBFile(str(path))
     modeller = app.Modeller(pdb.topology, pdb.positions)

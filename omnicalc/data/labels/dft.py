@@ -103,7 +103,7 @@ def _pyscf():
     try:
         import pyscf
     except ImportError:
-        raise InputError("DFT labels need PySCF: pip install 'omnicalc[label]'") from None
+        raise InputError("DFT labels need PySCF; type: pip install 'omnicalc[label]'") from None
     return pyscf
 
 
@@ -136,7 +136,9 @@ def _check_dispersion(method: Method) -> None:
     try:
         import pyscf.dispersion  # noqa: F401
     except ImportError:
-        raise InputError(f"'{method.functional}' needs the dispersion of PySCF: pip install pyscf-dispersion") from None
+        raise InputError(
+            f"'{method.functional}' needs the dispersion of PySCF; type: pip install pyscf-dispersion"
+        ) from None
     try:
         dft.RKS(gto.M(atom="He", basis="sto-3g", verbose=0), xc=method.functional).get_dispersion()
     except Exception as error:

@@ -84,5 +84,5 @@ def _calculator_class():
     try:
         from tblite.interface import Calculator
     except ImportError:
-        raise InputError("GFN2-xTB needs tblite: pip install 'omnicalc[label]'") from None
+        raise InputError("GFN2-xTB needs tblite; type: pip install 'omnicalc[label]'") from None
     return Calculator

@@ -33,7 +33,7 @@ class AseLmdb(Sequence):
         try:
             import lmdb
         except ImportError:
-            raise InputError(f"{path}: reading ASE-LMDB needs lmdb: pip install 'omnicalc[train]'") from None
+            raise InputError(f"{path}: reading ASE-LMDB needs lmdb; type: pip install 'omnicalc[train]'") from None
         self.path = path
         try:
             self._env = lmdb.open(

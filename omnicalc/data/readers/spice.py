@@ -30,7 +30,7 @@ class Spice(Sequence):
         try:
             import h5py
         except ImportError:
-            raise InputError(f"{path}: reading HDF5 needs h5py: pip install 'omnicalc[train]'") from None
+            raise InputError(f"{path}: reading HDF5 needs h5py; type: pip install 'omnicalc[train]'") from None
         self.path = path
         try:
             self._file = h5py.File(path, "r")
