@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms, units
+from ase.build import molecule
 from scipy.integrate import solve_ivp
 
 from omnicalc.decoding.start_batch import batch_of
@@ -121,26 +123,105 @@ def test_settings_that_make_no_network():
     assert PhysicalConfig.from_dict(TINY.to_dict()) == TINY
 
 
-def test_a_rigid_body_turns_freely():
-    """Against SciPy's integration of Euler's equations; the constant angular velocity fails."""
-    start, _ = batch_of(moving(speed=0.03), TIMES)
+def thermal(name: str, seed: int = 0, kelvin: float = 300.0, off: float = 0.0) -> Start:
+    """A molecule of ASE's collection, atoms ``off`` Å from where they belong, with velocities of a temperature."""
+    atoms, rng = molecule(name), np.random.default_rng(seed)
+    atoms.positions += off * rng.normal(size=(len(atoms), 3))
+    atoms.set_velocities(rng.normal(size=(len(atoms), 3)) * np.sqrt(units.kB * kelvin / atoms.get_masses())[:, None])
+    return batch_of(atoms, TIMES)[0]
+
+
+def bent_carbon_dioxide(off: float) -> Start:
+    """Both bends a quarter of a period apart: the carbon circles about the axis, 0.126 rad/fs."""
+    atoms = Atoms("OCO", [[0, 0, -1.16], [0, 0, 0], [0, 0, 1.16]])
+    mode, zero = off * np.array([0.375, -1.0, 0.375]), np.zeros(3)
+    atoms.positions[:, 0] += mode
+    atoms.set_velocities(np.stack([zero, 0.126 * mode, zero], 1) / units.fs)
+    return batch_of(atoms, TIMES)[0]
+
+
+def rotor(start: Start) -> tuple[torch.Tensor, torch.Tensor]:
+    """Angular momentum and inverse of the inertia tensor."""
     masses = masses_of(start.numbers)
     x, v = (t - rigid.centre(t, masses) for t in (start.x, start.v))
-    momentum, inverse = rigid.angular_momentum(x, v, masses), rigid.inertia_inverse(x, masses)
-    times = torch.tensor([[50.0, 200.0, 500.0]], dtype=torch.float64)
+    return rigid.angular_momentum(x, v, masses), rigid.inertia_inverse(x, masses)
+
+
+def solved(momentum: torch.Tensor, inverse: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """Rotations (T, 3, 3) by SciPy's integration of Euler's equations."""
 
     def change(_, flat):
         turned = flat.reshape(3, 3)
         omega = turned @ inverse[0].numpy() @ turned.T @ momentum[0].numpy()
         return np.cross(omega, turned, axisb=0, axisc=0).ravel()
 
-    solved = solve_ivp(change, (0, 500), np.eye(3).ravel(), t_eval=times[0].numpy(), rtol=1e-10, atol=1e-12)
-    wanted = torch.from_numpy(solved.y.T.reshape(3, 3, 3))
+    moments = times[0].numpy()
+    found = solve_ivp(change, (0, moments[-1]), np.eye(3).ravel(), "DOP853", moments, rtol=1e-9, atol=1e-11)
+    return torch.from_numpy(found.y.T.reshape(-1, 3, 3))
+
+
+ROTORS = {
+    **{f"water-{k}": thermal("H2O", k) for k in range(4)},
+    "hot-water": thermal("H2O", 1, 3000.0),
+    "formaldehyde": thermal("H2CO", 1, 1000.0, off=0.05),
+    "hydrogen-cyanide": thermal("HCN", 0, off=0.05),
+    "bent-cyanide": thermal("HCN", 2, off=0.2),
+    **{f"carbon-dioxide-{off}": bent_carbon_dioxide(off) for off in (0.02, 0.06, 0.12)},
+}
+
+
+@pytest.mark.parametrize("start", ROTORS.values(), ids=ROTORS)
+def test_a_rigid_body_turns_freely(start):
+    """Against SciPy, however fast; the constant angular velocity fails. Energy, momentum and shape stay."""
+    momentum, inverse = rotor(start)
+    times = torch.tensor([[1.0, 50.0, 200.0, 500.0, 500.1]], dtype=torch.float64)
     found = rigid.free_rotation(momentum, inverse, times)[0]
-    assert (found - wanted).abs().max() < 5e-3  # at several thousand kelvin
+    assert (found - solved(momentum, inverse, times)).abs().max() < 1e-3
+    assert (found @ found.transpose(1, 2) - torch.eye(3)).abs().max() < 1e-9
+    omega = found @ inverse @ found.transpose(1, 2) @ momentum[0]
+    energy, wanted = 0.5 * omega @ momentum[0], 0.5 * momentum[0] @ inverse[0] @ momentum[0]
+    assert (energy - wanted).abs().max() < 1e-5 * wanted + 1e-18
+    guess, masses = first_guess(start, times), masses_of(start.numbers)
+    body, near = (start.x[0], guess.frames[0])
+    assert (torch.cdist(near, near) - torch.cdist(body, body)).abs().max() < 1e-6
+    if torch.linalg.matrix_rank(inverse[0]) == 3:
+        x, v = 0.5 * (near[3:4] + near[4:]), (near[4:] - near[3:4]) / 0.1
+        x, v = (t - rigid.centre(t, masses) for t in (x, v))
+        lost = rigid.angular_momentum(x, v, masses) - momentum
+        assert lost.norm() < 1e-3 * momentum.norm()
+
+
+def test_a_constant_angular_velocity_is_not_enough():
+    start, _ = batch_of(moving(speed=0.03), TIMES)  # at several thousand kelvin
+    momentum, inverse = rotor(start)
+    times = torch.tensor([[50.0, 200.0, 500.0]], dtype=torch.float64)
+    wanted = solved(momentum, inverse, times)
+    assert (rigid.free_rotation(momentum, inverse, times)[0] - wanted).abs().max() < 1e-5
     assert (rigid.constant_rotation(momentum, inverse, times)[0] - wanted).abs().max() > 0.2
-    unit = found @ found.transpose(1, 2) - torch.eye(3)
-    assert unit.abs().max() < 1e-6
+
+
+def test_rotors_of_a_batch_turn_as_they_do_alone():
+    """Slow ones and fast ones take steps of their own."""
+    alone = [first_guess(start, torch.tensor([TIMES], dtype=torch.float64)).frames for start in ROTORS.values()]
+    most = max(x.shape[2] for x in alone)
+    padded = [
+        [torch.cat([t, t.new_zeros(1, most - t.shape[1], *t.shape[2:])], 1) for t in vars(start).values()]
+        for start in ROTORS.values()
+    ]
+    batch = Start(*(torch.cat(parts) for parts in zip(*padded, strict=True)))
+    times = torch.tensor([TIMES], dtype=torch.float64).expand(len(alone), -1)
+    together = first_guess(batch, times).frames
+    for single, one in zip(alone, together, strict=True):
+        assert (one[:, : single.shape[2]] - single[0]).abs().max() < 1e-12
+
+
+def test_a_linear_molecule_that_bends_does_not_spin():
+    """Its vibrations have an angular momentum about the axis, and hardly a moment of inertia."""
+    for off in (0.02, 0.06, 0.12):
+        guess = first_guess(bent_carbon_dioxide(off), torch.tensor([TIMES], dtype=torch.float64))
+        assert guess.turning.abs().max() < 1e-9 and guess.inner.abs().max() > 1e-3
+    momentum, inverse = rotor(thermal("HOCl"))  # the most elongated bent molecule of ASE's collection
+    assert torch.linalg.matrix_rank(inverse[0]) == 3 and momentum.norm() > 0
 
 
 @pytest.mark.parametrize("name", ["H2O", "CO2", "H"])

@@ -3,12 +3,11 @@
 Everything is batched, padded atoms have mass 0, and everything turns with the molecule.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
-_STEP = 20.0  # fs, largest step of the free rotor; at 300 K a small molecule turns by a few hundredths in it
+_TURN = 0.1  # rad, largest turn within one step of the free rotor
+_LINEAR = 1e-2  # of the largest moment of inertia, below which one counts as none: a linear molecule that bends
 
 
 def centre(x: Tensor, masses: Tensor) -> Tensor:
@@ -20,13 +19,14 @@ def centre(x: Tensor, masses: Tensor) -> Tensor:
 def inertia_inverse(x: Tensor, masses: Tensor) -> Tensor:
     """Inverse (B, 3, 3) of the inertia tensor of ``x`` about the origin, amu Å^2.
 
-    An axis about which nothing can turn, as in a linear molecule or an atom, gets no angular velocity.
+    An axis about which nothing can turn, as in a linear molecule or an atom, gets no angular velocity. Nor does that of
+    a linear molecule that its vibrations bend: its small moment would turn their motion into a spin of no meaning.
     """
     weighted = masses[..., None] * x
     second = weighted.transpose(1, 2) @ x
     trace = second.diagonal(dim1=1, dim2=2).sum(-1)[:, None, None]
     inertia = trace * torch.eye(3, dtype=x.dtype, device=x.device) - second
-    return torch.linalg.pinv(inertia, rtol=1e-4, hermitian=True)
+    return torch.linalg.pinv(inertia, rtol=_LINEAR, hermitian=True)
 
 
 def angular_momentum(x: Tensor, v: Tensor, masses: Tensor) -> Tensor:
@@ -55,20 +55,24 @@ def constant_rotation(momentum: Tensor, inverse: Tensor, times: Tensor) -> Tenso
 def free_rotation(momentum: Tensor, inverse: Tensor, times: Tensor) -> Tensor:
     """Rotations (B, T, 3, 3) of a free rigid body: its angular momentum stays, its angular velocity does not.
 
-    dR/dt = [w] R with w = R I^-1 R^T L, by the classical Runge-Kutta method; ``times`` (B, T) fs, not falling.
+    dR/dt = [w] R with w = R I^-1 R^T L, by the classical Runge-Kutta method; ``times`` (B, T) fs, not falling. Each
+    body has steps of its own, as many as its energy E asks for: |w| stays below (2 E / I_min)^(1/2).
     """
     gaps = torch.diff(times, dim=1, prepend=torch.zeros_like(times[:, :1]))
     one = torch.eye(3, dtype=times.dtype, device=times.device)
     now, column, found = one.expand(len(times), 3, 3), momentum[..., None], []
+    with torch.no_grad():
+        twice_energy = (column.transpose(1, 2) @ inverse @ column)[:, 0]
+        fastest = (twice_energy * torch.linalg.matrix_norm(inverse, 2)[:, None]).clamp_min(0.0).sqrt()
+        steps = (gaps * fastest / _TURN).ceil().clamp_min(1.0).nan_to_num(1.0, 1.0)  # (B, T)
 
     def slope(turned: Tensor) -> Tensor:
         omega = turned @ (inverse @ (turned.transpose(1, 2) @ column))
         return torch.linalg.cross(omega.expand(-1, 3, 3), turned, dim=1)
 
-    for k in range(times.shape[1]):
-        steps = max(1, math.ceil(float(gaps[:, k].max()) / _STEP))
-        h = gaps[:, k, None, None] / steps
-        for _ in range(steps):
+    for gap, own in zip(gaps.unbind(1), steps.unbind(1), strict=True):
+        for k in range(int(own.max())):
+            h = torch.where(k < own, gap / own, 0.0)[:, None, None]  # who has arrived stays
             a = slope(now)
             b = slope(now + 0.5 * h * a)
             c = slope(now + 0.5 * h * b)
