@@ -14,7 +14,7 @@ FORMATS = ("auto", "qm9", "matbench", "lba", "frames")
 @click.option("--property", "key", help="Number in the frames to learn; without it, energies and forces.")
 @click.option("--train", type=click.IntRange(min=1), default=950, show_default=True)
 @click.option("--valid", type=click.IntRange(min=1), default=50, show_default=True)
-@click.option("--test", type=click.IntRange(min=0), help="At most so many. [default: all the rest]")
+@click.option("--test", type=click.IntRange(min=0), help="At most so many, drawn at random. [default: all the rest]")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--exclude", type=click.Path(path_type=Path), help="uncharacterized.txt of QM9.")
 def command(source, out, kind, key, train, valid, test, seed, exclude):

@@ -14,6 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import atomic_numbers
 
+from omnicalc.data.protocols import finite_number
 from omnicalc.errors import InputError
 
 TARGET = "neglog_aff"
@@ -24,15 +25,23 @@ def read_lba(path: Path | str, *, pocket: str = "atoms_pocket") -> Iterator[Atom
 
     ``arrays``: ``ligand`` (bool) and ``residue`` (a number for each residue, -1 in the ligand); ``info``: the affinity
     under "neglog_aff" and the complex under "molecule". Atoms of unknown element are an error that names them.
+
+    Raises:
+        InputError: another file, or an item that is no complex with atoms at finite positions and a finite affinity.
     """
-    for item in _items(Path(path)):
-        name = str(item.get("id", "?"))
+    for k, item in enumerate(_items(Path(path))):
+        name = str(item.get("id", "?")) if isinstance(item, dict) else f"of item {k}"
         try:
             protein, residue = _atoms(item[pocket], name)
             ligand, _ = _atoms(item["atoms_ligand"], name)
-            value = float(item["scores"][TARGET])
-        except (KeyError, TypeError) as error:
+            value = item["scores"][TARGET]
+        except InputError:
+            raise
+        except KeyError as error:
             raise InputError(f"{path}: complex {name} has no {error}; an LMDB of ATOM3D's LBA task is needed") from None
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: complex {name} is no item of ATOM3D's LBA task ({error})") from None
+        value = finite_number(value, f"{path}: complex {name}: its {TARGET}")
         atoms = protein + ligand
         atoms.arrays["ligand"] = np.arange(len(atoms)) >= len(protein)
         atoms.arrays["residue"] = np.concatenate([residue, np.full(len(ligand), -1)])
@@ -76,6 +85,8 @@ def _atoms(table: dict, name: str) -> tuple[Atoms, np.ndarray]:
     if unknown:
         raise InputError(f"complex {name}: unknown element {', '.join(unknown)}")
     positions = np.array([columns[axis] for axis in "xyz"], dtype=float).T
+    if not symbols or not np.isfinite(positions).all():
+        raise InputError(f"complex {name}: pocket and ligand with atoms at finite positions are needed")
     keys = [columns.get(key, [""] * len(symbols)) for key in ("chain", "residue", "insertion_code")]
     labels = ["|".join(map(str, row)) for row in zip(*keys, strict=True)]
     numbers = {label: k for k, label in enumerate(dict.fromkeys(labels))}

@@ -1,5 +1,6 @@
 """Benchmark protocols: which structures train, validate and test, and a property in the place of the energy."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -12,9 +13,10 @@ MD17 = {"train": 950, "valid": 50}  # of the release's fine-tuning; the rest are
 SPLITS = ("train", "valid", "test")
 
 
-def random_split(n: int, *, train: int, valid: int, seed: int = 0) -> list[str]:
+def random_split(n: int, *, train: int, valid: int, test: int | None = None, seed: int = 0) -> list[str | None]:
     """The split of each of ``n`` structures: a permutation by numpy's default_rng(seed), cut into train, valid, test.
 
+    ``test``: so many at most, and None for the rest; without it all that are left.
     Raises :class:`InputError` when there are fewer structures than asked for.
     """
     if train < 1 or valid < 1 or train + valid > n:
@@ -23,17 +25,29 @@ def random_split(n: int, *, train: int, valid: int, seed: int = 0) -> list[str]:
             "at least 1 each (--train and --valid of omnicalc data split)"
         )
     order = np.random.default_rng(seed).permutation(n)
-    names = np.array(["test"] * n, dtype=object)
+    names = np.full(n, None, dtype=object)
     names[order[:train]] = "train"
     names[order[train : train + valid]] = "valid"
+    names[order[train + valid :][:test]] = "test"
     return names.tolist()
 
 
-def split_frames(frames: Sequence[Atoms], splits: Sequence[str]) -> Iterator[Atoms]:
+def split_frames(frames: Sequence[Atoms], splits: Sequence[str | None]) -> Iterator[Atoms]:
     """The frames with ``info["split"]`` set."""
     for atoms, split in zip(frames, splits, strict=True):
         atoms.info["split"] = split
         yield atoms
+
+
+def finite_number(value: object, what: str) -> float:
+    """``value`` as a float. Raises :class:`InputError`, which names it as ``what``."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise InputError(f"{what} is {value!r}; a finite number is needed")
+    return found
 
 
 def with_property(frames: Iterable[Atoms], key: str) -> Iterator[Atoms]:

@@ -9,7 +9,7 @@ from ase import Atoms
 from omnicalc.data.geometry_digest import geometry_digest
 from omnicalc.data.lba import TARGET as AFFINITY
 from omnicalc.data.lba import read_lba
-from omnicalc.data.matbench import read_matbench, target_of
+from omnicalc.data.matbench import read_matbench
 from omnicalc.data.protocols import SPLITS, random_split, split_frames, with_property
 from omnicalc.data.qm9 import read_qm9
 from omnicalc.errors import InputError
@@ -23,10 +23,13 @@ def read_raw(source: Path, kind: str = "auto", *, exclude: Path | None = None) -
     else labelled frames in any format that training reads, MD17's npz among them.
     """
     kind = _guess(source) if kind == "auto" else kind
+    if exclude is not None and kind != "qm9":
+        raise InputError(f"'{exclude}' lists molecules of QM9, but {source} is read as {kind}; leave --exclude out")
     if kind == "qm9":
         return list(read_qm9(source, exclude=exclude)), None
     if kind == "matbench":
-        return list(read_matbench(source)), target_of(source)
+        frames = list(read_matbench(source))
+        return frames, next(iter(frames[0].info)) if frames else None
     if kind == "lba":
         return list(read_lba(source)), AFFINITY
     from omnicalc.data.readers import open_frames
@@ -39,7 +42,7 @@ def write_split(
 ) -> dict[str, int]:
     """Write the frames with their split, and ``key`` in the place of the energy if given; how many of each split.
 
-    ``train``, ``valid``: of different geometries; copies go where the first of them went.
+    ``train``, ``valid``, ``test``: of different geometries, drawn at random; copies go where the first of them went.
     """
     from ase.io import write
 
@@ -51,13 +54,10 @@ def write_split(
         raise InputError("the frames carry no energies; say which of their numbers to learn with --property")
     numbers: dict[bytes, int] = {}  # of the different geometries
     geometry = [numbers.setdefault(geometry_digest(atoms), len(numbers)) for atoms in frames]
-    parts, left = random_split(len(numbers), train=train, valid=valid, seed=seed), test
-    splits = [parts[g] for g in geometry]
-    chosen = list(with_property(split_frames(frames, splits), key) if key else split_frames(frames, splits))
-    if left is not None:
-        tests = [k for k, a in enumerate(chosen) if a.info["split"] == "test"]
-        dropped = set(tests[left:])
-        chosen = [a for k, a in enumerate(chosen) if k not in dropped]
+    parts = random_split(len(numbers), train=train, valid=valid, test=test, seed=seed)
+    labelled = split_frames(frames, [parts[g] for g in geometry])
+    labelled = with_property(labelled, key) if key else labelled
+    chosen = [atoms for atoms in labelled if atoms.info["split"] is not None]
     opener = gzip.open if out.name.endswith(".gz") else open
 
     def save(temporary: Path) -> None:

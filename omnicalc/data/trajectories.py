@@ -2,7 +2,7 @@
 
 MD17 and MD22 hold ``R`` and ``z``; rMD17 holds ``coords``, ``nuclear_charges`` and ``old_indices``: its rows are a
 shuffled part of MD17, so that neighbouring rows are not neighbours in time and give no velocities. None of them tells
-its frame spacing (MD17: 0.5 fs); it has to be given.
+its frame spacing (MD17: 0.5 fs); it has to be given. Positions are in Å, or in the unit that ``r_unit`` names.
 """
 
 import zipfile
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from omnicalc.data.npz_units import length_unit
 from omnicalc.errors import InputError
 
 _POSITIONS, _NUMBERS = ("coords", "R"), ("nuclear_charges", "z")
@@ -48,8 +49,8 @@ def read_trajectory(path: Path | str, spacing_fs: float | None = None) -> Trajec
     ``spacing_fs`` between frames is needed where the file does not tell it.
 
     Raises:
-        InputError: no such file, not a trajectory, a spacing that is unknown or contradicts the file, shuffled rows,
-            non-finite or missing frames.
+        InputError: no such file, not a trajectory, a spacing that is unknown or contradicts the file, an unknown unit,
+            shuffled rows, non-finite or missing frames.
     """
     path = Path(path)
     try:
@@ -88,6 +89,10 @@ def trajectory_of(arrays: dict[str, np.ndarray], name: str, where: str, spacing_
         raise InputError(f"{where}: frame {bad[0][1]} has a position that is not finite; leave that stretch out")
     if positions.shape[1] < LEAST_FRAMES:
         raise InputError(f"{where} holds {positions.shape[1]} frames; at least {LEAST_FRAMES} are needed")
+    if (unit := length_unit(arrays, where)) != 1:
+        if "velocities" in arrays:
+            raise InputError(f"{where}: velocities beside positions in {arrays['r_unit']}; give both in Å and Å/fs")
+        positions = positions * unit
     check_gaps(positions, where)
     if "velocities" not in arrays:  # differences over two frames, at the ends over one
         check_spacing(spacing, where)

@@ -190,6 +190,79 @@ def test_copies_that_are_damaged(qm9, matbench, lba, tmp_path):
         list(read_lba(lba))
 
 
+def broken(value, *path):
+    """A change of a nested value, applied to what JSON gave."""
+
+    def apply(table):
+        for key in path[:-1]:
+            table = table[key]
+        table[path[-1]] = value
+
+    return apply
+
+
+SITE = ("data", 1, 0, "sites", 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (broken([{"occu": 1}], *SITE, "species"), "KeyError: 'element'"),
+        (broken(["Na"], *SITE, "species"), "AttributeError"),
+        (broken([0.0, 0.0], *SITE, "xyz"), "as pymatgen writes them"),
+        (broken([0.0, 0.0, float("nan")], *SITE, "xyz"), "finite positions"),
+        (broken(float("nan"), "data", 1, 1), "its target is nan"),
+        (broken([1.0], "data", 1), "a structure and one target"),
+        (broken([], "data", 1, 0, "sites"), "finite positions"),
+    ],
+    ids=["element", "species", "flat", "nan", "target", "short", "empty"],
+)
+def test_odd_rows_of_matbench_are_named(matbench, tmp_path, change, message):
+    table, other = json.loads(gzip.decompress(matbench[0].read_bytes())), tmp_path / "other.json"
+    change(table)
+    other.write_text(json.dumps(table))
+    with pytest.raises(InputError, match=f"mb-gap-00001: .*{message}"):
+        list(read_matbench(other))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (broken(["A", 1], "atoms_pocket", "data", 0), "no item of ATOM3D's LBA task"),
+        (broken([], "atoms_pocket"), "no item of ATOM3D's LBA task"),
+        (broken([], "atoms_ligand", "data"), "atoms at finite positions"),
+        (broken(float("nan"), "atoms_pocket", "data", 0, 3), "atoms at finite positions"),
+        (broken("high", "scores", "neglog_aff"), "its neglog_aff is 'high'; a finite number"),
+        (broken(None, "scores", "neglog_aff"), "its neglog_aff is None; a finite number"),
+    ],
+    ids=["short", "list", "empty", "nan", "text", "null"],
+)
+def test_odd_items_of_lba_are_named(lba, change, message):
+    _change_item(lba, change)
+    with pytest.raises(InputError, match=f"complex 1abc.*{message}"):
+        list(read_lba(lba))
+
+
+def test_an_item_of_lba_that_is_a_list_is_named(lba):
+    _change_item(lba, lambda item: None, whole=[1, 2])
+    with pytest.raises(InputError, match="complex of item 1 is no item of ATOM3D's LBA task"):
+        list(read_lba(lba))
+
+
+def _change_item(folder, change, whole=None):
+    import lmdb
+
+    with lmdb.open(str(folder)) as env, env.begin(write=True) as txn:
+        item = json.loads(gzip.decompress(txn.get(b"1")))
+        change(item)
+        txn.put(b"1", gzip.compress(json.dumps(whole or item).encode()))
+
+
+def test_molecules_to_leave_out_are_those_of_qm9(matbench, tmp_path):
+    with pytest.raises(InputError, match="lists molecules of QM9, but .* is read as matbench; leave --exclude out"):
+        omnicalc("data", "split", matbench[0], "--out", tmp_path / "a.extxyz", "--exclude", tmp_path / "unc.txt")
+
+
 def test_split_command_reads_md17_s_files(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {"R": rng.normal(size=(6, 3, 3)), "z": np.array([8, 1, 1]), "F": rng.normal(size=(6, 3, 3))}
@@ -210,6 +283,21 @@ def test_splits_are_disjoint_and_repeatable():
     assert all(first[k] == "train" for k in order[:700])
     with pytest.raises(InputError, match="8 structures to train on and 3 to validate on are more than the 10"):
         random_split(10, train=8, valid=3)
+
+
+def test_a_small_test_set_is_drawn_from_all_the_file(qm9, tmp_path):
+    """Raw files have an order: by size, by time."""
+    kept = {}
+    for k, words in enumerate(([], ["--test", 2], ["--test", 0])):
+        out = tmp_path / f"{k}.extxyz"
+        omnicalc("data", "split", qm9, "--property", "homo", "--train", 2, "--valid", 1, "--out", out, *words)
+        kept[k] = [(a.info["split"], a.info["qm9_index"]) for a in read(out, ":")]
+    order = 1 + np.random.default_rng(0).permutation(8)
+    everything = [("train", k) for k in order[:2]] + [("valid", order[2])] + [("test", k) for k in order[3:]]
+    by_index = [sorted(part, key=lambda row: row[1]) for part in (everything, everything[:5], everything[:3])]
+    assert [kept[k] for k in range(3)] == by_index
+    first = sorted(k for split, k in everything if split == "test")[:2]
+    assert first != [k for split, k in by_index[1] if split == "test"]  # else the first of the file would do as well
 
 
 def test_copies_of_a_geometry_go_to_one_part(tmp_path):

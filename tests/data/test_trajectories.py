@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ase import units
 
 from omnicalc.data.trajectories import read_folder, read_trajectory
 from omnicalc.errors import InputError
@@ -32,6 +33,17 @@ def test_md17_needs_its_spacing(tmp_path):
     assert np.abs(read_trajectory(file, 1.0).v - exact)[1:-1].max() > 1e-4
     with pytest.raises(InputError, match="more than 0"):
         read_trajectory(file, -1.0)
+
+
+def test_positions_in_bohr(tmp_path):
+    exact = read_trajectory(saved(tmp_path / "a.npz", R=course(), z=NUMBERS, r_unit="Ang"), 0.5)
+    arrays = {"R": course() / units.Bohr, "z": NUMBERS, "r_unit": "Bohr"}
+    found = read_trajectory(saved(tmp_path / "b.npz", **arrays), 0.5)
+    assert np.abs(found.x - exact.x).max() < 1e-6 and np.abs(found.v - exact.v).max() < 1e-6
+    with pytest.raises(InputError, match="velocities beside positions in Bohr"):
+        read_trajectory(saved(tmp_path / "v.npz", **arrays, velocities=course()), 0.5)
+    with pytest.raises(InputError, match="r_unit is 'nm'; known are ang, "):
+        read_trajectory(saved(tmp_path / "nm.npz", **{**arrays, "r_unit": "nm"}), 0.5)
 
 
 def test_shuffled_rows_give_no_velocities(tmp_path):

@@ -1,7 +1,8 @@
 """MD17 and rMD17: one molecule's trajectory as arrays in an npz file, kcal/mol and Å.
 
 MD17 names them z, R, E, F; rMD17 nuclear_charges, coords, energies, forces (docs of the two releases). Other units can
-be stated inside the file by the array ``e_unit`` ("eV"), as sGDML data sets do.
+be stated inside the file by the arrays ``e_unit`` ("eV") and ``r_unit`` ("Bohr"), as sGDML data sets do; forces are in
+one by the other.
 """
 
 import zipfile
@@ -9,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from ase import Atoms, units
+from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from omnicalc.data.npz_units import energy_unit, length_unit
 from omnicalc.errors import InputError
 
 _NAMES = (("z", "R", "E", "F"), ("nuclear_charges", "coords", "energies", "forces"))
-_KCAL = units.kcal / units.mol
-_UNITS = {"kcal/mol": _KCAL, "ev": 1.0, "hartree": units.Hartree}
 
 
 def open_file(path: Path) -> "MD17":
@@ -36,14 +36,13 @@ class MD17(Sequence):
                         "nuclear_charges, coords, energies, forces (rMD17) are needed"
                     )
                 self.numbers, self.positions, self.energies, self.forces = (np.asarray(data[n]) for n in names)
-                unit = str(data["e_unit"]).lower() if "e_unit" in data.files else "kcal/mol"
+                self.energy, self.length = energy_unit(data, str(path)), length_unit(data, str(path))
+        except InputError:
+            raise
         except (zipfile.BadZipFile, ValueError, OSError) as error:
             raise InputError(f"{path}: not an npz file of arrays ({error})") from None
-        if unit not in _UNITS:
-            raise InputError(f"{path}: e_unit is '{unit}'; known are {', '.join(_UNITS)}")
         if self.numbers.dtype.kind not in "iu":  # others would be rounded down to some element
             raise InputError(f"{path}: atomic numbers of type {self.numbers.dtype}; whole numbers are needed")
-        self.scale = _UNITS[unit]
         self.energies = self.energies.reshape(-1)
         shape = (len(self.energies), len(self.numbers), 3)
         if self.positions.shape != shape or self.forces.shape != shape:
@@ -57,7 +56,7 @@ class MD17(Sequence):
         return len(self.energies)
 
     def __getitem__(self, k: int) -> Atoms:
-        atoms = Atoms(self.numbers, self.positions[k], info={"molecule": self.molecule})
-        energy, forces = float(self.energies[k]) * self.scale, self.forces[k] * self.scale
+        atoms = Atoms(self.numbers, self.positions[k] * self.length, info={"molecule": self.molecule})
+        energy, forces = float(self.energies[k]) * self.energy, self.forces[k] * (self.energy / self.length)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
         return atoms
