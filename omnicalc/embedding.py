@@ -43,6 +43,7 @@ def denoise(
 ) -> Atoms | list[Atoms]:
     """Copies of the structures with the noise that the network sees taken off, ``steps`` times over.
 
+    Atoms move as far as constraints of the structures let them: those held by ``FixAtoms`` stay where they are.
     ``conditioned``: on the structure's own embedding, as in pretraining, where the clean structure's was used. Raises
     as :func:`embed`.
     """
@@ -59,7 +60,7 @@ def denoise(
                 moved.append(network.denoise(graph, condition).double().cpu().numpy())
             ends = np.cumsum([len(a) for a in frames])[:-1]
             for atoms, noise in zip(frames, np.split(np.concatenate(moved), ends), strict=True):
-                atoms.positions -= noise
+                atoms.set_positions(atoms.positions - noise)
     return frames[0] if isinstance(structures, Atoms) else frames
 
 

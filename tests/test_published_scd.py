@@ -7,6 +7,7 @@ import pytest
 import torch
 from ase import Atoms
 from ase.build import molecule
+from ase.constraints import FixAtoms
 from ase.io import read, write
 from safetensors.torch import load_file
 
@@ -80,6 +81,15 @@ def test_denoise_takes_predicted_noise_off(tmp_path):
     assert np.abs(moved - wanted).max() < 1e-9
     assert denoise(frames[0], potential, steps=2).positions.shape == frames[0].positions.shape
     assert np.abs(denoise(frames[0], potential, steps=2).positions - cleaned[0].positions).max() > 0
+
+
+def test_denoise_keeps_held_atoms_where_they_are():
+    held, free = molecule("CH3CH2OH"), molecule("CH3CH2OH")
+    held.set_constraint(FixAtoms([0, 4]))
+    held, free = denoise([held, free], "scd:pretrained", steps=2)
+    moved = np.abs(held.positions - molecule("CH3CH2OH").positions).max(1)
+    assert (moved[[0, 4]] == 0).all() and (np.delete(moved, [0, 4]) > 0).all()
+    assert (free.positions != molecule("CH3CH2OH").positions).any(1).all()
 
 
 def test_settings_without_a_record_are_the_published_ones(tmp_path):
@@ -159,6 +169,17 @@ def test_two_structures_are_embedded_without_a_map(tmp_path):
     assert "no map, which needs 3 structures" in said and not (tmp_path / "out" / "latent_map.png").exists()
     arrays = np.load(tmp_path / "out" / "embeddings.npz")
     assert np.abs(arrays["embeddings"] - embed(read(tmp_path / "two.xyz", ":"), "scd:pretrained")).max() < 1e-6
+
+
+@pytest.mark.parametrize("key", ["embeddings", "atoms", "coordinates", "file", "allow_pickle"])
+def test_colours_do_not_take_the_place_of_what_is_written(tmp_path, key):
+    frames = [molecule("H2O") for _ in range(3)]
+    for atoms in frames:
+        atoms.info[key] = 1.0
+    write(tmp_path / "three.xyz", frames)
+    with pytest.raises(InputError, match=f"--colour {key}: embeddings.npz needs this name"):
+        omnicalc("embed", tmp_path / "three.xyz", "--out", tmp_path / "out", "--colour", key)
+    assert not (tmp_path / "out").exists()
 
 
 def test_properties_are_heads_with_references_and_no_energies():

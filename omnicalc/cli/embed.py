@@ -8,6 +8,7 @@ import click
 from omnicalc.cli.options import Folder
 
 ARRAYS, MAP = "embeddings.npz", "latent_map.png"
+TAKEN = ("atoms", "embeddings", "coordinates", "file", "allow_pickle")  # in the npz, or by NumPy that writes it
 
 
 @click.command(name="embed")
@@ -27,6 +28,11 @@ def command(structures, model, out, keys, method, untrained, seed):
 
     if out.exists() and any(out.iterdir()):
         raise InputError(f"'{out}' is not empty; give another folder with --out")
+    if taken := sorted({*keys} & {*TAKEN}):
+        raise InputError(
+            f"--colour {taken[0]}: {ARRAYS} needs this name for itself (the map by number of atoms is always drawn); "
+            "store the numbers under another name in the frames"
+        )
     frames = read_structures(structures)
     colours = {"atoms": np.array([float(len(a)) for a in frames])}
     colours |= {key: np.array([_number(a, key, k) for k, a in enumerate(frames)]) for key in keys}

@@ -170,6 +170,23 @@ def test_angles_and_torsions_about_a_nitrogen():
     assert pair.torsion.tolist() == pytest.approx([2 * np.pi] * 2)  # no third neighbour, no torsion
 
 
+@pytest.mark.parametrize("crystal", ["Cu", "NaCl", "Si, bent"])
+def test_angles_do_not_depend_on_the_cell(crystal):
+    """Images of one atom are atoms of their own, in line and in plane as they lie; told by the index they are lost."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = {"backbone": "cgt", "channels": 16, "attention_heads": 4, "layers": 1, "gives": "embeddings"}
+        network = build_model("scd", settings).double().eval()
+    small = {"Cu": bulk("Cu", a=3.6), "NaCl": bulk("NaCl", "rocksalt", a=5.64)}.get(crystal) or bulk("Si", a=5.43)
+    if crystal == "Si, bent":
+        small.set_cell(small.cell + [[0.2, 0.0, 0.1], [0.0, 0.3, 0.0], [0.1, 0.0, -0.2]], scale_atoms=True)
+        small.positions[1] += [0.1, 0.05, -0.1]
+    small.rotate(33, (1, 2, 3), rotate_cell=True)
+    with torch.no_grad():
+        one, many = (network.embed(graph_of(atoms, network.cutoff)) for atoms in (small, small.repeat((2, 1, 1))))
+    assert (one - many).abs().max() < 1e-12
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         "change, message",

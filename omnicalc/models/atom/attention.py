@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from omnicalc.models.atom.feed_forward import FeedForward
 
+_SAME = 1e-6  # distance up to which two tokens are equal
+
 
 def rotate(x: Tensor, base: float) -> Tensor:
     """Rotary positions: channels (2i, 2i + 1) of ``x`` (B, H, T, N, d) turned by t * base^(-2i/d), t = 0 .. T-1."""
@@ -19,7 +21,10 @@ def rotate(x: Tensor, base: float) -> Tensor:
 
 
 class HarmonicBias(nn.Module):
-    """One number per head and pair of tokens from the direction between their first three channels."""
+    """One number per head and pair of tokens from the direction between their first three channels.
+
+    There is none between equal tokens, as copies along time are in the first block; the release takes it from rounding.
+    """
 
     def __init__(self, heads: int):
         super().__init__()
@@ -29,8 +34,8 @@ class HarmonicBias(nn.Module):
         """(B, M, L) -> (B, H, M, M)."""
         p = x[..., :3]
         difference = p[:, :, None] - p[:, None, :]
-        unit = difference / (difference.norm(dim=-1, keepdim=True) + 1e-6)
-        unit = nn.functional.normalize(unit, dim=-1)
+        distance = difference.norm(dim=-1, keepdim=True)
+        unit = nn.functional.normalize(difference / (distance + 1e-6), dim=-1) * (distance > _SAME)
         constant = torch.full_like(unit[..., :1], 1 / sqrt(4 * pi))
         return self.mlp(torch.cat([constant, sqrt(3 / (4 * pi)) * unit], -1)).movedim(-1, 1)
 

@@ -5,9 +5,10 @@ every other neighbour n of j (n != i, n != k):
 
     phi = atan2((p1 x p2) . r_ji / |r_ji|, p1 . p2),   p1 = r_ji x r_jk,   p2 = r_ji x r_jn,   in (0, 2 pi],
 
-of which the smallest counts, 2 pi where there is no n. The released routine forgets n != k, whose angle is rounding
-noise; that is not copied. Even so the minimum jumps between 0 and 2 pi. Everything comes from edge vectors, so periodic
-images have their own angles; the release uses plain positions and is for molecules only.
+of which the smallest counts, 2 pi where there is no n. The release forgets n != k, takes n in line with j -> i, and
+has 0 or 2 pi in a plane, all by rounding noise; that is not copied: the first two are left out, a plane is 2 pi. Even
+so the minimum jumps between 0 and 2 pi. Everything comes from edge vectors, so periodic images are atoms of their own;
+the release uses plain positions and is for molecules only.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from torch import Tensor
 from omnicalc.models.scd.edges import Edges
 
 DEGREES, RADIALS = 3, 6
+SAME_SQUARED = 0.01  # Å^2; images of one atom lie a lattice vector apart
+STRAIGHT = 1e-10  # squared sine up to which three atoms are in line
+FLAT = 1e-5  # rad, up to which a torsion is none but for rounding
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def angles_of(edges: Edges) -> Angles:
     incoming = _Incoming(source, target, edges.n_atoms)
     ji = torch.arange(len(pairs), device=pairs.device)
     ji, kj = incoming.join(ji, source)
-    other = source[kj] != target[ji]
+    other = ~_reverse(source, target, vectors, kj, ji)
     ji, kj = ji[other], kj[other]
     r_ji, r_jk = -vectors[ji], vectors[kj]
     cross = torch.linalg.cross(r_ji, r_jk)
@@ -64,15 +68,23 @@ class _Incoming:
         return rows[repeated], self.order[self.first[atom][repeated] + step]
 
 
+def _reverse(source, target, vectors, kj, ji) -> Tensor:
+    """Whether an edge k -> j comes from the very i that j -> i goes to, not from another periodic image of it."""
+    return (source[kj] == target[ji]) & ((vectors[kj] + vectors[ji]).square().sum(-1) < SAME_SQUARED)
+
+
 def _torsions(incoming, source, target, vectors, ji, kj, p1) -> Tensor:
     rows, nj = incoming.join(torch.arange(len(ji), device=ji.device), source[ji])
-    other = (source[nj] != target[ji[rows]]) & (source[nj] != source[kj[rows]])
+    other = ~_reverse(source, target, vectors, nj, ji[rows]) & (nj != kj[rows])
     rows, nj = rows[other], nj[other]
-    axis = -vectors[ji[rows]]
-    p1, p2 = p1[rows], torch.linalg.cross(axis, vectors[nj])
+    axis, r_jn = -vectors[ji[rows]], vectors[nj]
+    p2 = torch.linalg.cross(axis, r_jn)
+    off_axis = p2.square().sum(-1) > STRAIGHT * axis.square().sum(-1) * r_jn.square().sum(-1)
+    rows, axis, p2 = rows[off_axis], axis[off_axis], p2[off_axis]
+    p1 = p1[rows]
     height = (torch.linalg.cross(p1, p2) * axis).sum(-1) / axis.square().sum(-1).sqrt()
     phi = torch.atan2(height, (p1 * p2).sum(-1))
-    phi = torch.where(phi <= 0, phi + 2 * pi, phi)
+    phi = torch.where(phi <= FLAT, phi + 2 * pi, phi)
     return phi.new_full((len(ji),), 2 * pi).scatter_reduce(0, rows, phi, "amin")
 
 
