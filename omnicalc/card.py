@@ -128,7 +128,7 @@ def _head_table(head: CardHead) -> dict[str, Any]:
 
 
 def _card(table: dict, where: str) -> Card:
-    table = _typed(table, _CARD_TYPES, where)
+    table = read_table(table, _CARD_TYPES, where)
     heads = tuple(_head(head, f"{where}: heads[{k}]") for k, head in enumerate(table["heads"]))
     card = Card(**{**table, "heads": heads})
     _check_card(card, where)
@@ -138,7 +138,7 @@ def _card(table: dict, where: str) -> Card:
 def _head(table: object, where: str) -> CardHead:
     if not isinstance(table, dict):
         raise WeightsError(f"{where}: a table is needed")
-    head = CardHead(**_typed(table, _HEAD_TYPES, where))
+    head = CardHead(**read_table(table, _HEAD_TYPES, where))
     from ase.data import atomic_numbers
 
     unknown = [s for s in (*head.elements, *head.reference) if atomic_numbers.get(s, 0) < 1]
@@ -185,7 +185,7 @@ _NEEDED = {
 }
 
 
-def _typed(table: dict, types: dict[str, tuple[str, Callable]], where: str) -> dict:
+def read_table(table: dict, types: dict[str, tuple[str, Callable]], where: str) -> dict:
     """The table with each value read by its type; missing, unknown and mistyped keys raise WeightsError."""
     missing = [k for k in types if k not in table and k not in _OPTIONAL]
     unknown = [k for k in table if k not in types]
@@ -213,7 +213,7 @@ def _exactly(kind: type) -> Callable:
     return read
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):
         raise TypeError
     return float(value)
@@ -234,38 +234,38 @@ def _periodic(value: object) -> str:
 
 
 def _energies(table: object) -> dict[str, float]:
-    return {key: _number(value) for key, value in _exactly(dict)(table).items()}
+    return {key: number(value) for key, value in _exactly(dict)(table).items()}
 
 
 _OPTIONAL = ("periodic",)
-_TEXT = ("text", _exactly(str))
-_TABLE = ("a table", _exactly(dict))
-_TEXTS = ("a list of texts", _list_of(_exactly(str)))
+TEXT = ("text", _exactly(str))
+TABLE = ("a table", _exactly(dict))
+TEXTS = ("a list of texts", _list_of(_exactly(str)))
 _CARD_TYPES = {
-    "name": _TEXT,
-    "tag": _TEXT,
-    "version": _TEXT,
-    "family": _TEXT,
-    "summary": _TEXT,
+    "name": TEXT,
+    "tag": TEXT,
+    "version": TEXT,
+    "family": TEXT,
+    "summary": TEXT,
     "conservative": ("true or false", _exactly(bool)),
-    "cutoff": ("a number in Å", _number),
-    "dtype": _TEXT,
-    "sha256": _TEXT,
-    "licence": _TEXT,
-    "citation": _TEXTS,
+    "cutoff": ("a number in Å", number),
+    "dtype": TEXT,
+    "sha256": TEXT,
+    "licence": TEXT,
+    "citation": TEXTS,
     "charges": ("a list of whole numbers", _list_of(_exactly(int))),
     "spins": ('"ignored" or a list of multiplicities 2S+1', _spins),
-    "config": _TABLE,
+    "config": TABLE,
     "heads": ("a list of tables", _exactly(list)),
-    "training": _TABLE,
-    "accuracy": _TABLE,
+    "training": TABLE,
+    "accuracy": TABLE,
 }
 _HEAD_TYPES = {
-    "name": _TEXT,
-    "level_of_theory": _TEXT,
-    "elements": _TEXTS,
-    "reference_source": _TEXT,
-    "data": _TEXT,
+    "name": TEXT,
+    "level_of_theory": TEXT,
+    "elements": TEXTS,
+    "reference_source": TEXT,
+    "data": TEXT,
     "reference": ("a table of energies in eV", _energies),
     "periodic": (f"one of {', '.join(PERIODIC)}", _periodic),
 }

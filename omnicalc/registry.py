@@ -143,7 +143,7 @@ def published() -> list[Published]:
 
 def resolve(name: str | Path) -> tuple[Path, Card]:
     """Folder and card that a name or path stands for. Raises :class:`WeightsError` saying what there is."""
-    if _is_path(name):
+    if is_path(name):
         folder = Path(name).expanduser()
         return folder, _folder_card(folder)
     wanted, tag, version = split_name(str(name))
@@ -197,7 +197,7 @@ def load_potential(
     folder, card = resolve(name)
     with torch.inference_mode(False):  # weights made in it could never take part in a gradient
         potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
-    potential.name_resolved = str(folder.resolve()) if _is_path(name) else card.full_name
+    potential.name_resolved = str(folder.resolve()) if is_path(name) else card.full_name
     potential.sha256 = card.sha256
     potential.card = card
     potential.kernel = kernel
@@ -289,7 +289,7 @@ def _repair(folder: Path) -> str:
     return COPY_AGAIN
 
 
-def _is_path(name: str | Path) -> bool:
+def is_path(name: str | Path) -> bool:
     """Whether a path was meant: a Path, or a text that has a separator or starts with '.' or '~'."""
     if isinstance(name, os.PathLike):
         return True
@@ -318,7 +318,7 @@ def _present() -> list[tuple[Path, Card, str]]:
     found = [(folder, _own_card(folder), "bundled") for folder in _folders(BUNDLED)]
     found += [(folder, card, "installed") for folder, card in _installed() if isinstance(card, Card)]
     known = _known()
-    found.sort(key=lambda item: _version_key(item[1].version), reverse=True)
+    found.sort(key=lambda item: version_key(item[1].version), reverse=True)
     found.sort(key=lambda item: (item[1].name, not _is_default(item[1], known), item[1].tag, item[2]))
     return found
 
@@ -363,7 +363,7 @@ def _is_default(card: Card, known: dict) -> bool:
     return known["default_tag"].get(card.name) == card.tag
 
 
-def _version_key(version: str) -> list[int]:
+def version_key(version: str) -> list[int]:
     """Orders versions by their numbers: 0.9 < 0.10 < 1.0."""
     return [int(number) for number in re.findall(r"\d+", version)]
 

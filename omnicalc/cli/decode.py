@@ -31,8 +31,6 @@ def command(start, model, frames, horizon, rollout, index, spacing, reference, p
     omnicalc decode start.extxyz --frames 8 --horizon 500fs
     omnicalc decode toluene.npz --index 100 --reference toluene.npz --potential gfn2-xtb
     """
-    import warnings
-
     from omnicalc.decoding.start import read_start
     from omnicalc.decoding.write import FILES
     from omnicalc.errors import InputError
@@ -47,31 +45,17 @@ def command(start, model, frames, horizon, rollout, index, spacing, reference, p
 
     from omnicalc.decoding.decoder import ParallelDecoder
     from omnicalc.decoding.forces import forces_by
-    from omnicalc.decoding.report import as_text, errors_against, integrate, physics
+    from omnicalc.decoding.report import as_text, report_of
     from omnicalc.decoding.write import write_frames
 
     decoder = ParallelDecoder(model)
     forces = None if potential is None else forces_by(potential, atoms)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        decoder.decode(atoms, frames=1, horizon_fs=min(horizon, decoder.horizon_fs))  # costs of a first call
-        found = decoder.decode(atoms, frames=frames, horizon_fs=horizon, rollout=rollout)
-    for text in dict.fromkeys(str(w.message) for w in caught):
-        click.echo(f"warning: {text}", err=True)
-    report = {
-        "model": decoder.name_resolved,
-        "sha256": decoder.card.sha256,
-        "start": str(start),
-        "frames": len(found),
-        "horizon_fs": horizon * rollout,
-        "seconds": decoder.seconds,
-        "physics": physics(atoms, found, forces),
-    }
-    if reference is not None:
-        report["errors"] = errors_against(reference, spacing, atoms, found)
-    if forces is not None:
-        seconds, steps = integrate(atoms, horizon * rollout, forces)
-        report["integration"] = {"potential": potential, "steps": steps, "seconds": seconds}
+    decoder.decode(atoms, frames=1, horizon_fs=min(horizon, decoder.horizon_fs))  # costs of a first call
+    found = decoder.decode(atoms, frames=frames, horizon_fs=horizon, rollout=rollout)
+    model = {"model": decoder.name_resolved, "sha256": decoder.card.sha256, "start": str(start)}
+    report = model | report_of(
+        atoms, found, decoder.seconds, reference=reference, spacing_fs=spacing, potential=potential, forces=forces
+    )
     with made_folder(out):
         write_frames(out, atoms, found, report)
     click.echo(as_text(report))

@@ -10,11 +10,11 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omnicalc.card import DTYPES, NAME_PART, WEIGHTS
+from omnicalc.card import DTYPES, NAME_PART, TABLE, TEXT, TEXTS, WEIGHTS, number, read_table
 from omnicalc.errors import WeightsError
 from omnicalc.files import write_atomically
 from omnicalc.toml_writer import to_toml
@@ -29,13 +29,13 @@ class DecoderCard:
     version: str
     family: str
     summary: str
-    elements: list[str]  # symbols
+    elements: tuple[str, ...]  # symbols
     horizon_fs: float  # largest time of the training
     level_of_theory: str
     dtype: str
     sha256: str  # of model.safetensors
     licence: str
-    citation: list[str]
+    citation: tuple[str, ...]
     config: Mapping[str, Any]  # architecture, passed to the model as it is
     training: Mapping[str, Any]
     accuracy: Mapping[str, Any]  # "horizons_fs", and under the same order "rmse_A" on molecules not trained on
@@ -75,17 +75,9 @@ def write_decoder_card(path: Path, card: DecoderCard) -> None:
 
 
 def _card(table: dict, where: str) -> DecoderCard:
-    kinds = {f.name: _KINDS[f.type] for f in fields(DecoderCard)}
-    missing, unknown = sorted(set(kinds) - set(table)), sorted(set(table) - set(kinds))
-    if missing or unknown:
-        parts = [f"{what}: {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
-        raise WeightsError(f"{where}: keys {'; '.join(parts)}")
-    for key, kind in kinds.items():
-        if not isinstance(table[key], kind) or isinstance(table[key], bool):
-            raise WeightsError(f"{where}: {key} = {table[key]!r} is of the wrong kind")
     from ase.data import atomic_numbers
 
-    card = DecoderCard(**table)
+    card = DecoderCard(**read_table(table, _TYPES, where))
     wrong = [k for k in ("name", "tag", "version") if not NAME_PART.fullmatch(getattr(card, k))]
     wrong += ["dtype"] * (card.dtype not in DTYPES) + ["horizon_fs"] * (not card.horizon_fs > 0)
     wrong += ["sha256"] * (not re.fullmatch("[0-9a-f]{64}", card.sha256))
@@ -97,4 +89,11 @@ def _card(table: dict, where: str) -> DecoderCard:
     return card
 
 
-_KINDS = {"str": str, "float": (int, float), "list[str]": list, "Mapping[str, Any]": dict}
+_TYPES = {
+    **dict.fromkeys(("name", "tag", "version", "family", "summary"), TEXT),
+    "elements": TEXTS,
+    "horizon_fs": ("a number in fs", number),
+    **dict.fromkeys(("level_of_theory", "dtype", "sha256", "licence"), TEXT),
+    "citation": TEXTS,
+    **dict.fromkeys(("config", "training", "accuracy"), TABLE),
+}

@@ -15,7 +15,7 @@ from ase.units import fs
 from omnicalc.decoding.start import check_start
 from omnicalc.decoding.start_batch import batch_of
 from omnicalc.decoding.weights import load_decoder
-from omnicalc.errors import InputError
+from omnicalc.errors import InputError, OmniCalcWarning
 
 _BEFORE = 1.0  # fs between two predicted positions whose difference is the velocity
 _CLOSEST = 0.1  # fs between frames; closer ones have no velocities in float32
@@ -35,7 +35,7 @@ class ParallelDecoder:
         self.dtype = choose_dtype(dtype)
         network, self.card, self.name_resolved = load_decoder(model)
         self.network = network.to(self.dtype)
-        self.elements, self.horizon_fs = tuple(self.card.elements), float(self.card.horizon_fs)
+        self.elements, self.horizon_fs = self.card.elements, self.card.horizon_fs
         self.seconds = 0.0  # wall-clock time of the last call
 
     def decode(self, atoms: Atoms, *, frames: int = 8, horizon_fs: float = 500.0, rollout: int = 1) -> list[Atoms]:
@@ -65,6 +65,7 @@ class ParallelDecoder:
             warnings.warn(
                 f"{what} is beyond the {self.horizon_fs:g} fs of the training of "
                 f"{self.name_resolved}; its error grows: {growth or 'not measured'}",
+                OmniCalcWarning,
                 stacklevel=2,
             )
         begun, found, start = time.perf_counter(), [], atoms

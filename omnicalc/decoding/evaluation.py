@@ -10,8 +10,8 @@ import torch
 
 from omnicalc.data.trajectories import Trajectory
 from omnicalc.decoding.baselines import ISSUE, MEAN, MEAN_RIGID, baselines, mean_structure
+from omnicalc.decoding.targets import fixed_batch, window
 from omnicalc.errors import InputError
-from omnicalc.training.decoder.batches import fixed_batch, window
 
 DECODER = "decoder"
 HORIZONS = (50.0, 100.0, 200.0, 500.0)  # fs

@@ -27,6 +27,34 @@ _STEP = 0.5  # fs, of the integration that a decoder replaces
 Forces = Callable[["Atoms"], tuple[float, np.ndarray]]  # eV and eV/Å
 
 
+def report_of(
+    start: Atoms,
+    frames: Sequence[Atoms],
+    seconds: float,
+    *,
+    reference: Path | None = None,
+    spacing_fs: float | None = None,
+    potential: str | None = None,
+    forces: Forces | None = None,
+) -> dict:
+    """All that is said of decoded ``frames``, which took ``seconds``: physics; errors where there is a ``reference``
+    (:func:`errors_against`); the time of an integration where there are ``forces``, of ``potential``.
+    """
+    horizon = float(frames[-1].info["time_fs"])
+    report = {
+        "frames": len(frames),
+        "horizon_fs": horizon,
+        "seconds": seconds,
+        "physics": physics(start, frames, forces),
+    }
+    if reference is not None:
+        report["errors"] = errors_against(reference, spacing_fs, start, frames)
+    if forces is not None:
+        taken, steps = integrate(start, horizon, forces)
+        report["integration"] = {"potential": potential, "steps": steps, "seconds": taken}
+    return report
+
+
 def physics(start: Atoms, frames: Sequence[Atoms], forces: Forces | None = None) -> dict:
     """Bond lengths (Å, against the start), temperature (K, from velocities without the motion as a whole), energy (eV).
 

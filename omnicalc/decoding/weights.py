@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from omnicalc import registry
 from omnicalc.card import DECODER_CARD, WEIGHTS
 from omnicalc.decoding.card import DecoderCard, read_decoder_card
 from omnicalc.errors import WeightsError
-from omnicalc.registry import COPY_AGAIN, bytes_of_sha256, split_name
+from omnicalc.registry import COPY_AGAIN, bytes_of_sha256, is_path, split_name, version_key
 from omnicalc.weights_home import weights_home
 
 if TYPE_CHECKING:
@@ -22,12 +21,12 @@ def list_decoders() -> list[tuple[Path, DecoderCard]]:
     found = []
     for home in (registry.BUNDLED, weights_home()):
         found += [(card.parent, read_decoder_card(card)) for card in sorted(home.glob(f"*/{DECODER_CARD}"))]
-    return sorted(found, key=lambda item: [int(n) for n in item[1].version.split(".") if n.isdigit()], reverse=True)
+    return sorted(found, key=lambda item: version_key(item[1].version), reverse=True)
 
 
 def resolve_decoder(name: str | Path) -> tuple[Path, DecoderCard]:
     """Raises :class:`WeightsError` saying what there is."""
-    if isinstance(name, os.PathLike) or "/" in name or name.startswith((".", "~")):
+    if is_path(name):
         folder = Path(name).expanduser()
         if not (folder / DECODER_CARD).is_file():
             raise WeightsError(
@@ -49,7 +48,7 @@ def resolve_decoder(name: str | Path) -> tuple[Path, DecoderCard]:
 
 def is_decoder(name: str | Path) -> bool:
     """Whether a name or path stands for a decoder on this machine."""
-    if isinstance(name, os.PathLike) or "/" in name or name.startswith((".", "~")):
+    if is_path(name):
         return (Path(name).expanduser() / DECODER_CARD).is_file()
     wanted, tag, version = split_name(name)
     cards = [card for _, card in list_decoders()]
@@ -81,5 +80,5 @@ def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
         model.load_state_dict(load(content), strict=True)
     except (SafetensorError, RuntimeError, TypeError) as error:
         raise WeightsError(f"{path} does not fit its {DECODER_CARD}: {' '.join(str(error).split())}") from None
-    by_path = isinstance(name, os.PathLike) or "/" in str(name)
-    return model.eval().requires_grad_(False), card, str(folder.resolve()) if by_path else card.full_name
+    name_resolved = str(folder.resolve()) if is_path(name) else card.full_name
+    return model.eval().requires_grad_(False), card, name_resolved

@@ -29,7 +29,7 @@ from omnicalc.decoding.evaluation import DECODER, molecule_errors, table, verdic
 from omnicalc.decoding.report import as_text, errors_against, integrate, physics, temperature
 from omnicalc.decoding.start import from_two_frames, read_start
 from omnicalc.decoding.start_batch import batch_of
-from omnicalc.errors import InputError, OmniCalcError, WeightsError
+from omnicalc.errors import InputError, OmniCalcError, OmniCalcWarning, WeightsError
 from omnicalc.models.atom import rigid
 from tests.command import omnicalc
 from tests.tiny_decoder import moving, shaking, tiny_network, write_decoder
@@ -79,7 +79,7 @@ def test_a_rollout_starts_again_from_the_end(decoder):
 
 
 def test_beyond_the_training_it_warns_with_measured_errors(decoder, tmp_path):
-    with pytest.warns(UserWarning, match=r"beyond the 500 fs .* 0.10 Å at 50 fs, 0.25 Å at 500 fs"):
+    with pytest.warns(OmniCalcWarning, match=r"beyond the 500 fs .* 0.10 Å at 50 fs, 0.25 Å at 500 fs"):
         decoder.decode(moving(), frames=1, horizon_fs=600.0)
     with pytest.warns(UserWarning, match="the rollout's end at 800 fs is beyond"):
         decoder.decode(moving(), frames=1, horizon_fs=400.0, rollout=2)
@@ -177,6 +177,10 @@ def test_decoders_by_name(tmp_path, monkeypatch):
             ParallelDecoder(name)
     with pytest.raises(OmniCalcError, match="tiny is a decoder, which has no energies"):
         OmniCalc("tiny")
+    monkeypatch.chdir(tmp_path / "weights" / "tiny-a-1.0")
+    assert ParallelDecoder(".").name_resolved == str(tmp_path / "weights" / "tiny-a-1.0")  # and not the card's name
+    with pytest.raises(WeightsError, match="None is no model name"):
+        ParallelDecoder(None)
 
 
 def test_weights_that_cannot_be_used(weights, tmp_path):
@@ -194,6 +198,16 @@ def test_weights_that_cannot_be_used(weights, tmp_path):
     card.write_text(card.read_text().replace("horizon_fs", "horizon"))
     with pytest.raises(WeightsError, match="missing: horizon_fs; unknown: horizon"):
         read_decoder_card(card)
+    good = (weights / DECODER_CARD).read_text()
+    for old, new, message in (
+        ("horizon_fs = 500.0", "horizon_fs = inf", "horizon_fs = inf: a number in fs is needed"),
+        ('citation = ["nobody"]', "citation = [1]", "a list of texts is needed"),
+        ('dtype = "float32"', 'dtype = "int8"', "dtype = 'int8' cannot be used"),
+    ):
+        assert old in good
+        card.write_text(good.replace(old, new))
+        with pytest.raises(WeightsError, match=message):
+            read_decoder_card(card)
     with pytest.raises(OmniCalcError, match="holds a decoder, which has no energies"):
         OmniCalc(weights)
 

@@ -61,9 +61,12 @@ class Case:
             if "f64_body_time0" in self.wanted:
                 found["body_time0"] = self.body(model, dtype, time=0.0)[0]
             if model.classifier is not None:
-                found["classifier"] = model.classify(features, mask)
+                found["classifier"] = model.classifier(features, mask)
             if model.generator is not None:
-                found["generator"] = model.generate(features, mask, self.given.get("label"))
+                config = model.config
+                n_particles = features.shape[1] - config.num_tokens - config.extra_tokens
+                label = self.given.get("label") if config.num_classes > 1 else None
+                found["generator"] = model.generator(features, mask, n_particles, label)
         return {k: v for k, v in found.items() if f"f64_{k}" in self.wanted}
 
     def off(self, found: dict) -> float:

@@ -12,10 +12,11 @@ import torch
 from omnicalc.card import DECODER_CARD
 from omnicalc.decoding.card import read_decoder_card
 from omnicalc.decoding.evaluation import HORIZONS, horizons_up_to
+from omnicalc.decoding.targets import fixed_batch
 from omnicalc.decoding.weights import load_decoder
 from omnicalc.errors import InputError, RunError
 from omnicalc.models.atom.physical import first_guess
-from omnicalc.training.decoder.batches import Sampler, fixed_batch, random_rotations
+from omnicalc.training.decoder.batches import Sampler, random_rotations
 from omnicalc.training.decoder.export import export
 from omnicalc.training.decoder.recipe import (
     DecoderRecipe,

@@ -78,25 +78,6 @@ class PETConfig:
         return {"mlp_drop": self.mlp_drop, "attn_drop": self.attn_drop}
 
 
-_SIZES = {  # width, layers, layers of local block and heads, attention heads
-    "small": (128, 8, 2, 8),
-    "medium": (512, 12, 2, 16),
-    "large": (1024, 28, 4, 32),
-}
-
-
-def pet_size(size: str, **settings) -> PETConfig:
-    """The published network of a size, "small", "medium" or "large", for pretraining unless ``settings`` say else."""
-    if size not in _SIZES:
-        raise WeightsError(f"PET size '{size}' given; choose one of: {', '.join(_SIZES)}")
-    width, layers, short, heads = _SIZES[size]
-    given = {
-        "input_dim": 4, "mode": "pretrain", "pid": True, "add_info": True, "num_classes": 210, "K": 10,
-        "base_dim": width, "num_transformers": layers, "num_transformers_head": short, "num_heads": heads,
-    }  # fmt: skip
-    return PETConfig(**{**given, **settings})
-
-
 class InputBlock(nn.Module):
     """MLP(norm(x)) of the raw features; the norm can be left out."""
 
@@ -279,12 +260,3 @@ class PET(nn.Module):
                 config.base_dim, config.num_transformers_head, config.num_heads, n_out, config.mlp_ratio,
                 labels=config.num_classes if config.num_classes > 1 else None, **config.drops,
             )  # fmt: skip
-
-    def classify(self, features: Tensor, mask: Tensor) -> Tensor:
-        """(B, classes) from what the body gave."""
-        return self.classifier(features, mask)
-
-    def generate(self, features: Tensor, mask: Tensor, label: Tensor | None = None) -> Tensor:
-        """(B, M, out) per particle from what the body gave; ``label`` (B,) int64, ignored where there is one class."""
-        n_particles = features.shape[1] - self.config.num_tokens - self.config.extra_tokens
-        return self.generator(features, mask, n_particles, label if self.config.num_classes > 1 else None)

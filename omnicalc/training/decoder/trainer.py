@@ -12,11 +12,12 @@ from torch import Tensor
 
 from omnicalc.data.trajectories import Trajectory
 from omnicalc.decoding.evaluation import horizons_up_to
+from omnicalc.decoding.targets import Batch, fixed_batch, window
 from omnicalc.errors import InputError, RunError
 from omnicalc.files import made_folder, write_atomically
 from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig, first_guess
 from omnicalc.signals import StopWish
-from omnicalc.training.decoder.batches import Batch, Sampler, fixed_batch, window
+from omnicalc.training.decoder.batches import Sampler
 from omnicalc.training.decoder.recipe import DecoderRecipe, as_table, learning_rate
 from omnicalc.training.muon import Muon
 from omnicalc.training.run_log import LOG

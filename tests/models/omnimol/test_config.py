@@ -6,7 +6,7 @@ import torch
 from omnicalc.errors import WeightsError
 from omnicalc.models import build_model
 from omnicalc.models.omnimol import PET, OmnimolConfig, preset
-from omnicalc.models.omnimol.pet import pet_size
+from tests.pet_sizes import pet_size
 
 
 def count(model) -> float:

@@ -6,7 +6,7 @@ import torch
 from omnicalc.errors import WeightsError
 from omnicalc.models import build_model
 from omnicalc.models.omnimol import PET, read_checkpoint, transfer
-from omnicalc.models.omnimol.pet import pet_size
+from tests.pet_sizes import pet_size
 
 
 @pytest.fixture(scope="module")
