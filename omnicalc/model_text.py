@@ -16,7 +16,7 @@ from omnicalc.registry import list_models, published, resolve, unreadable, verif
 from omnicalc.toml_writer import to_toml
 
 if TYPE_CHECKING:
-    from omnicalc.published_weights import Imported
+    from omnicalc.published.install import Imported
 
 _WIDTH = 120
 _MANY = 20  # elements that a list still names one by one
@@ -125,22 +125,22 @@ def _head(head: CardHead, accuracy: Mapping, preferred: bool) -> list[str]:
 
 def imported(done: Imported) -> str:
     """What an import did: name and folder, heads, what was left out, and what the network does at its cutoff."""
-    card = done.card
+    card, made = done.card, done.made
     lines = [f"{card.full_name}: {done.folder}", f"sha256 {card.sha256}"]
     lines += [f"head {head.name}: {len(head.elements)} elements, {head.level_of_theory}" for head in card.heads]
     lines.append(f"licence: {card.licence}")
-    if done.dropped:
-        lines.append(f"left out, because it never reaches the output ({len(done.dropped)} tensors):")
-        lines += [f"    {name}" for name in _grouped(done.dropped)]
-    if done.rebuilt:
-        lines.append(f"built anew, because it is constant: {done.rebuilt} tensors")
+    if made.dropped:
+        lines.append(f"left out, because it never reaches the output ({len(made.dropped)} tensors):")
+        lines += [f"    {name}" for name in _grouped(made.dropped)]
+    if made.rebuilt:
+        lines.append(f"built anew, because it is constant: {made.rebuilt} tensors")
     if card.training.get("smooth"):
         lines.append("changed against the published network, so that the energy is continuous:")
-        lines += [f"    {change}" for change in done.changes or ("nothing: there was nothing to change",)]
-    elif done.jumps:
+        lines += [f"    {change}" for change in made.changes or ("nothing: there was nothing to change",)]
+    elif made.jumps:
         remedy = "--smooth would change" if "smooth" in card.training else "because of its"
         lines.append(f"as published, which jumps in energy; {remedy}:")
-        lines += [f"    {change}" for change in done.jumps]
+        lines += [f"    {change}" for change in made.jumps]
     lines.append(f"To use it: {use_of(card, f'{card.name}:{card.tag}')}")
     return "\n".join(lines)
 

@@ -16,12 +16,12 @@ from omnicalc.cli.models_import import SMOOTH, ZERO
 def command(name, smooth, zero_references, **places):
     """Fetch published weights NAME:TAG (`omnicalc models` lists them), such as ubio-s3:24m, and import them."""
     from omnicalc.model_text import imported
-    from omnicalc.published_hub import fetch, known
+    from omnicalc.published.hub import fetch, known
 
     wanted = known(name, **places)
 
-    from omnicalc.published_import import import_file
-    from omnicalc.published_weights import Source, free_name
+    from omnicalc.published.import_file import import_file
+    from omnicalc.published.install import Source, free_name
 
     free_name(name, smooth)  # before anything is fetched
     file, config, revision = fetch(wanted, click.echo)

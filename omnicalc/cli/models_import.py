@@ -40,6 +40,6 @@ def command(file, config_file, name, smooth, zero_references):
     omnicalc models import last.ckpt --as scd:pcq  (ct-scd-pcq or ct-scd-amp)
     """
     from omnicalc.model_text import imported
-    from omnicalc.published_import import import_file
+    from omnicalc.published.import_file import import_file
 
     click.echo(imported(import_file(file, config_file, name, smooth=smooth, zero_references=zero_references)))

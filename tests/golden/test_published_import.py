@@ -14,7 +14,7 @@ from omnicalc.registry import load_potential
 from omnicalc.systems import Systems
 from tests.command import omnicalc
 from tests.golden.test_e2former_v2 import pytest_generate_tests  # noqa: F401 (one test per case)
-from tests.published_files import published_config, write_published
+from tests.published.files import published_config, write_published
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
 

@@ -12,7 +12,7 @@ from omnicalc.models.e2former.smooth import KIND, ONSET, changes, fade, smoothed
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
-from tests.published_files import CASES, published_config, published_tensors
+from tests.published.files import CASES, published_config, published_tensors
 
 STEP = 1e-9  # Å, to either side of where a jump is
 

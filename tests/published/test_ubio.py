@@ -17,7 +17,7 @@ from omnicalc.models.e2former.published_references import reference_table, table
 from omnicalc.registry import list_models, load_potential, resolve
 from omnicalc.weights_home import weights_home
 from tests.command import omnicalc
-from tests.published_files import CASES, published_config, published_tensors, write_published
+from tests.published.files import CASES, published_config, published_tensors, write_published
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
 
@@ -347,7 +347,7 @@ class TestPlaces:
         def full(path, write):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("omnicalc.published_weights.write_atomically", full)
+        monkeypatch.setattr("omnicalc.published.install.write_atomically", full)
         refused(InputError, write_published(tmp_path, CASE), match="No space left on device.; nothing was installed")
         assert not home.exists()
 

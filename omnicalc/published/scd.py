@@ -5,26 +5,16 @@ recorded, in ``hyper_parameters``; copies under ``ema_model.`` were never traine
 (``ct-scd-pcq``, ``ct-scd-amp``) are pretrained only: they give embeddings and denoising, and no energies.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
-from omnicalc.card import Card, CardHead
+from omnicalc.card import CardHead
 from omnicalc.errors import WeightsError
-from omnicalc.files import sha256_of
 from omnicalc.models.scd.published import HEAD, from_published, without_prefix
-from omnicalc.published_weights import (
-    Imported,
-    Source,
-    checked_tensors,
-    free_name,
-    install,
-    read_config,
-    read_container,
-)
+from omnicalc.published.container import checked_tensors, read_container
+from omnicalc.published.install import Converted, Imported, Source, free_name, install
+from omnicalc.published.yaml_settings import read_settings
 
 LICENCE = "MIT (as the repository of the code says)"
 CITATION = ("Perez et al., Self-Conditioned Denoising for Atomistic Representation Learning (2026), arXiv:2603.17196",)
@@ -50,7 +40,7 @@ def import_scd(file: Path, name: str, config_file: Path | None = None, *, source
         WeightsError: a name that is taken, a file that is no such checkpoint, tensors that do not fit the settings.
         InputError: files that are not there, or a weights folder that cannot be written to.
     """
-    wanted, tag = free_name(name, smooth=False)
+    wanted = free_name(name)
     container = read_container(file)
     if not isinstance(container, dict) or not isinstance(container.get("state_dict"), dict):
         raise WeightsError(f"{file}: not a published SCD checkpoint: 'state_dict' with the tensors is needed")
@@ -58,42 +48,28 @@ def import_scd(file: Path, name: str, config_file: Path | None = None, *, source
     tensors = without_prefix(every)
     if not any(key.startswith("rep_model.") for key in tensors):
         raise WeightsError(f"{file}: 'state_dict' holds no tensors under model.rep_model, so it is no SCD checkpoint")
-    given = {} if config_file is None else read_config(config_file)
+    given = {} if config_file is None else read_settings(config_file)
     recorded = container.get("hyper_parameters") or {}
     if not isinstance(recorded, dict):
         raise WeightsError(f"{file}: 'hyper_parameters' is a {type(recorded).__name__}; a table of settings is needed")
     settings = _settings(recorded, given, tensors, file)
     model = from_published(settings, tensors, gives="embeddings")
-    content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
-    origin = {
-        "source": "published SCD checkpoint, converted; not trained here. Pretrained only: no energies",
-        **(source and source.hub or {}),
-        "file": file.name,
-        "file_sha256": sha256_of(file),
-        **{key: n if type(n := container.get(key)) is int else -1 for key in ("global_step", "epoch")},
-    }
-    facts = json.dumps([origin["file_sha256"], model.config.to_dict()], sort_keys=True)
-    card = Card(
-        name=wanted,
-        tag=tag,
-        version=hashlib.sha256(facts.encode()).hexdigest()[:8],
-        family="scd",
-        summary=f"published SCD checkpoint {file.name}: pretrained only, gives embeddings and denoising, no energies",
-        conservative=model.conservative,
-        cutoff=model.config.cutoff,
-        dtype="float32",
-        sha256=hashlib.sha256(content).hexdigest(),
-        licence=source.licence if source else LICENCE,
-        citation=source.citation if source else CITATION,
-        charges=(0,),
-        spins="ignored",
+    made = Converted(
+        file=file,
+        model=model,
         config=model.config.to_dict(),
         heads=(_untrained_head(model.config.rows),),
-        training=origin,
-        accuracy={},
+        charges=(0,),
+        spins="ignored",
+        family="scd",
+        summary=f"published SCD checkpoint {file.name}: pretrained only, gives embeddings and denoising, no energies",
+        origin={
+            "source": "published SCD checkpoint, converted; not trained here. Pretrained only: no energies",
+            **{key: n if type(n := container.get(key)) is int else -1 for key in ("global_step", "epoch")},
+        },
+        dropped=tuple(sorted(set(every) - {f"model.{key}" for key in tensors} - set(tensors))),
     )
-    dropped = tuple(sorted(set(every) - {f"model.{key}" for key in tensors} - set(tensors)))
-    return Imported(folder=install(card, content), card=card, dropped=dropped, rebuilt=0, changes=(), jumps=())
+    return install(wanted, made, source or Source(LICENCE, CITATION))
 
 
 def _settings(recorded: dict, given: dict, tensors: dict[str, Tensor], file: Path) -> dict:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError, WeightsError
+from omnicalc.published.container import checked_tensors, mentions
 
 PARTS = ("model_config", "model_state_dict", "ema_state_dict", "tasks_config")
 _ALLOWED = {
@@ -72,13 +73,7 @@ _PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=None, __name__=__name__)
 
 def is_fairchem(path: Path) -> bool:
     """Whether a file looks like such a checkpoint: a torch archive whose pickle speaks of its parts."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.endswith("/data.pkl"))
-            content = archive.read(name)
-    except (OSError, zipfile.BadZipFile, StopIteration):
-        return False
-    return b"ema_state_dict" in content and b"model_config" in content
+    return mentions(path, "ema_state_dict", "model_config")
 
 
 def read_checkpoint(path: Path) -> dict:
@@ -146,6 +141,4 @@ def ema_tensors(parts: Mapping, path: Path) -> dict[str, Tensor]:
         if key in tensors:
             raise WeightsError(f"{path}: 'ema_state_dict' has two tensors that are called {key} without prefix")
         tensors[key] = value
-    from omnicalc.published_weights import checked_tensors
-
     return checked_tensors(tensors, "ema_state_dict", path)

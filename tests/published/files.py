@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-CASES = Path(__file__).parent / "golden" / "cases" / "e2former_v2"
+CASES = Path(__file__).parents[1] / "golden" / "cases" / "e2former_v2"
 
 
 def published_config(case: Path) -> dict:

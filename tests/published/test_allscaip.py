@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 
 from omnicalc import AllScAIPCalculator, OmniCalc
 from omnicalc.errors import InputError, WeightsError
-from omnicalc.fairchem_checkpoint import read_checkpoint
-from omnicalc.published_allscaip import import_allscaip
+from omnicalc.published.allscaip import import_allscaip
+from omnicalc.published.fairchem import read_checkpoint
 from omnicalc.registry import load_potential
 from tests.command import omnicalc
 
-CASES = Path(__file__).parent / "golden" / "cases" / "allscaip"
+CASES = Path(__file__).parents[1] / "golden" / "cases" / "allscaip"
 CONSERVATIVE, DIRECT = CASES / "ethanol_conservative_enc", CASES / "water_direct_enc"
 REFERENCE = {"H": -16.001316695716987, "C": -1037.0951083942327, "O": -2047.6980007878883}
 SCALE = 1.433569

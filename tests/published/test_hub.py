@@ -12,9 +12,9 @@ from omnicalc import registry
 from omnicalc.errors import WeightsError
 from omnicalc.registry import load_potential, published, resolve
 from tests.command import omnicalc
-from tests.published_files import CASES, write_published
-from tests.test_published_allscaip import CONSERVATIVE, parts
-from tests.test_published_scd import checkpoint
+from tests.published.files import CASES, write_published
+from tests.published.test_allscaip import CONSERVATIVE, parts
+from tests.published.test_scd import checkpoint
 
 pytest.importorskip("yaml", reason="published configs are YAML; pip install pyyaml")
 

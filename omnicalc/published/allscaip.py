@@ -5,26 +5,23 @@ from the checkpoint's tasks and the element references of OMol25; a lone atom's 
 them end up in the card.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
-from omnicalc.card import Card, CardHead
+from omnicalc.card import CardHead
 from omnicalc.errors import InputError, WeightsError
-from omnicalc.fairchem_checkpoint import ema_tensors, read_checkpoint
-from omnicalc.files import sha256_of
 from omnicalc.models.allscaip.config import CHARGES, SPINS
 from omnicalc.models.allscaip.model import AllScAIP
 from omnicalc.models.allscaip.published import load_published
 from omnicalc.models.allscaip.published_config import translate
-from omnicalc.published_weights import Imported, Source, free_name, install
+from omnicalc.published.fairchem import ema_tensors, read_checkpoint
+from omnicalc.published.install import Converted, Imported, Source, free_name, install
 
-_REFERENCES = Path(__file__).parent / "models" / "allscaip" / "omol_references.json"
+_REFERENCES = Path(__file__).parents[1] / "models" / "allscaip" / "omol_references.json"
 OMOL = "omol"  # the data set, and so the level of theory, that there is a table for
 _HIGHEST = 83  # elements beyond have references that are not of one kind
 CITATION = ("Qu, Wood, Krishnapriyan, Ulissi, AllScAIP (2026), arXiv:2603.06567",)
@@ -45,7 +42,7 @@ def import_allscaip(
             "--smooth given: AllScAIP was trained with the bond orders that make its energy jump, and without them it "
             "is another function; leave --smooth out (weights trained by omnicalc are smooth)"
         )
-    wanted, tag = free_name(name, smooth=False)
+    wanted = free_name(name)
     parts = read_checkpoint(file)
     tensors = ema_tensors(parts, file)
     table = json.loads(_REFERENCES.read_text(encoding="utf-8"))
@@ -55,29 +52,9 @@ def import_allscaip(
     isolated = _isolated(table, energies) if config.heads[0] == OMOL and not zero_references else None
     config = replace(config, scale=scale, isolated=isolated)
     model = load_published(AllScAIP(config), tensors)
-    content = save({key: tensor.float().contiguous() for key, tensor in model.state_dict().items()})
-    origin = {
-        "source": "published AllScAIP checkpoint, converted; not trained here",
-        **(source and source.hub or {}),
-        "file": file.name,
-        "file_sha256": sha256_of(file),
-        "averaged": "the exponential moving average of the tensors",
-    }
-    facts = [origin["file_sha256"], config.to_dict(), energies]
-    card = Card(
-        name=wanted,
-        tag=tag,
-        version=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8],
-        family="allscaip",
-        summary=f"published AllScAIP checkpoint {file.name}" + ("" if model.conservative else ", direct forces"),
-        conservative=model.conservative,
-        cutoff=model.cutoff,
-        dtype="float32",
-        sha256=hashlib.sha256(content).hexdigest(),
-        licence=(source or Source()).licence,
-        citation=source.citation if source else CITATION,
-        charges=tuple(CHARGES),
-        spins=tuple(s for s in SPINS if s),
+    made = Converted(
+        file=file,
+        model=model,
         config=config.to_dict(),
         heads=(
             CardHead(
@@ -89,14 +66,21 @@ def import_allscaip(
                 reference=energies,
             ),
         ),
-        training=origin,
-        accuracy={},
+        charges=CHARGES,
+        spins=[s for s in SPINS if s],
+        family="allscaip",
+        summary=f"published AllScAIP checkpoint {file.name}" + ("" if model.conservative else ", direct forces"),
+        origin={
+            "source": "published AllScAIP checkpoint, converted; not trained here",
+            "averaged": "the exponential moving average of the tensors",
+        },
+        facts=(energies,),
+        jumps=(
+            "bond orders: an unweighted mean over neighbours, so that the energy jumps where one comes or goes; it is "
+            "part of what was trained, and stays",
+        ),
     )
-    jumps = (
-        "bond orders: an unweighted mean over neighbours, so that the energy jumps where one comes or goes; it is part "
-        "of what was trained, and stays",
-    )
-    return Imported(folder=install(card, content), card=card, dropped=(), rebuilt=0, changes=(), jumps=jumps)
+    return install(wanted, made, source or Source(citation=CITATION))
 
 
 def _references(level: str, tasks: object, table: Mapping, zero: bool) -> tuple[dict[str, float], str]:

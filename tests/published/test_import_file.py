@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from omnicalc.errors import InputError, WeightsError
-from omnicalc.published_import import import_file
+from omnicalc.published.import_file import import_file
 from omnicalc.weights_home import weights_home
 
 
