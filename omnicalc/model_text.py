@@ -141,6 +141,8 @@ def imported(done: Imported) -> str:
         remedy = "--smooth would change" if "smooth" in card.training else "because of its"
         lines.append(f"as published, which jumps in energy; {remedy}:")
         lines += [f"    {change}" for change in made.jumps]
+    if "lattice_images" in card.training:
+        lines.append(f"lattice images: {card.training['lattice_images']}")
     lines.append(f"To use it: {use_of(card, f'{card.name}:{card.tag}')}")
     return "\n".join(lines)
 

@@ -1,13 +1,40 @@
-"""Strict comparison of published tensors, renamed to ours, with those of a network."""
+"""Published tensors: whether a file holds plain numbers, and strict comparison with those of a network of ours."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from omnicalc.errors import WeightsError
 
 UNEXPECTED = "unexpected {ours} {shape}"
 MISSHAPEN = "{ours} has shape {shape}, the config asks for {wanted}"
+
+
+def checked_tensors(tensors: Mapping, key: str, path: Path) -> dict[str, Tensor]:
+    """``tensors``, found under ``key`` in a file, if they are tensors of finite numbers.
+
+    Raises:
+        WeightsError: entries that are no tensors (all of them named), tensors that are not dense, not finite, or none.
+    """
+    others = [str(name) for name, t in tensors.items() if not isinstance(t, Tensor) or not isinstance(name, str)]
+    if others or not tensors:
+        raise WeightsError(f"{path}: '{key}' has entries that are no tensors: {', '.join(others) or 'none at all'}")
+    odd = [name for name, t in tensors.items() if t.layout != torch.strided or t.is_meta or _quantised(t)]
+    if odd:
+        raise WeightsError(
+            f"{path}: tensors that are sparse, quantised or without values: {', '.join(sorted(odd))}; dense tensors "
+            "are needed (tensor.to_dense() or tensor.dequantize() before torch.save)"
+        )
+    broken = [name for name, t in tensors.items() if not t.isfinite().all()]
+    if broken:
+        raise WeightsError(f"{path}: tensors with values that are not finite: {', '.join(sorted(broken))}")
+    return dict(tensors)
+
+
+def _quantised(t: Tensor) -> bool:
+    return t.is_quantized or (t.is_floating_point() and t.element_size() < 2)
 
 
 def misfits(
@@ -26,6 +53,11 @@ def misfits(
     mistaken = [(unexpected, k) for k in sorted(ours - needed)]
     mistaken += [(misshapen, k) for k in sorted(ours & needed) if wanted[k].shape != state[k].shape]
     lines = [f"missing {k} {tuple(wanted[k].shape)}" for k in sorted(needed - ours)]
+    lines += [
+        f"{k} holds {str(state[k].dtype).removeprefix('torch.')}, floating-point numbers are needed"
+        for k in sorted(ours & needed)
+        if wanted[k].is_floating_point() and not state[k].is_floating_point()
+    ]
     for template, key in mistaken:
         lines.append(
             template.format(

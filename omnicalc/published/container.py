@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from omnicalc.errors import InputError, WeightsError
 
@@ -62,14 +61,3 @@ def read_container(path: Path) -> object:
     except Exception as error:  # whatever torch's readers make of bytes that are no checkpoint
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{path}: not a checkpoint that torch.save wrote ({reason})") from None
-
-
-def checked_tensors(tensors: dict, key: str, path: Path) -> dict[str, Tensor]:
-    """``tensors``, found under ``key`` in a file, if they are tensors of finite numbers."""
-    others = [str(key) for key, value in tensors.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
-    if others or not tensors:
-        raise WeightsError(f"{path}: '{key}' has entries that are no tensors: {', '.join(others) or 'none at all'}")
-    broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if broken:
-        raise WeightsError(f"{path}: tensors with values that are not finite: {', '.join(sorted(broken))}")
-    return tensors

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError, WeightsError
-from omnicalc.published.container import checked_tensors, mentions
+from omnicalc.models.published_tensors import checked_tensors
+from omnicalc.published.container import mentions
 
 PARTS = ("model_config", "model_state_dict", "ema_state_dict", "tasks_config")
 _ALLOWED = {

@@ -16,7 +16,8 @@ from omnicalc.models.e2former.published import dead_tensors
 from omnicalc.models.e2former.published_config import aliases
 from omnicalc.models.e2former.published_references import reference_table, table_names
 from omnicalc.models.e2former.smooth import changes, smoothed
-from omnicalc.published.container import checked_tensors, read_container
+from omnicalc.models.published_tensors import checked_tensors
+from omnicalc.published.container import read_container
 from omnicalc.published.install import UNKNOWN, Converted, Imported, Source, free_name, install
 from omnicalc.published.yaml_settings import read_settings
 
@@ -69,6 +70,7 @@ def import_ubio(
             "config_sha256": sha256_of(config_file),
             "smooth": smooth,
             "dropped": dropped,
+            **_images(published),
         },
         facts=({head.name: dict(head.reference) for head in heads},),
         dropped=tuple(dropped),
@@ -88,9 +90,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     container = read_container(path)
     if not isinstance(container, dict) or not isinstance(container.get("model"), dict):
-        found = ", ".join(map(str, list(container)[:8])) if isinstance(container, dict) else type(container).__name__
-        raise WeightsError(f"{path}: not a published checkpoint: 'model' with the tensors is needed, found {found}")
-    return checked_tensors(container["model"], "model", path)
+        raise WeightsError(
+            f"{path}: not a published checkpoint: 'model' with the tensors is needed, found {_found(container, path)}"
+        )
+    tensors = checked_tensors(container["model"], "model", path)
+    for prefix in ("module.", "_orig_mod."):
+        if all(name.startswith(prefix) for name in tensors):
+            bare = f"{{name.removeprefix('{prefix}'): t for name, t in found['model'].items()}}"
+            raise WeightsError(
+                f"{path}: the names of all tensors begin with '{prefix}', which those of the release do not; take it "
+                f"off, in Python: {_saved(path, bare)}"
+            )
+    return tensors
+
+
+def _found(container: object, path: Path) -> str:
+    """What is in the place of "model", and what to type where it may be the tensors."""
+    if not isinstance(container, dict):
+        return type(container).__name__
+    if container and all(isinstance(value, Tensor) for value in container.values()):
+        return f"{len(container)} tensors without it; put them there, in Python: {_saved(path, 'found')}"
+    found = ", ".join(map(str, list(container)[:8]))
+    inside = [key for key, value in container.items() if isinstance(value, dict) and value]
+    inside = [key for key in inside if all(isinstance(value, Tensor) for value in container[key].values())]
+    if len(inside) == 1:
+        found += f"; if '{inside[0]}' holds them, type in Python: {_saved(path, f'found[{inside[0]!r}]')}"
+    return found
+
+
+def _saved(path: Path, tensors: str) -> str:
+    """What to type for a file of the published form, of ``tensors`` that are in the file ``path``."""
+    load = f"import torch; found = torch.load({path.name!r}, weights_only=True, map_location='cpu')"
+    return f"{load}; torch.save({{'model': {tensors}}}, 'model.pt')"
 
 
 def _heads(config: dict, network: E2FormerConfig, zero_references: bool) -> tuple[CardHead, ...]:
@@ -121,6 +152,17 @@ def _head(name: str, table, tensors_of: str | None) -> CardHead:
         data=UNKNOWN,
         reference=energies,
     )
+
+
+def _images(published: E2FormerConfig) -> dict[str, str]:
+    """What the card says of a network that sums lattice images which the release leaves out: one that cuts no lists."""
+    if published.max_neighbors is not None or published.long_layers:
+        return {}
+    cutoff, shells = published.cutoff, published.image_limit
+    return {
+        "lattice_images": f"all within {cutoff:g} Å; the release stops at {shells} shells, so that its energies are "
+        f"others in cells thinner than {cutoff / shells:g} Å"
+    }
 
 
 def _own_tensors(model: E2Former, config: dict) -> int:

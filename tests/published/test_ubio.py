@@ -190,13 +190,20 @@ class TestConfigs:
             ({"num_layers": 1}, "unexpected blocks.1.attention"),
             ({"dataset_name_list": "omol25"}, "unexpected energy_heads.svp"),
             ({"dataset_name_list": "omol25,svp,oc20"}, "missing energy_heads.oc20"),
-            ({"max_radius": 6.0}, "rbf.offset has 32 points to 4.5 Å, the config asks for 32 to 6 Å"),
+            ({"max_radius": 6.0}, "has 32 points to 4.5 Å, the config asks for 32 to 6 Å .up to 1.5 Å apart"),
             ({"with_cluster": "node"}, "missing long_blocks.0"),
             ({"tp_type": "QKdot_alpha"}, "missing blocks.0.gate.radial_project"),
             ({"irreps_node_embedding": "16x0e+16x1e"}, "has shape"),
             ({"tp_type": "QK_beta"}, "tp_type 'QK_beta' is not supported; supported: QK_alpha, QKdot_alpha, QKdotS"),
             ({"tp_type": "QK_alpha+gumbel"}, "suffix of tp_type 'gumbel' is not supported; supported: softplus"),
+            (
+                {"tp_type": "QK_alpha+softplus+sigmoid"},
+                "softplus.sigmoid' is not supported: one of softplus and sigmoid",
+            ),
             ({"attn_type": "second-order"}, "attn_type 'second-order' is not supported"),
+            ({"attn_type": "zero-order+zero-order+zero-order"}, "attn_type .* is not supported; one kind, or two"),
+            ({"name": "e2formerv2"}, "name 'e2formerv2' is not supported: .* another envelope .* write name: e2former"),
+            ({"name": "e2former_v3"}, "name 'e2former_v3' is not supported; supported: e2former$"),
             ({"with_cluster": "mixcluster"}, "with_cluster 'mixcluster' is not supported"),
             ({"with_moe": "escn"}, "with_moe 'escn' is not supported; supported: None, False, painn"),
             ({"encoder": "dit"}, "encoder 'dit' is not supported"),
@@ -208,6 +215,7 @@ class TestConfigs:
             ({"max_radius": -1}, "max_radius = -1: a number above zero is needed"),
             ({"AutoGradForce": "False"}, "AutoGradForce = 'False': true or false is needed"),
             ({"dataset_name_list": ""}, "dataset_name_list = '': names of heads"),
+            ({"dataset_name_list": ["omol25", "svp"]}, "= .'omol25', 'svp'.: names .* commas .* as in omol25,svp"),
             ({"dataset_name_list": "omol25,m06.2x"}, "heads: 'm06.2x' given; .* a text without '.'"),
             ({"dataset_name_list": "omol25,train"}, "heads: 'train' given; .* no word of torch's own"),
             ({"backbone_config": None}, "the table 'backbone_config' is missing"),
@@ -222,6 +230,21 @@ class TestConfigs:
         del config["backbone_config"]["max_neighbors"]
         file = write_published(tmp_path, CASE, config=config)
         refused(WeightsError, file, match="backbone_config lacks 'max_neighbors'")
+
+    def test_a_setting_that_nothing_reads(self, tmp_path):
+        file = write_published(tmp_path, CASE, config=config_with(long_cutoff_lower=0, with_cluster=False))
+        omnicalc("models", "import", file, "--as", "a:b")
+        config = config_with(long_cutoff_lower=0, with_cluster="node")
+        refused(WeightsError, write_published(tmp_path, CASE, config=config), match="long_cutoff_lower = 0: a number")
+
+    def test_without_a_cap_all_lattice_images_count_and_the_card_says_so(self, tmp_path):
+        file = write_published(tmp_path, CASE, config=config_with(max_neighbors="None"))
+        said = omnicalc("models", "import", file, "--as", "a:b")
+        assert "lattice images: all within 4.5 Å; the release stops at 4 shells" in said and "than 1.125 Å" in said
+        assert "lattice_images" in omnicalc("models", "a:b")
+        assert "lattice images: all within 4.5" not in omnicalc(
+            "models", "import", write_published(tmp_path, CASE), "--as", "a:c"
+        )
 
     def test_kernels_in_tp_type_change_nothing(self, tmp_path):
         file = write_published(tmp_path, CASE, config=config_with(tp_type="QK_alpha+triton"))
@@ -283,13 +306,26 @@ class TestCheckpoints:
             (b"", "not a checkpoint that torch.save wrote"),
             (b"<html>404: not found</html>", "not a checkpoint that torch.save wrote"),
             (bytes(range(256)) * 16, "not a checkpoint that torch.save wrote"),
-            ({"state_dict": {}}, "'model' with the tensors is needed, found state_dict"),
+            ({"state_dict": {}}, "'model' with the tensors is needed, found state_dict$"),
+            (
+                {"ema": {"a": torch.zeros(1)}},
+                r"if 'ema' holds them, type .*torch.save\({'model': found\['ema'\]}, 'model.pt'",
+            ),
+            ({"a": torch.zeros(1)}, r"found 1 tensors without it; .*torch.save\({'model': found}, 'model.pt'\)"),
+            (
+                {"model": {"module.a": torch.zeros(1)}},
+                r"begin with 'module.', .* off, .*name.removeprefix\('module.'\)",
+            ),
+            ({"model": {"a": torch.eye(2).to_sparse()}}, r"sparse, quantised or without values: a; .*to_dense"),
+            ({"model": {"a": torch.zeros(2, device="meta")}}, "sparse, quantised or without values: a;"),
+            ({"model": {"a": torch.zeros(2).to(torch.float8_e5m2)}}, "sparse, quantised or without values: a;"),
+            ({"model": {"a": torch.tensor([torch.nan + 1j])}}, "values that are not finite: a$"),
             ([1, 2], "'model' with the tensors is needed, found list"),
             ({"model": {}}, "'model' has entries that are no tensors: none at all"),
             ({"model": {"a": 1.0, "b": torch.zeros(1)}}, "entries that are no tensors: a$"),
             ({"model": {"a": torch.tensor([1.0, torch.nan])}}, "values that are not finite: a$"),
         ],
-        ids=range(8),
+        ids=range(15),
     )
     def test_files_that_are_no_checkpoint(self, tmp_path, content, message):
         file = write_published(tmp_path, CASE)
@@ -298,6 +334,27 @@ class TestCheckpoints:
         else:
             torch.save(content, file)
         refused(WeightsError, file, match=message)
+
+    @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64])
+    def test_learned_tensors_that_are_no_real_numbers(self, tmp_path, dtype):
+        tensors, name = published_tensors(CASE), "decoder.decoder.blocks.1.ga.proj_value.weight"
+        tensors[name] = tensors[name].to(dtype)
+        kind = str(dtype).removeprefix("torch.")
+        file = write_published(tmp_path, CASE, tensors=tensors)
+        refused(WeightsError, file, match=f"attention.value.weight holds {kind}, floating-point numbers are needed")
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision(self, tmp_path, dtype):
+        """The radial grid is rounded too, by up to 0.004 Å, and no other cutoff."""
+        tensors = {k: v.to(dtype) if v.is_floating_point() else v for k, v in published_tensors(CASE).items()}
+        file = write_published(tmp_path, CASE, tensors=tensors)
+        omnicalc("models", "import", file, "--as", "a:half")
+        rounded = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+        rounded["decoder.decoder.rbf.offset"] = published_tensors(CASE)["decoder.decoder.rbf.offset"]
+        omnicalc("models", "import", write_published(tmp_path / "f", CASE, tensors=rounded), "--as", "a:single")
+        assert energy("a:half", "omol25") == energy("a:single", "omol25")
+        other = write_published(tmp_path, CASE, tensors=tensors, config=config_with(max_radius=4.6))
+        refused(WeightsError, other, match=r"to 4.5 Å, the config asks for 32 to 4.6 Å \(up to 0.1")
 
     def test_truncated_or_absent(self, tmp_path):
         file = write_published(tmp_path, CASE)

@@ -6,6 +6,7 @@ listed in ``DEAD``; constants that we build ourselves are listed in ``CONSTANT``
 
 import re
 
+import torch
 from torch import Tensor
 
 from omnicalc.models.e2former.model import E2Former
@@ -124,9 +125,13 @@ def _other_bases(model: E2Former, tensors: dict[str, Tensor]) -> list[str]:
         grid, basis = tensors.get(f"decoder.decoder.{name}.offset"), getattr(model, ours, None)
         if grid is None or basis is None:
             continue
-        if grid.shape != basis.offset.shape or (grid.double() - basis.offset).abs().max() > 1e-5 * basis.offset[-1]:
+        reach = float(basis.offset[-1])
+        rounding = torch.finfo(grid.dtype).eps if grid.is_floating_point() else 0.0  # of half precision, 1e-2 or so
+        same = grid.shape == basis.offset.shape
+        apart = float((grid.double() - basis.offset).abs().max()) if same else torch.inf
+        if apart > max(1e-5, rounding) * reach:
             problems.append(
                 f"decoder.decoder.{name}.offset has {grid.numel()} points to {float(grid.max()):g} Å, the config asks "
-                f"for {basis.offset.numel()} to {float(basis.offset[-1]):g} Å"
+                f"for {basis.offset.numel()} to {reach:g} Å" + (f" (up to {apart:.2g} Å apart)" if same else "")
             )
     return problems

@@ -39,6 +39,7 @@ def translate(config: dict) -> E2FormerConfig:
     _supported("with_cluster", "node" if long else cluster, (*_NO_CLUSTER, "node"))
     cap = _cap(b)
     layers = _whole(b, "num_layers")
+    lower = _number(b, "long_cutoff_lower", 0.1) if long or b.get("long_cutoff_lower") else 0.1
     return E2FormerConfig(
         heads=(*network_heads(config), *aliases(config)),
         channels=channels,
@@ -62,7 +63,7 @@ def translate(config: dict) -> E2FormerConfig:
         embedding_scale=_number(b, "avg_degree", 23.01),
         forces="gradient" if _gradient_forces(config) else direct,
         long_layers=_whole(b, "long_range_layers", 2) if long else 0,
-        long_lower=_number(b, "long_cutoff_lower", 0.1),
+        long_lower=lower,
         long_upper=_number(b, "long_cutoff_upper", 12.0),
         long_envelope="bell" if "bell" in cluster else "poly7",
         long_max_neighbors=None if cap is None else int(2.5 * cap),
@@ -83,7 +84,13 @@ def backbone(config: dict) -> dict:
     if not isinstance(b, dict):
         raise WeightsError("published config: the table 'backbone_config' is missing")
     _supported("backbone", config.get("backbone", "e2former"), ("e2former",))
-    _supported("backbone name", b.get("name", "e2former"), ("e2former", "e2formerv2"))
+    if b.get("name") == "e2formerv2":
+        raise WeightsError(
+            "published backbone name 'e2formerv2' is not supported: that branch has another envelope and another "
+            "meaning of ffn_type 'default', for tensors of the same names. If these are weights of release V1 or V1.5, "
+            "write name: e2former into the config"
+        )
+    _supported("backbone name", b.get("name", "e2former"), ("e2former",))
     return b
 
 
@@ -111,11 +118,12 @@ def _renaming(config: dict) -> dict[str, str]:
 
 
 def _data_names(config: dict) -> list[str]:
-    names = [name.strip() for name in str(config.get("dataset_name_list") or "").split(",")]
-    if not all(names):
-        given = config.get("dataset_name_list")
+    given = config.get("dataset_name_list")
+    names = [name.strip() for name in given.split(",")] if isinstance(given, str) else []
+    if not names or not all(names):
         raise WeightsError(
-            f"published config: dataset_name_list = {given!r}: names of heads with commas between them are needed"
+            f"published config: dataset_name_list = {given!r}: names of heads with commas between them are needed, as "
+            "in omol25,svp"
         )
     return names
 
@@ -126,7 +134,10 @@ def _tp_type(text: str) -> tuple[str, str]:
     _supported("tp_type", prefix, GATES)
     for suffix in suffixes:
         _supported("suffix of tp_type", suffix, (*WEIGHTS, *_KERNELS))
-    return GATES[prefix], next((w for w in WEIGHTS if w in suffixes), "softmax")
+    weights = [suffix for suffix in dict.fromkeys(suffixes) if suffix in WEIGHTS]
+    if len(weights) > 1:
+        raise WeightsError(f"published tp_type '{text}' is not supported: one of {' and '.join(weights)} can be")
+    return GATES[prefix], weights[0] if weights else "softmax"
 
 
 def _irreps(text: str) -> tuple[int, int]:
@@ -157,6 +168,8 @@ def _values(attn_type: str, layers: int) -> tuple[str, ...]:
     parts = attn_type.split("+")
     for part in parts:
         _supported("attn_type", part, VALUES)
+    if len(parts) > 2:
+        raise WeightsError(f"published attn_type '{attn_type}' is not supported; one kind, or two with '+' between, is")
     first = layers if len(parts) == 1 else layers // 2
     return tuple(VALUES[parts[0] if k < first else parts[-1]] for k in range(layers))
 
