@@ -10,20 +10,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from torch import Tensor
-
 from omnicalc.card import CardHead
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.allscaip.config import CHARGES, SPINS
 from omnicalc.models.allscaip.model import AllScAIP
 from omnicalc.models.allscaip.published import load_published
-from omnicalc.models.allscaip.published_config import translate
+from omnicalc.models.allscaip.published_config import OMOL, translate
+from omnicalc.published.allscaip_tasks import HIGHEST, recorded_references, recorded_scale
 from omnicalc.published.fairchem import ema_tensors, read_checkpoint
 from omnicalc.published.install import Converted, Imported, Source, free_name, install
 
 _REFERENCES = Path(__file__).parents[1] / "models" / "allscaip" / "omol_references.json"
-OMOL = "omol"  # the data set, and so the level of theory, that there is a table for
-_HIGHEST = 83  # elements beyond have references that are not of one kind
 CITATION = ("Qu, Wood, Krishnapriyan, Ulissi, AllScAIP (2026), arXiv:2603.06567",)
 
 
@@ -47,9 +44,11 @@ def import_allscaip(
     tensors = ema_tensors(parts, file)
     table = json.loads(_REFERENCES.read_text(encoding="utf-8"))
     config, tasks = translate(parts["model_config"]), parts["tasks_config"]
-    energies, origin_of_energies = _references(config.heads[0], tasks, table, zero_references)
-    scale = _scale(tasks, table["scale"], file)
-    isolated = _isolated(table, energies) if config.heads[0] == OMOL and not zero_references else None
+    level = config.heads[0]
+    own = None if zero_references else recorded_references(tasks, file)
+    energies, origin_of_energies = _references(level, own, table, zero_references)
+    scale, origin_of_scale = _scale(level, recorded_scale(tasks, file), table, file)
+    isolated = _isolated(table, energies) if level == OMOL and not zero_references else None
     config = replace(config, scale=scale, isolated=isolated)
     model = load_published(AllScAIP(config), tensors)
     made = Converted(
@@ -58,8 +57,8 @@ def import_allscaip(
         config=config.to_dict(),
         heads=(
             CardHead(
-                name=config.heads[0],
-                level_of_theory="ωB97M-V/def2-TZVPD (OMol25)" if config.heads[0] == OMOL else "see the publisher",
+                name=level,
+                level_of_theory="ωB97M-V/def2-TZVPD (OMol25)" if level == OMOL else "see the publisher",
                 elements=tuple(energies),
                 reference_source=origin_of_energies,
                 data="OMol25; see arXiv:2505.08762",
@@ -73,6 +72,7 @@ def import_allscaip(
         origin={
             "source": "published AllScAIP checkpoint, converted; not trained here",
             "averaged": "the exponential moving average of the tensors",
+            "scale": f"{scale:g}, {origin_of_scale}",
         },
         facts=(energies,),
         jumps=(
@@ -83,14 +83,13 @@ def import_allscaip(
     return install(wanted, made, source or Source(citation=CITATION))
 
 
-def _references(level: str, tasks: object, table: Mapping, zero: bool) -> tuple[dict[str, float], str]:
-    """Reference energies, eV, by symbol, and where they come from: the checkpoint, else the table of OMol25."""
+def _references(level: str, own: list[float] | None, table: Mapping, zero: bool) -> tuple[dict[str, float], str]:
+    """Reference energies, eV, by symbol, and where they come from: the checkpoint's own, else the table of OMol25."""
     from ase.data import chemical_symbols
 
-    own = next((found for task in tasks or [] if (found := _numbers(task, "element_references"))), None)
     if zero:
-        values, origin = [0.0] * (_HIGHEST + 1), "zero, as asked"
-    elif own is not None and len(own) > _HIGHEST:
+        values, origin = [0.0] * (HIGHEST + 1), "zero, as asked"
+    elif own is not None:
         values, origin = own, "element references in the checkpoint"
     elif level == OMOL:
         values, origin = table["linear_references_by_atomic_number"], table["source"]
@@ -99,21 +98,19 @@ def _references(level: str, tasks: object, table: Mapping, zero: bool) -> tuple[
             f"no reference energies are known for level '{level}' (there is a table for {OMOL}); nothing was written. "
             "With --zero-references every element gets 0 eV"
         )
-    return {chemical_symbols[z]: float(values[z]) for z in range(1, _HIGHEST + 1)}, origin
+    return {chemical_symbols[z]: float(values[z]) for z in range(1, HIGHEST + 1)}, origin
 
 
-def _numbers(value: object, key: str | None = None) -> list[float] | None:
-    """The first list of numbers somewhere in ``value``, or under ``key`` in it."""
-    if isinstance(value, Mapping):
-        inside = [value.get(key)] if key else list(value.values())
-        return next((found for item in inside if (found := _numbers(item))), None)
-    if isinstance(value, Tensor):
-        return value.double().flatten().tolist()
-    if isinstance(value, list):
-        if value and all(isinstance(x, (int, float)) for x in value):
-            return value
-        return next((found for item in value if (found := _numbers(item))), None)
-    return None
+def _scale(level: str, recorded: float | None, table: Mapping, file: Path) -> tuple[float, str]:
+    """What the network's energies and forces are multiplied by, and where it comes from."""
+    if recorded is not None:
+        return recorded, "rmsd of the checkpoint's tasks"
+    if level == OMOL:
+        return table["scale"], "usual for OMol25; the checkpoint records none"
+    raise WeightsError(
+        f"{file}: its tasks record no scale (normalizer with 'rmsd'), and for level '{level}' none is known; nothing "
+        "was written"
+    )
 
 
 def _isolated(table: Mapping, references: Mapping[str, float]) -> dict[str, dict[str, float]]:
@@ -126,15 +123,3 @@ def _isolated(table: Mapping, references: Mapping[str, float]) -> dict[str, dict
         if symbol in references:
             found[symbol] = {str(charge): energy - references[symbol] for charge, energy in row.items()}
     return found
-
-
-def _scale(tasks: object, usual: float, file: Path) -> float:
-    """What the network's energies and forces are multiplied by: the one ``rmsd`` of the checkpoint's tasks."""
-    normalizers = [task.get("normalizer") or {} for task in tasks or [] if isinstance(task, Mapping)]
-    given = {float(n["rmsd"]) for n in normalizers if isinstance(n, Mapping) and n.get("rmsd") is not None}
-    means = {float(n["mean"]) for n in normalizers if isinstance(n, Mapping) and n.get("mean")}
-    if means - {0.0}:
-        raise WeightsError(f"{file}: tasks with a mean of {sorted(means)} are not supported; 0 is")
-    if len(given) > 1:
-        raise WeightsError(f"{file}: tasks with different scales {sorted(given)} are not supported")
-    return given.pop() if given else usual

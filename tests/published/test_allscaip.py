@@ -157,6 +157,27 @@ def test_charge_and_spin_outside_the_tables(tmp_path):
             atoms.get_potential_energy()
 
 
+def test_scales_and_where_they_come_from(tmp_path):
+    """Tasks in a list or in a table by name; without any, the usual scale of OMol25."""
+    task = {"normalizer": {"mean": 0.0, "rmsd": torch.tensor(2.0, dtype=torch.float64)}}
+    for tag, tasks, scale, origin in (
+        ("listed", [task, {"name": "forces"}], 2.0, "2, rmsd of the checkpoint's tasks"),
+        ("named", {"omol_energy": task}, 2.0, "2, rmsd of the checkpoint's tasks"),
+        ("none", None, SCALE, "1.43357, usual for OMol25; the checkpoint records none"),
+    ):
+        content = parts(CONSERVATIVE, tasks_config=tasks)
+        done = import_allscaip(write(tmp_path / "md.pt", content), f"allscaip:{tag}")
+        assert done.card.config["scale"] == scale and done.card.training["scale"] == origin
+
+
+@pytest.mark.parametrize("given", ["omol", ["oc20", "omol"], ["omol"], None])
+def test_the_list_of_data_sets_names_and_chooses_nothing(tmp_path, given):
+    content = parts(CONSERVATIVE)
+    content["model_config"]["backbone"]["dataset_list"] = given
+    done = import_allscaip(write(tmp_path / "md.pt", content), "allscaip:md")
+    assert [head.name for head in done.card.heads] == ["omol"]
+
+
 class TestRefusals:
     def refused(self, tmp_path, content, match: str) -> str:
         file = write(tmp_path / "md.pt", content)
@@ -193,6 +214,16 @@ class TestRefusals:
             ({"activation": "tanh"}, "published activation 'tanh' is not supported; supported: gelu"),
             ({"use_envelope": 1}, "use_envelope = 1: true or false"),
             ({"num_layers": "two"}, "layers = 'two' given"),
+            (
+                {"use_freq_mask": True, "freequency_list": None},
+                "freequency_list = None with use_freq_mask = true: whole",
+            ),
+            ({"use_freq_mask": True, "freequency_list": ["6"]}, "freequency_list = .'6'. with use_freq_mask = true"),
+            (
+                {"use_padding": True, "knn_pad_size": None},
+                "knn_pad_size = None with use_padding = true: a whole number",
+            ),
+            ({"dataset_list": 3}, "dataset_list = 3: a list of names"),
         ):
             content = parts(CONSERVATIVE)
             content["model_config"]["backbone"].update(changes)
@@ -221,6 +252,43 @@ class TestRefusals:
         file = write(tmp_path / "md.pt", parts(CONSERVATIVE))
         with pytest.raises(InputError, match="another function"):
             import_allscaip(file, "allscaip:md", smooth=True)
+
+    @pytest.mark.parametrize(
+        ("task", "match"),
+        [
+            ({"normalizer": {"rmsd": "abc"}}, "task 0: rmsd = 'abc'; a number above zero is needed"),
+            ({"normalizer": {"rmsd": 2.0, "mean": "abc"}}, "task 0: mean = 'abc' is not supported; 0 is"),
+            ({"normalizer": {"rmsd": 2.0, "mean": 1.0}}, "task 0: mean = 1.0 is not supported; 0 is"),
+            ({"normalizer": 2.0}, "task 0: normalizer 2.0 is not understood"),
+            ({"element_references": [0.0, -13.6]}, "task 0: its element references are 2 numbers; 84 finite numbers"),
+            (
+                {"element_references": {1: -13.6, 8: -2000.0}},
+                "task 0: its element references are no list of numbers",
+            ),
+            (
+                {"element_references": [torch.nan] * 100},
+                "md.pt: task 0: its element references are not all finite",
+            ),
+        ],
+    )
+    def test_tasks_that_are_not_understood(self, tmp_path, task, match):
+        self.refused(tmp_path, parts(CONSERVATIVE, tasks_config=[task]), match)
+        self.refused(
+            tmp_path, parts(CONSERVATIVE, tasks_config={"energy": task}), match.replace("task 0", "task energy")
+        )
+
+    def test_tasks_that_differ_or_are_none(self, tmp_path):
+        for key, values in (
+            ("normalizer", ({"rmsd": 1.0}, {"rmsd": 2.0})),
+            ("element_references", ([0.0] * 84, [1] * 84)),
+        ):
+            tasks = [{key: value} for value in values]
+            self.refused(tmp_path, parts(CONSERVATIVE, tasks_config=tasks), "tasks with different")
+        self.refused(tmp_path, parts(CONSERVATIVE, tasks_config="omol"), "'tasks_config' is not understood: 'omol'")
+        other = parts(CONSERVATIVE, tasks_config=None)
+        other["model_config"]["backbone"]["dataset_list"] = ["omat"]
+        with pytest.raises(WeightsError, match="record no scale .* for level 'omat' none is known"):
+            import_allscaip(write(tmp_path / "md.pt", other), "allscaip:md", zero_references=True)
 
     def test_levels_without_references(self, tmp_path):
         content = parts(CONSERVATIVE)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from omnicalc.errors import WeightsError
 from omnicalc.models.allscaip.config import ACTIVATIONS, AllScAIPConfig
 
+OMOL = "omol"  # the data set of the published checkpoints
 _NORMS = {"rmsnorm": "rms", "layernorm": "layer", "skip": "none"}
 _RADIALS = {"gaussian": "gaussian", "sigmoid": "sigmoid", "linear_sigmoid": "linear_sigmoid"}
 _RADIALS["linearsigmoid"] = "linear_sigmoid"  # the name in the release's type hint; its code knows the other
@@ -81,13 +82,13 @@ def translate(config: Mapping) -> AllScAIPConfig:
         rank_scale=s["knn_sigmoid_scale"],
         limit_scale=s["knn_lse_scale"],
         envelope=_flag("use_envelope", s),
-        max_slots=s["knn_pad_size"] if _flag("use_padding", s) else None,
+        max_slots=_slots(s),
         image_limit=True,
         radial=_one_of("distance_function", s, _RADIALS),
         n_radial=s["edge_distance_expansion_size"],
         direction_degrees=s["edge_direction_expansion_size"],
         order_degrees=s["node_direction_expansion_size"],
-        angular=tuple(s["freequency_list"]) if _flag("use_freq_mask", s) else (),
+        angular=_degrees(s) if _flag("use_freq_mask", s) else (),
         sinc=s["attn_num_freq"] if _flag("use_sincx_mask", s) and _flag("use_node_path", s) else 0,
         node_attention=_flag("use_node_path", s),
         residual_scaling=_flag("use_residual_scaling", s),
@@ -100,9 +101,31 @@ def translate(config: Mapping) -> AllScAIPConfig:
 
 
 def _level_name(s: dict) -> str:
-    """The data set's name, which stands for its level of theory."""
-    names = list(s.get("dataset_list") or ["omol"])
-    return str(names[0])
+    """The data set's name, which stands for its level of theory: the list names data, and chooses nothing."""
+    given = s.get("dataset_list") or [OMOL]
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise WeightsError(f"published dataset_list = {given!r}: a list of names is needed, as in ['{OMOL}']")
+    return OMOL if OMOL in names else names[0]
+
+
+def _slots(s: dict) -> int | None:
+    """Slots for an atom's neighbours; None: as many as it has."""
+    if not _flag("use_padding", s):
+        return None
+    if s["knn_pad_size"] is None:
+        raise WeightsError("published knn_pad_size = None with use_padding = true: a whole number of slots is needed")
+    return s["knn_pad_size"]
+
+
+def _degrees(s: dict) -> tuple[int, ...]:
+    given = s["freequency_list"]
+    if not isinstance(given, (list, tuple)) or not given or not all(type(n) is int for n in given):
+        raise WeightsError(
+            f"published freequency_list = {given!r} with use_freq_mask = true: whole numbers are needed, as in "
+            f"{list(_DEFAULTS['freequency_list'])}"
+        )
+    return tuple(given)
 
 
 def _flag(key: str, s: dict) -> bool:
