@@ -11,8 +11,9 @@ from torch import Tensor
 
 from omnicalc.card import CardHead
 from omnicalc.errors import WeightsError
+from omnicalc.models.published_tensors import checked_tensors
 from omnicalc.models.scd.published import HEAD, from_published, without_prefix
-from omnicalc.published.container import checked_tensors, read_container
+from omnicalc.published.container import read_container
 from omnicalc.published.install import Converted, Imported, Source, free_name, install
 from omnicalc.published.yaml_settings import read_settings
 
@@ -84,11 +85,14 @@ def _settings(recorded: dict, given: dict, tensors: dict[str, Tensor], file: Pat
 
 
 def _sizes(tensors: dict[str, Tensor], file: Path) -> dict:
-    try:
-        rows, channels = tensors["rep_model.embedding.weight"].shape
-        basis = tensors["rep_model.attention_layers.0.dk_proj.weight"].shape[1]
-    except KeyError as error:
-        raise WeightsError(f"{file}: the tensor {error.args[0]} is missing, so this is no CT checkpoint") from None
+    shapes = {}
+    for name in ("rep_model.embedding.weight", "rep_model.attention_layers.0.dk_proj.weight"):
+        if name not in tensors:
+            raise WeightsError(f"{file}: the tensor {name} is missing, so this is no CT checkpoint")
+        shapes[name] = tuple(tensors[name].shape)
+        if len(shapes[name]) != 2:
+            raise WeightsError(f"{file}: {name} has shape {shapes[name]}, no matrix, so this is no CT checkpoint")
+    (rows, channels), (_, basis) = shapes.values()
     layers = {key.split(".")[2] for key in tensors if key.startswith("rep_model.attention_layers.")}
     return {"emb_dim": channels, "num_layers": len(layers), "num_rbf": basis, "max_z": rows}
 

@@ -109,6 +109,10 @@ def test_settings_without_a_record_are_the_published_ones(tmp_path):
         ({"state_dict": {"model.head": torch.ones(1)}}, "no SCD checkpoint"),
         ({"hyper_parameters": {"model": "CFrad"}}, "do not fit"),
         ({"hyper_parameters": ["CET"]}, "'hyper_parameters' is a list"),
+        ({"hyper_parameters": {"model": ["CET"]}}, r"model = \['CET'\] given; supported are CET"),
+        ({"hyper_parameters": {"emb_agg": ["mean"]}}, r"emb_agg = \['mean'\] is not supported; one of sum"),
+        ({"hyper_parameters": {"cutoff_upper": "5.0"}}, "cutoff = '5.0' given; a length above 0 Å"),
+        ({"hyper_parameters": {"p_dropcond": "0.2"}}, "condition_dropout = '0.2' given; a probability below 1"),
     ],
 )
 def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
@@ -116,6 +120,28 @@ def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
     with pytest.raises(WeightsError, match=message):
         omnicalc("models", "import", file, "--as", "scd:pcq")
     assert not weights_home().exists() or not list(weights_home().iterdir())
+
+
+@pytest.mark.parametrize(
+    "name, tensor, message",
+    [
+        ("embedding.weight", torch.zeros(118), r"embedding.weight has shape \(118,\), no matrix"),
+        ("embedding.weight", torch.zeros(118, 24, 1), r"has shape \(118, 24, 1\), no matrix"),
+        ("attention_layers.0.dk_proj.weight", torch.zeros(32), r"dk_proj.weight has shape \(32,\), no matrix"),
+        (
+            "attention_layers.0.q_proj.weight",
+            torch.ones(24, 24, dtype=torch.int64),
+            "q_proj.weight holds int64, floating",
+        ),
+    ],
+)
+def test_tensors_of_another_form_are_refused(tmp_path, name, tensor, message):
+    file = checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(file)
+    content["state_dict"][f"model.rep_model.{name}"] = tensor
+    torch.save(content, file)
+    with pytest.raises(WeightsError, match=message):
+        omnicalc("models", "import", file, "--as", "scd:pcq")
 
 
 def test_embedding_needs_the_heads():

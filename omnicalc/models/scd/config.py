@@ -1,6 +1,7 @@
 """Architecture settings of the SCD networks; defaults are those of our own smooth, rotation-equivariant potential."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from omnicalc.errors import WeightsError
 from omnicalc.models.config_table import check_heads, check_known, plain, tuples
@@ -85,8 +86,8 @@ class SCDConfig:
             if getattr(self, key) not in allowed:
                 raise WeightsError(f"{key} = {getattr(self, key)!r} given; choose one of: {', '.join(allowed)}")
         for key in ("condition_dropout", "drop_path"):
-            if not 0 <= getattr(self, key) < 1:
-                raise WeightsError(f"{key} = {getattr(self, key)} given; a probability below 1 is needed")
+            if not _is_number(getattr(self, key)) or not 0 <= getattr(self, key) < 1:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a probability below 1 is needed")
         if self.channels % self.attention_heads or self.channels % 2:
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
@@ -96,10 +97,9 @@ class SCDConfig:
                 "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
                 "whole structure, an energy would depend on molecules however far away. Leave it out"
             )
-        if not self.std > 0:
-            raise WeightsError(f"std = {self.std} given; a number above 0 is needed")
-        if not self.cutoff > 0:
-            raise WeightsError(f"cutoff = {self.cutoff} given; a length above 0 Å is needed")
+        for key, kind in (("std", "number above 0"), ("cutoff", "length above 0 Å")):
+            if not _is_number(getattr(self, key)) or not getattr(self, key) > 0:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a {kind} is needed")
         if self.max_neighbors is not None:
             _positive("max_neighbors", self.max_neighbors)
         check_heads(self.heads)
@@ -113,6 +113,10 @@ class SCDConfig:
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""
         return plain(self)
+
+
+def _is_number(value) -> bool:
+    return type(value) in (int, float) and isfinite(value)
 
 
 def _positive(key: str, value) -> None:

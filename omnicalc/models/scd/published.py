@@ -92,7 +92,7 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
     """Our settings for published ones. Raises :class:`WeightsError` for what is not supported."""
     given = {**config, **config.get("model_kwargs", {})}
     name = given.get("model")
-    if name not in _BACKBONES:
+    if not isinstance(name, str) or name not in _BACKBONES:
         raise WeightsError(f"model = {name!r} given; supported are {', '.join(_BACKBONES)}")
     for key, allowed in _FIXED.items():
         if given.get(key, allowed[0]) not in allowed:
@@ -100,7 +100,7 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
     backbone = _BACKBONES[name]
     table = {**_DEFAULTS, **given}
     for key in ("emb_agg", "head_agg"):
-        if table[key] not in _POOLS:
+        if not isinstance(table[key], str) or table[key] not in _POOLS:
             raise WeightsError(f"{key} = {table[key]!r} is not supported; one of {', '.join(_POOLS)} is")
     settings = {ours: table[theirs] for theirs, ours in _SAME.items() if theirs in table}
     whitening = table["layernorm_on_vec"] not in (False, None)
