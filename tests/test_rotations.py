@@ -79,6 +79,9 @@ def test_average_over_the_cube_is_the_same_however_the_cube_is_turned(allscaip):
     calc.potential.model.set_options(rotations=1)
     with pytest.raises(InputError, match="rotations = 5 is not supported; choose one of: 1, 4, 12, 24"):
         calc.potential.model.set_options(rotations=5)
+    for count in (24.0, True):
+        with pytest.raises(InputError, match=f"rotations = {count} given; a whole number"):
+            calc.potential.model.set_options(rotations=count)
 
 
 def test_evaluate_prints_the_spread(tmp_path):

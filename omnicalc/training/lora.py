@@ -7,7 +7,7 @@
 import re
 import warnings
 from collections.abc import Iterable
-from math import sqrt
+from math import isfinite, sqrt
 
 import torch
 from torch import Tensor, nn
@@ -57,10 +57,12 @@ def add_low_rank(
     Warns, once, where the rank is larger than useful. What else is to be trained: :func:`unfreeze`.
 
     Raises:
-        InputError: a rank below 1, or patterns that name no matrix.
+        InputError: a rank below 1, an alpha that is no number, or patterns that name no matrix.
     """
     if type(rank) is not int or rank < 1:
         raise InputError(f"rank {rank!r} given; a whole number of at least 1 is needed")
+    if alpha is not None and (type(alpha) not in (int, float) or not isfinite(alpha)):
+        raise InputError(f"alpha {alpha!r} given; a number is needed, or None for the rank")
     named = dict(model.named_parameters())
     patterns = list(patterns)
     chosen = [n for n, w in named.items() if w.ndim == 2 and any(re.fullmatch(p, n) for p in patterns)]

@@ -104,5 +104,7 @@ def test_it_works_on_other_families():
 def test_refused():
     with pytest.raises(InputError, match="no matrix of the model is named by"):
         add_low_rank(small(), [r"body\.nothing"], rank=4)
+    with pytest.raises(InputError, match="alpha 'x' given; a number is needed, or None"):
+        add_low_rank(small(), BODY, rank=4, alpha="x")
     with pytest.raises(InputError, match="rank 0 given"):
         add_low_rank(small(), BODY, rank=0)

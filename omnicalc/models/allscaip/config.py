@@ -65,7 +65,7 @@ class AllScAIPConfig:
 
     def __post_init__(self):
         whole = ("width", "layers", "attention_heads", "neighbors", "n_radial", "direction_degrees", "order_degrees")
-        for key in (*whole, "max_elements"):
+        for key in (*whole, "max_elements", "rotations"):
             _whole(key, getattr(self, key), least=1)
         for key in ("ffn_multiplier", "head_multiplier", "sinc"):
             _whole(key, getattr(self, key), least=0)

@@ -5,16 +5,17 @@ neighbours within a radius under a smooth weight in place of the 15 nearest, sof
 """
 
 from dataclasses import dataclass, fields
+from math import inf, isfinite
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain
+from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.cube_rotations import ROTATIONS
 
 FORCES = ("gradient", "direct")
 NEIGHBORS = ("nearest", "cutoff")
 ANGLES = ("none", "row", "flat", "bias")
 BIASES = ("per-head", "scalar")
 REPULSIONS = ("none", "zbl", "core")
-ROTATIONS = (1, 4, 12, 24)
 N_POWERS = 7  # r, 1/r, 1/r^2, 1/r^6, g/r, g/r^2, g/r^6
 
 
@@ -69,7 +70,8 @@ class OmnimolConfig:
     pair_chunk: int = 32768  # pairs whose hidden layers are held at once; more are recomputed in the backward pass
 
     def __post_init__(self):
-        for key in ("width", "layers", "attention_heads", "n_rbf", "k", "angle_degree", "angle_width", "pair_chunk"):
+        sizes = ("width", "layers", "attention_heads", "n_rbf", "k", "angle_degree", "angle_width", "pair_chunk")
+        for key in (*sizes, "rotations"):
             _whole(key, getattr(self, key), 1)
         for key in ("local_layers", "head_layers", "tokens"):
             _whole(key, getattr(self, key), 0)
@@ -77,6 +79,12 @@ class OmnimolConfig:
             _number(key, getattr(self, key), "above", 0)
         for key in ("soft_core", "mlp_drop", "attn_drop"):
             _number(key, getattr(self, key), "of at least", 0)
+        for key in ("mlp_drop", "attn_drop"):
+            if getattr(self, key) >= 1:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a probability below 1 is needed")
+        _number("energy_shift", self.energy_shift, "of at least", -inf)
+        if self.sigma_min > self.sigma_max:
+            raise WeightsError(f"sigma_min = {self.sigma_min} given; at most sigma_max = {self.sigma_max} is needed")
         for key in ("repulsion_reach", "core_height"):
             _number(key, getattr(self, key), "above", 0)
         for key, allowed in (
@@ -89,8 +97,7 @@ class OmnimolConfig:
         for key in (f.name for f in fields(self) if f.type is bool):
             if type(getattr(self, key)) is not bool:
                 raise WeightsError(f"{key} = {getattr(self, key)!r} given; true or false is needed")
-        if not self.heads:
-            raise WeightsError("heads is empty; the name of at least one level of theory is needed")
+        check_heads(self.heads)
         if self.width % self.attention_heads:
             raise WeightsError(f"width = {self.width} must be a multiple of attention_heads = {self.attention_heads}")
         if self.max_neighbors is not None:
@@ -118,7 +125,7 @@ class OmnimolConfig:
         if "preset" in table or "size" in table:
             forces = table.get("forces", "gradient")
             table = preset(table.pop("preset", "smooth"), table.pop("size", "S"), forces) | table
-        return cls(**{**table, "heads": tuple(table["heads"])})
+        return cls(**tuples(table))
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""
@@ -186,6 +193,7 @@ def _whole(key: str, value, least: int) -> None:
 
 
 def _number(key: str, value, kind: str, bound: float) -> None:
-    good = type(value) in (int, float) and (value > bound if kind == "above" else value >= bound)
+    good = type(value) in (int, float) and isfinite(value) and (value > bound if kind == "above" else value >= bound)
     if not good:
-        raise WeightsError(f"{key} = {value!r} given; a number {kind} {bound} is needed")
+        wanted = "finite number" if bound == -inf else f"number {kind} {bound}"
+        raise WeightsError(f"{key} = {value!r} given; a {wanted} is needed")

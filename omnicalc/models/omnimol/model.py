@@ -52,13 +52,17 @@ class Omnimol(nn.Module):
     def set_options(self, **options) -> None:
         """Change what is done to direct predictions: remove_net_force, remove_torque, rotations.
 
+        ``rotations`` is also for gradient forces of weights that see positions, whose energy depends on orientation.
+
         Raises:
-            InputError: these weights have no direct forces, or a value that is not allowed.
+            InputError: options that these weights do not have, or a value that is not allowed.
         """
-        if self.conservative:
+        turns = self.config.positions
+        wrong = options.keys() - ({"rotations"} if turns else set()) if self.conservative else ()
+        if wrong:
             raise InputError(
-                f"{', '.join(options)}: options of direct forces; these weights are conservative, and their forces "
-                "have neither net force nor torque nor a dependence on orientation"
+                f"{', '.join(sorted(wrong))}: options of direct forces; these weights are conservative"
+                + (", and take rotations alone" if turns else ", and their energy does not depend on the orientation")
             )
         try:
             self.config = replace(self.config, **options)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from omnicalc.errors import WeightsError
 from omnicalc.models.omnimol.pet import PET, PETConfig
-from omnicalc.models.published_tensors import misfits, refuse
+from omnicalc.models.published_tensors import checked_tensors, misfits, refuse
 
 _PARTS = {"body": "body", "classifier_head": "classifier", "generator_head": "generator"}
 _AVERAGED = {"body": "ema_body", "generator_head": "ema_generator"}
@@ -41,15 +41,13 @@ def read_checkpoint(file: Path | str, *, averaged: bool = True) -> dict[str, Ten
     ``averaged``: the exponential averages of body and generator, where the file has them.
 
     Raises:
-        WeightsError: no such file, or one that holds no PET network.
+        WeightsError: no such file, or one that holds no PET network, or other than tensors of finite numbers.
     """
     file = Path(file)
     if not file.is_file():
         raise WeightsError(f"{file}: no such file; the release has {_ADDRESS}")
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(file)
+        return checked_tensors(_safetensors(file), file.name, file)
     try:
         parts = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged or foreign files fails in many ways
@@ -58,10 +56,26 @@ def read_checkpoint(file: Path | str, *, averaged: bool = True) -> dict[str, Ten
         raise WeightsError(f"{file} holds no part 'body'; it is no OmniLearned checkpoint (those are at {_ADDRESS})")
     tensors = {}
     for part, prefix in _PARTS.items():
-        chosen = _AVERAGED.get(part, "") if averaged else ""
-        for key, tensor in (parts.get(chosen) or parts.get(part) or {}).items():
+        names = (_AVERAGED.get(part), part) if averaged else (part,)
+        chosen = next((name for name in names if parts.get(name) not in (None, {})), None)
+        if chosen is None:
+            continue
+        if not isinstance(parts[chosen], dict):
+            kind = type(parts[chosen]).__name__
+            raise WeightsError(f"{file}: '{chosen}' is of type {kind}; a state dict of tensors is needed ({_ADDRESS})")
+        for key, tensor in checked_tensors(parts[chosen], chosen, file).items():
             tensors[f"{prefix}.{key.removeprefix('module.')}"] = tensor
     return tensors
+
+
+def _safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise WeightsError(f"{file} cannot be read as a safetensors file: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -94,7 +108,7 @@ def transfer(model: nn.Module, tensors: Mapping[str, Tensor]) -> Transfer:
         if reason is None:
             matched.append(key)
         else:
-            skipped.append(f"{key} {tuple(tensor.shape)}: {reason}")
+            skipped.append(f"{key} {tuple(getattr(tensor, 'shape', ()))}: {reason}")
     if not matched:
         raise WeightsError("none of these tensors fits this model by name and shape; a PET body of its width is needed")
     with torch.no_grad():
@@ -108,6 +122,10 @@ def _why_not(key: str, tensor: Tensor, own: Mapping[str, Tensor]) -> str | None:
         return "heads start fresh"
     if key not in own:
         return "the model has no such tensor"
+    if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+        return "no tensor of floating-point numbers"
     if own[key].shape != tensor.shape:
         return f"the model's has shape {tuple(own[key].shape)}"
+    if not tensor.isfinite().all():
+        return "values that are not finite"
     return None

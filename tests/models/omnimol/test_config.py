@@ -76,7 +76,16 @@ def test_a_card_holds_every_setting():
         ({"layers": 0}, "a whole number of at least 1"),
         ({"rotations": 5}, "choose one of: 1, 4, 12, 24"),
         ({"adapter": "yes"}, "true or false"),
-        ({"heads": []}, "heads is empty"),
+        ({"rotations": 24.0}, "rotations = 24.0 given; a whole number"),
+        ({"rotations": True}, "rotations = True given; a whole number"),
+        ({"heads": []}, "at least one is needed, each with a name of its own"),
+        ({"heads": "abc"}, "heads = 'abc' given; at least one"),
+        ({"heads": ["a", "a"]}, "each with a name of its own"),
+        ({"energy_shift": "x"}, "energy_shift = 'x' given; a finite number"),
+        ({"energy_shift": float("nan")}, "energy_shift = nan given; a finite number"),
+        ({"mlp_drop": 1.5}, "mlp_drop = 1.5 given; a probability below 1"),
+        ({"sigma_min": 11.0}, "sigma_min = 11.0 given; at most sigma_max = 10.0"),
+        ({"cutoff": float("inf")}, "cutoff = inf given; a number above 0"),
     ],
 )
 def test_refused(settings, message):

@@ -126,6 +126,18 @@ def test_the_forecast_grows_as_the_square():
     assert memory.forecast(direct, 1, 4000, 4, False) < one
 
 
+def test_gradient_forces_that_depend_on_the_orientation_can_be_averaged():
+    """Conservative weights that see positions: the average over the cube does not change when the cube is turned."""
+    model, atoms = potential(positions=True, angles="none"), molecule("CH3OH")
+    turned = atoms.copy()
+    turned.rotate(90, "z", center=(0, 0, 0))
+    assert abs(predict(model, atoms).energy - predict(model, turned).energy) > 1e-6
+    model.model.set_options(rotations=24)
+    assert abs(predict(model, atoms).energy - predict(model, turned).energy) < 1e-9
+    with pytest.raises(InputError, match="remove_torque: options of direct forces; .* take rotations alone"):
+        model.model.set_options(rotations=24, remove_torque=True)
+
+
 class TestCalculator:
     def test_options_of_direct_forces(self, folders):
         atoms = molecule("CH3OH")
@@ -144,6 +156,8 @@ class TestCalculator:
     def test_refusals(self, folders):
         with pytest.raises(InputError, match="these weights are conservative"):
             OmnimolCalculator(folders / "cons", remove_torque=True)
+        with pytest.raises(InputError, match="rotations: .* and their energy does not depend on the orientation"):
+            OmnimolCalculator(folders / "cons", rotations=24)
         write_weights(folders / "other")
         with pytest.raises(InputError, match="takes weights of the family 'omnimol'"):
             OmnimolCalculator(folders / "other")

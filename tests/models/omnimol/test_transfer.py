@@ -63,6 +63,15 @@ def test_what_matches(pet, checkpoint):
     assert any(name.startswith("energy_head.") for name in report.fresh)
 
 
+def test_what_is_no_tensor_of_finite_numbers_is_skipped(pet):
+    model, token = fresh(), pet.body.token
+    odd = {"body.embed.mlp.fc1.bias": "text", "body.embed.mlp.fc2.bias": torch.full((128,), torch.nan)}
+    report = transfer(model, {"body.token": token, **odd})
+    assert report.matched == ("body.token",)
+    assert report.skipped[0] == "body.embed.mlp.fc1.bias (): no tensor of floating-point numbers"
+    assert report.skipped[1] == "body.embed.mlp.fc2.bias (128,): values that are not finite"
+
+
 def test_averages_are_preferred(pet, checkpoint):
     tensors = read_checkpoint(checkpoint)
     assert torch.equal(tensors["body.token"], pet.body.token + 1)
@@ -78,5 +87,16 @@ def test_refused(tmp_path, checkpoint):
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="holds no part 'body'"):
         read_checkpoint(tmp_path / "other.pt")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(WeightsError, match="text.safetensors cannot be read as a safetensors file"):
+        read_checkpoint(tmp_path / "text.safetensors")
+    for body, message in (
+        (3, "'body' is of type int; a state dict of tensors is needed"),
+        ({"a": "text"}, "'body' has entries that are no tensors: a"),
+        ({"a": torch.tensor([torch.nan])}, "values that are not finite: a"),
+    ):
+        torch.save({"body": body}, tmp_path / "odd.pt")
+        with pytest.raises(WeightsError, match=message):
+            read_checkpoint(tmp_path / "odd.pt")
     with pytest.raises(WeightsError, match="none of these tensors fits"):
         transfer(fresh(size="tiny"), {"body.pid_embed.0.weight": torch.zeros(9, 128)})
