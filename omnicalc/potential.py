@@ -275,9 +275,11 @@ class Potential(nn.Module):
     @spread.setter
     def spread(self, wanted: bool) -> None:
         if wanted and not self.committee_heads:
+            can = hasattr(self.model, "last_features") and self.conservative
+            remedy = "make one with `omnicalc committee MODEL DATA --out FOLDER`"
             raise InputError(
-                f"{self.name_resolved} holds no committee, so it knows no spread; make one with "
-                "`omnicalc committee MODEL DATA --out FOLDER`"
+                f"{self.name_resolved} holds no committee, so it knows no spread; "
+                + (remedy if can else "only weights of the family e2former with forces by gradients can have one")
             )
         self._spread = bool(wanted)
 

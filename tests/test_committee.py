@@ -58,6 +58,11 @@ def test_predictions_are_those_of_the_old_weights(files):
         old.spread = True
 
 
+def test_families_that_cannot_have_one_are_not_sent_to_make_one():
+    with pytest.raises(InputError, match="only weights of the family e2former with forces by gradients can have one"):
+        OmniCalc("allscaip", uncertainty=True, device="cpu")
+
+
 def test_frames_to_replay_go_along_and_splits_are_needed(files, tmp_path):
     assert (files / "new" / REPLAY).read_bytes() == b"frames to replay"
     assert "replay" not in read_card(files / "new" / CARD).training  # it has them itself

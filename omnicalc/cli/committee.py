@@ -19,7 +19,8 @@ def command(model, data, out, head, members, frames, seed):
     """Add a committee of last layers to MODEL, from the frames of DATA that it was trained on (key split: train) and
     others (split: valid), which set the scale of the spread and test it.
 
-    Nothing else of the weights changes. Other heads: call it again on the weights that came out.
+    MODEL is of the family e2former (ubio-s1, ubio-s2, ubio-s3 and the like), with forces by gradients. Nothing else of
+    the weights changes. Other heads: call it again on the weights that came out.
     """
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.committee_weights import add_committee
