@@ -18,26 +18,25 @@ _BONDING = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 34, 35, 51, 52, 53)
 STRETCH = 1.25
 
 
-def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bonded pairs of a structure; see :func:`find_bonds`."""
-    return find_bonds(atoms.numbers, atoms.positions, atoms.cell.array, atoms.pbc)
-
-
-def find_bonds(
-    numbers: np.ndarray, positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bonded pairs, each in both directions: i (B,), j (B,) and the whole-numbered translation (B, 3) whose image
-    of j is the one near i. Sorted by i, then j. ``positions`` (N, 3) and ``cell`` (3, 3) in Å.
-    """
+def reach(numbers: np.ndarray) -> np.ndarray:
+    """Of each atom (N,), Å: two atoms are bonded when closer than the sum of theirs, which is 0 for those without."""
     from ase.data import covalent_radii
 
-    bonding = np.flatnonzero(np.isin(numbers, _BONDING))
+    return np.where(np.isin(numbers, _BONDING), STRETCH * covalent_radii[numbers], 0.0)
+
+
+def bonds(atoms: Atoms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Bonded pairs of a structure, each in both directions: i (B,), j (B,) and the whole-numbered translation (B, 3)
+    whose image of j is the one near i. Sorted by i, then j.
+    """
+    own = reach(atoms.numbers)
+    bonding = np.flatnonzero(own)
     if not bonding.size:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((0, 3))
-    radii, there = covalent_radii[numbers[bonding]], positions[bonding]
-    i, j, shift = search_pairs(there, cell, pbc, 2 * STRETCH * float(radii.max()))
-    distance = np.linalg.norm(there[i] - there[j] - shift @ cell, axis=1)
-    bonded = (distance < STRETCH * (radii[i] + radii[j])) & (i != j)
+    own, positions = own[bonding], atoms.positions[bonding]
+    i, j, shift = search_pairs(positions, atoms.cell.array, atoms.pbc, 2 * float(own.max()))
+    distance = np.linalg.norm(positions[i] - positions[j] - shift @ atoms.cell.array, axis=1)
+    bonded = (distance < own[i] + own[j]) & (i != j)
     return bonding[i[bonded]], bonding[j[bonded]], shift[bonded]
 
 

@@ -4,21 +4,25 @@ from collections import Counter
 
 import numpy as np
 
-from omnicalc.bonds import find_bonds, molecule_numbers
+from omnicalc.bonds import molecule_numbers, reach
 
 
 def guess_bonds(positions: np.ndarray, elements: np.ndarray, box: np.ndarray | None) -> np.ndarray:
     """Pairs of bonded atoms (B, 2) int, from one frame; box (6,) or None, Å and degrees.
 
-    By distance (:func:`omnicalc.bonds.find_bonds`): metals, noble gases and unknown elements have no bonds.
+    The rule of :mod:`omnicalc.bonds`, minimum image: metals, noble gases and unknown elements have no bonds. The search
+    is MDAnalysis's, as that of :func:`omnicalc.bonds.bonds` loads torch.
     """
     from ase.data import atomic_numbers
-    from MDAnalysis.lib.mdamath import triclinic_vectors
+    from MDAnalysis.lib.distances import self_capped_distance
 
-    numbers = np.array([atomic_numbers.get(str(e), 0) for e in elements], dtype=np.int64)
-    cell = np.zeros((3, 3)) if box is None else triclinic_vectors(box, dtype=np.float64)
-    i, j, _ = find_bonds(numbers, positions.astype(np.float64), cell, np.full(3, box is not None))
-    return np.unique(np.stack([i, j], 1)[i < j], axis=0)
+    own = reach(np.array([atomic_numbers.get(str(e), 0) for e in elements], dtype=np.int64))
+    if not own.any():
+        return np.empty((0, 2), dtype=np.int64)
+    near, distances = self_capped_distance(positions, max_cutoff=2 * float(own.max()), box=box)
+    i, j = near.T
+    bonded = (own[i] > 0) & (own[j] > 0) & (distances < own[i] + own[j])
+    return near[bonded].astype(np.int64)
 
 
 def guess_molecules(positions: np.ndarray, elements: np.ndarray, box: np.ndarray | None) -> np.ndarray:
