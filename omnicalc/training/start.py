@@ -63,64 +63,77 @@ def copy_matching(
 ) -> Match:
     """Copy into ``model`` every tensor of ``tensors`` of the same name and shape.
 
-    A head that the start does not have begins as the one that ``copy_heads`` names. Tables with one row per head are
-    copied row by row, by the heads' names. What a model says is ``of_labels`` (their mean and spread) stays its own.
+    A head that the start does not have begins as the one that ``copy_heads`` names. Tensors that a model lists in
+    ``head_rows``, with the number of rows that each head has there, are copied by the heads' names, block by block.
+    What it says is ``of_labels`` (their mean and spread) stays its own.
     """
-    for new, old in copy_heads.items():
-        if new not in heads or old not in old_heads:
-            raise InputError(
-                f"copy_heads: '{new}' = '{old}' given; heads of the recipe are {', '.join(heads)}, "
-                f"of the start {', '.join(old_heads)}"
-            )
+    _check_copies(copy_heads, heads, old_heads)
     source = {head: copy_heads.get(head, head) for head in heads}
+    rows, own = getattr(model, "head_rows", {}), getattr(model, "of_labels", ())
     match, used = Match(), set()
     for name, target in model.state_dict().items():
-        if name in getattr(model, "of_labels", ()):
-            used.add(name)
+        place = _place(name, source)
+        used.add(place)
+        if name in own:
             continue
-        mine = _same_place(name, heads, source)
-        found = tensors.get(mine)
-        if found is None:
+        if place not in tensors:
             match.new.append(name)
-        elif found.shape == target.shape and not _is_head_table(found, target, old_heads, heads, name):
-            target.copy_(found)
+        elif name in rows:
+            _copy_rows(match, name, target, tensors[place], rows[name], source, old_heads)
+        elif tensors[place].shape == target.shape:
+            target.copy_(tensors[place])
             match.copied.append(name)
-            used.add(mine)
-            if mine != name:
+            if place != name:
                 match.by_head.append(name)
-        elif _is_head_table(found, target, old_heads, heads, name):
-            for row, head in enumerate(heads):
-                if source[head] in old_heads:
-                    target[row].copy_(found[old_heads.index(source[head])])
-            match.copied.append(name)
-            match.by_head.append(name)
-            used.add(mine)
         else:
             match.other_shape.append(name)
-            used.add(mine)
     match.unused = [name for name in tensors if name not in used]
     if not match.copied:
         raise InputError("no tensor of the start fits this model: family or sizes in [model] differ")
     return match
 
 
-def _same_place(name: str, heads: tuple[str, ...], source: Mapping[str, str]) -> str:
-    """The name that a head's tensor has under the head it begins as."""
-    for head in heads:
-        inner = f".{head}."
-        if inner in name and source[head] != head:
-            return name.replace(inner, f".{source[head]}.")
-    return name
+def _check_copies(copy_heads: Mapping[str, str], heads: tuple[str, ...], old_heads: tuple[str, ...]) -> None:
+    for new, old in copy_heads.items():
+        if new not in heads or old not in old_heads:
+            raise InputError(
+                f"copy_heads: '{new}' = '{old}' given; heads of the recipe are {', '.join(heads)}, "
+                f"of the start {', '.join(old_heads)}"
+            )
 
 
-def _is_head_table(
-    found: Tensor, target: Tensor, old_heads: tuple[str, ...], heads: tuple[str, ...], name: str
-) -> bool:
-    """Whether rows stand for heads: an embedding named after them with one row each."""
-    return (
-        "head" in name.split(".")
-        and found.ndim > 1
-        and found.shape[1:] == target.shape[1:]
-        and len(found) == len(old_heads)
-        and len(target) == len(heads)
-    )
+def _place(name: str, source: Mapping[str, str]) -> str:
+    """The name that a tensor has under the head it begins as: heads are modules of dictionaries such as energy_heads.
+
+    Nowhere else, since a head may be named like any other module.
+    """
+    parts = name.split(".")
+    for k in range(1, len(parts)):
+        if parts[k - 1].endswith("_heads"):
+            parts[k] = source.get(parts[k], parts[k])
+    return ".".join(parts)
+
+
+def _copy_rows(
+    match: Match,
+    name: str,
+    target: Tensor,
+    found: Tensor,
+    rows: int,
+    source: Mapping[str, str],
+    old_heads: tuple[str, ...],
+) -> None:
+    """Copy the ``rows`` of ``found`` that belong to the head that each head begins as (``source``, in order)."""
+    if found.shape != (rows * len(old_heads), *target.shape[1:]):
+        match.other_shape.append(name)
+        return
+    blocks = found.unflatten(0, (len(old_heads), rows))
+    for block, head in zip(target.unflatten(0, (len(source), rows)), source, strict=True):
+        if source[head] in old_heads:
+            block.copy_(blocks[old_heads.index(source[head])])
+    fresh = [head for head in source if source[head] not in old_heads]
+    match.new += [f"{name} of {head}" for head in fresh]
+    if len(fresh) < len(source):
+        match.copied.append(name)
+    if any(source[head] != head for head in source):
+        match.by_head.append(name)

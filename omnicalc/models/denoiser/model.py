@@ -56,6 +56,11 @@ class Denoiser(Denoising):
     def uses_positions(self) -> bool:
         return getattr(self.backbone, "uses_positions", False)
 
+    @property
+    def head_rows(self) -> dict[str, int]:
+        """Tensors of the backbone with rows for each head, and how many."""
+        return {PREFIX + name: rows for name, rows in getattr(self.backbone, "head_rows", {}).items()}
+
     def check(self, systems: Systems) -> None:
         raise InputError(
             "these weights are a denoiser: they give embeddings (omnicalc.embed) and denoising (omnicalc.denoise), no "

@@ -224,6 +224,8 @@ class DirectForceHead(nn.Module):
 class E2Former(nn.Module):
     """The network of one :class:`E2FormerConfig`. Maps a :class:`Graph` to per-atom energies (and direct forces)."""
 
+    head_rows = {"system_embedding.head.weight": 1, "committee": 1}  # tensors with rows for each head, and how many
+
     def __init__(self, config: E2FormerConfig):
         super().__init__()
         self.config = config

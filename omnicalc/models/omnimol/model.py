@@ -27,6 +27,12 @@ class Omnimol(nn.Module):
     """
 
     uses_positions = True
+    head_rows = {  # tensors with rows for each head, in the heads' order, and how many
+        "energy_head.out.weight": 1,
+        "energy_head.out.bias": 1,
+        "force_head.out.weight": 3,
+        "force_head.out.bias": 3,
+    }
 
     def __init__(self, config: OmnimolConfig):
         super().__init__()
