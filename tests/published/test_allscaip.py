@@ -14,9 +14,13 @@ from safetensors.torch import load_file
 
 from omnicalc import AllScAIPCalculator, OmniCalc
 from omnicalc.errors import InputError, WeightsError
+from omnicalc.gradients import geometry
+from omnicalc.models import build_model
+from omnicalc.neighbors import neighbors
 from omnicalc.published.allscaip import import_allscaip
 from omnicalc.published.fairchem import read_checkpoint
 from omnicalc.registry import load_potential
+from omnicalc.systems import Systems, cat
 from tests.command import omnicalc
 
 CASES = Path(__file__).parents[1] / "golden" / "cases" / "allscaip"
@@ -146,6 +150,27 @@ def test_lone_atoms_come_from_their_table(tmp_path):
         assert np.abs(atom.get_forces()).max() == 0
     with pytest.raises(InputError, match="lone H atom of charge -1: .* knows it with 0"):
         Atoms("H", info={"charge": -1}, calculator=calc).get_potential_energy()
+
+
+def test_lone_atoms_of_other_heads_come_from_the_network(tmp_path):
+    """After fine-tuning a head is of another level of theory, and the table's numbers are above another's zero."""
+    omnicalc("models", "import", write(tmp_path / "md.pt", parts(DIRECT)), "--as", "allscaip:md")
+    old = load_potential("allscaip:md", device="cpu").model
+    config = {**old.config.to_dict(), "heads": ["mine", "omol"]}
+    one = Systems.from_atoms(Atoms("H", info={"charge": 0, "spin": 2}))
+    lone = cat([one, one, one])
+
+    def energies(settings: dict) -> list[float]:
+        model = build_model("allscaip", settings).eval()
+        mine = {name.replace("_heads.omol.", "_heads.mine."): tensor for name, tensor in old.state_dict().items()}
+        model.load_state_dict({**old.state_dict(), **mine})
+        made = geometry(model, lone, neighbors(lone, model.cutoff), torch.float32, False)
+        return model(made.graph(torch.tensor([0, 1, 0]))).energies.tolist()
+
+    mine, omol, again = energies(config)
+    assert mine == again and omol == pytest.approx(-13.44558 - REFERENCE["H"], abs=1e-6)
+    network = energies({**config, "isolated": None})
+    assert network == pytest.approx([mine] * 3) and abs(mine - omol) > 0.1  # which says nothing that the table says
 
 
 def test_charge_and_spin_outside_the_tables(tmp_path):

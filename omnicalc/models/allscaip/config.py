@@ -61,7 +61,7 @@ class AllScAIPConfig:
     reduce: str = "sum"  # or "mean" over the atoms
     rotations: int = 1  # predictions averaged over that many rotations of a cube, in evaluation
     scale: float = 1.0  # eV (eV/Å) per unit of the network's energy (force)
-    isolated: Mapping[str, Mapping[str, float]] | None = None  # lone atoms: symbol -> charge -> eV above the reference
+    isolated: Mapping[str, Mapping[str, float]] | None = None  # of lone atoms of head omol: symbol -> charge -> eV
 
     def __post_init__(self):
         whole = ("width", "layers", "attention_heads", "neighbors", "n_radial", "direction_degrees", "order_degrees")

@@ -1,4 +1,8 @@
-"""Energies of atoms alone in the vacuum, which the release reads from a table in the place of its network."""
+"""Energies of atoms alone in the vacuum, which the release reads from a table in the place of its network.
+
+The table is of OMol25's level of theory, and so of the head ``omol``. Heads that were trained from there are of others,
+with reference energies of their own: their lone atoms are the network's.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,13 +12,16 @@ import torch
 from omnicalc.errors import InputError
 from omnicalc.models.graph import Graph, ModelOutput
 
+OMOL = "omol"  # the data set, and so the level of theory and the head, that there is a table for
+
 
 class LoneAtoms:
-    """A table symbol -> charge (as text) -> energy above the head's reference energy, eV."""
+    """A table symbol -> charge (as text) -> energy above the head's reference energy, eV; of one head."""
 
-    def __init__(self, table: Mapping[str, Mapping[str, float]]):
+    def __init__(self, table: Mapping[str, Mapping[str, float]], head: int):
         from ase.data import atomic_numbers
 
+        self.head = head
         self.energies = {
             (atomic_numbers[symbol], int(charge)): energy
             for symbol, row in table.items()
@@ -22,11 +29,12 @@ class LoneAtoms:
         }
 
     def put_into(self, output: ModelOutput, graph: Graph) -> ModelOutput:
-        """``output`` with the table's energy, and no force, for every structure of one atom without lattice.
+        """``output`` with the table's energy, and no force, for every structure of one atom without lattice
+        whose energy is asked of the table's head.
 
         Raises :class:`InputError` for an element and charge that the table lacks.
         """
-        alone = (torch.bincount(graph.system) == 1) & ~_periodic(graph)
+        alone = (torch.bincount(graph.system) == 1) & ~_periodic(graph) & (graph.head == self.head)
         if not alone.any():
             return output
         atoms = alone[graph.system].nonzero()[:, 0]

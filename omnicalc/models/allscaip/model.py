@@ -28,7 +28,7 @@ from omnicalc.models.allscaip.layers import (
     sinc_features,
 )
 from omnicalc.models.allscaip.limits import check_memory, check_tables
-from omnicalc.models.allscaip.lone_atoms import LoneAtoms
+from omnicalc.models.allscaip.lone_atoms import OMOL, LoneAtoms
 from omnicalc.models.allscaip.slots import Slots
 from omnicalc.models.cube_rotations import rotation_set
 from omnicalc.models.graph import Graph, ModelOutput
@@ -162,7 +162,8 @@ class AllScAIP(nn.Module):
         self.energy_heads = nn.ModuleDict({name: Head(config, 1) for name in config.heads})
         if config.forces == "direct":
             self.force_heads = nn.ModuleDict({name: Head(config, 3) for name in config.heads})
-        self._lone_atoms = None if config.isolated is None else LoneAtoms(config.isolated)
+        tabled = config.isolated is not None and OMOL in config.heads
+        self._lone_atoms = LoneAtoms(config.isolated, config.heads.index(OMOL)) if tabled else None
 
     @property
     def cutoff(self) -> float:

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from omnicalc.errors import WeightsError
 from omnicalc.models.allscaip.config import ACTIVATIONS, AllScAIPConfig
+from omnicalc.models.allscaip.lone_atoms import OMOL
 
-OMOL = "omol"  # the data set of the published checkpoints
 _NORMS = {"rmsnorm": "rms", "layernorm": "layer", "skip": "none"}
 _RADIALS = {"gaussian": "gaussian", "sigmoid": "sigmoid", "linear_sigmoid": "linear_sigmoid"}
 _RADIALS["linearsigmoid"] = "linear_sigmoid"  # the name in the release's type hint; its code knows the other

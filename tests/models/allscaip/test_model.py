@@ -109,13 +109,13 @@ class TestConfig:
 FEW = {"width": 8, "layers": 2, "attention_heads": 2, "n_radial": 6, "neighbors": 8}
 
 
-def potential(dtype=torch.float64, **settings) -> Potential:
+def potential(dtype=torch.float64, head: str = "a", **settings) -> Potential:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = build_model("allscaip", {"heads": ["a"], **FEW, **settings})
+        model = build_model("allscaip", {"heads": [head], **FEW, **settings})
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
-    return Potential(model.to(dtype), [Head("a", {1: -13.6, 8: -432.0})])
+    return Potential(model.to(dtype), [Head(head, {1: -13.6, 8: -432.0})])
 
 
 def water() -> Systems:
@@ -180,14 +180,14 @@ class TestDirectForces:
         assert direct.conservative is False and result.forces.sum(0).abs().max() > 1e-3
 
     def test_lone_atoms_by_the_table_have_no_force(self):
-        lone = potential(forces="direct", isolated={"H": {"0": 2.5}}).eval()
+        lone = potential(head="omol", forces="direct", isolated={"H": {"0": 2.5}}).eval()
         both = Systems.from_atoms([molecule("H2O"), molecule("H")])
-        result = lone(both, neighbors(both, lone.cutoff), head="a")
+        result = lone(both, neighbors(both, lone.cutoff), head="omol")
         assert result.energy[1].item() == -13.6 + 2.5 and result.forces[3].abs().max() == 0
         assert result.forces[:3].abs().max() > 0
         with pytest.raises(InputError, match="a lone O atom of charge .0: .* knows it with no charge at all"):
             oxygen = Systems.from_atoms(molecule("O"))
-            lone(oxygen, neighbors(oxygen, lone.cutoff), head="a")
+            lone(oxygen, neighbors(oxygen, lone.cutoff), head="omol")
 
 
 @pytest.mark.parametrize("settings", [{"smooth": True, "angular": (2, 2)}, {"sinc": 4}], ids=["edges", "positions"])
