@@ -68,6 +68,8 @@ class Trainer:
         self.objective = build_objective(recipe.objective)
         self.model, self.start_card, self.start_report = _model(recipe)
         self.objective.check(self.model)
+        if hasattr(self.objective, "begin"):
+            self.objective.begin(self.model)
         self.recorded = recorded_gradients(self, record)
         self.model.to(self.device)
         self.dataset = build_dataset(

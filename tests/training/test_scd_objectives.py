@@ -18,6 +18,7 @@ from omnicalc.files import sha256_of
 from omnicalc.model_text import use_of
 from omnicalc.training.example import collate
 from omnicalc.training.export import export
+from omnicalc.training.objectives.energy_forces_denoising import EnergyForcesDenoising
 from omnicalc.training.recipe import read_recipe
 from omnicalc.training.trainer import Trainer
 from tests.training.toy import water
@@ -180,6 +181,35 @@ def test_fine_tuning_to_energies_and_forces(tmp_path, steps=4, factor=1.5):
         moved.calc = OmniCalc(potential)
         energies.append(moved.get_potential_energy())
     assert (energies[1] - energies[0]) / (2 * step) == pytest.approx(forces[1, 0], abs=1e-5)
+
+
+def test_fine_tuning_normalises_its_own_noise(tmp_path, monkeypatch):
+    """Not by the larger noise of a pretraining, which leaves little of its loss; a pretraining that goes on does."""
+    geometries(tmp_path, labelled=True)
+    start = trained(trainer(tmp_path, "pre", model=SCD, steps=2))
+    noise = load_potential(start).model.noise_normalizer
+    assert noise.std.mean() == pytest.approx(0.04 * (2 / 3) ** 0.5, rel=0.1)  # of waters without their mean
+    begun = {"start": f'start = "{start}"', "steps": 4}
+    more = trainer(tmp_path, "more", model=SCD, **begun)
+    assert torch.equal(more.model.noise_normalizer.acc_count, noise.acc_count)
+    weight = 'name = "energy-forces-denoising"\ndenoising_weight = '
+    none = trainer(tmp_path, "none", objective=weight + "0.0", data="", **begun)
+    assert torch.equal(none.model.noise_normalizer.acc_count, noise.acc_count)
+    property_of = {"model": SCD + 'gives = "properties"\n', "data": "forces = false", **begun}
+    size = trainer(tmp_path, "size", objective='name = "property"\ndenoising_weight = 0.1', **property_of)
+    assert not size.model.noise_normalizer.acc_count.any()
+
+    fine = trainer(tmp_path, "fine", objective=weight + "0.1", data="", **begun)
+    found = load_potential(trained(fine)).model.noise_normalizer
+    assert found.std.mean() == pytest.approx(0.005 * (2 / 3) ** 0.5, rel=0.3)
+    again = trainer(tmp_path, "fine", objective=weight + "0.1", data="", **begun)
+    again.prepare(resume=True)
+    assert torch.equal(again.model.noise_normalizer.acc_count, found.acc_count)
+
+    monkeypatch.delattr(EnergyForcesDenoising, "begin")  # the wrong variant
+    wrong = trainer(tmp_path, "wrong", objective=weight + "0.1", data="", **begun)
+    trained(wrong)
+    assert wrong.model.noise_normalizer.std.mean() > 0.01
 
 
 @pytest.mark.slow

@@ -99,6 +99,11 @@ class NoiseNormalizer(nn.Module):
         self.register_buffer("acc_count", torch.zeros(1))
         self.register_buffer("num_accumulations", torch.zeros(1))
 
+    def forget(self) -> None:
+        """Begin to count anew, for noise of another size."""
+        for total in self.buffers():
+            total.zero_()
+
     def update(self, noise: Tensor) -> None:
         """Count a batch of noise (N, 3); done before it is normalised, in training only."""
         self.acc_sum += noise.sum(0)

@@ -9,6 +9,7 @@ An objective is a class with
 * ``errors(model, batch) -> {name: (sums (S,), counts (S,))}``: what validation adds up, under ``error_names``; a name
   that ends in _mse is reported as its root. ``score({name: mean})``: lower is better;
 * ``check(model)``: raise :class:`InputError` for a model it cannot train, and freeze what it does not train;
+* optional ``begin(model)``: what weights that it begins with know of another objective, and is to be forgotten;
 * optional ``decays(name, parameter)``: whether weight decay acts on a parameter;
 * optional ``needs_labels = False``: it learns from structures alone.
 """

@@ -51,6 +51,11 @@ class EnergyForcesDenoising(energy_forces.EnergyForces):
         if not (hasattr(model, "noise_head") and hasattr(model, "node_features")):
             raise InputError('objective "energy-forces-denoising" needs a network that denoises: family = "scd"')
 
+    def begin(self, model: nn.Module) -> None:
+        """The normaliser of a pretraining would make this noise, of another size, next to nothing."""
+        if self.settings.denoising_weight:
+            model.noise_normalizer.forget()
+
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
         path = drop_path_at(step.step, first=s.first_drop_path, last=s.last_drop_path, warmup=step.stage.warmup)

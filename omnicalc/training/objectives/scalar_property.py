@@ -61,6 +61,11 @@ class ScalarProperty:
         if self.settings.denoising_weight and not hasattr(model, "node_features"):
             raise InputError('denoising_weight in [objective] needs a network that denoises: family = "scd"')
 
+    def begin(self, model: nn.Module) -> None:
+        """The normaliser of a pretraining would make this noise, of another size, next to nothing."""
+        if self.settings.denoising_weight:
+            model.noise_normalizer.forget()
+
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
         error = (predict(model, batch, forces=False, create_graph=True).energy - batch.energy) / s.scale
