@@ -31,22 +31,6 @@ class NoiseSettings:
     tile_cells: bool = True  # random supercells of periodic structures
     most_atoms: int | None = None  # of a batch after tiling; structures beyond it are left out at random
 
-    def __post_init__(self):
-        for key, least in (("clean_noise", 0.0), ("corrupt_noise", 1e-6)):
-            value = getattr(self, key)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= least:
-                raise InputError(f"{key} = {value!r} given; a length of at least {least:g} Å is needed")
-        widest = self.widest_noise
-        if widest is not None and not (type(widest) in (int, float) and self.corrupt_noise < widest < float("inf")):
-            raise InputError(
-                f"widest_noise = {widest!r} given; a length above corrupt_noise, {self.corrupt_noise:g} Å, is needed"
-            )
-        if self.most_atoms is not None and not (type(self.most_atoms) is int and self.most_atoms >= 1):
-            raise InputError(f"most_atoms = {self.most_atoms!r} given; a whole number, 1 or more, is needed")
-        for key in ("self_conditioned", "tile_cells"):
-            if not isinstance(getattr(self, key), bool):
-                raise InputError(f"{key} = {getattr(self, key)!r} given; true or false is needed")
-
 
 @dataclass(frozen=True)
 class Denoised:

@@ -149,13 +149,13 @@ def read_recipe(path: Path) -> Recipe:
         raise InputError(f"recipe '{path}' makes a decoder, no potential; train it with: omnicalc decoder train {path}")
     from omnicalc.training.objectives import needs_labels
 
-    optimiser = _strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
-    stages = tuple(_strict(Stage, t, f"[[stages]] of '{path}'") for t in _tables(table, "stages", path))
+    optimiser = strict(Optimiser, table.pop("optimiser", {}), f"[optimiser] of '{path}'")
+    stages = tuple(strict(Stage, t, f"[[stages]] of '{path}'") for t in _tables(table, "stages", path))
     if "batch" in table:
-        table["batch"] = batch = _strict(Batching, table["batch"], f"[batch] of '{path}'")
+        table["batch"] = batch = strict(Batching, table["batch"], f"[batch] of '{path}'")
         if batch.atoms is None and batch.edges is None and batch.structures is None:
             raise InputError(f"[batch] of '{path}' sets no limit; give atoms, edges or structures")
-    sources = tuple(_strict(DataSource, t, f"[[data]] of '{path}'") for t in _tables(table, "data", path))
+    sources = tuple(strict(DataSource, t, f"[[data]] of '{path}'") for t in _tables(table, "data", path))
     if not sources or not stages:
         raise InputError(f"recipe '{path}' needs at least one [[data]] (a labelled file) and one [[stages]]")
     for stage in stages:
@@ -176,7 +176,7 @@ def read_recipe(path: Path) -> Recipe:
     labels = [source.label for source in sources]
     if len(set(labels)) < len(labels):
         raise InputError(f"[[data]] of '{path}' have the names {', '.join(labels)}; give each a name of its own")
-    return _strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
+    return strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
 
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -194,7 +194,10 @@ def _tables(table: dict, key: str, path: Path) -> list:
     return tables
 
 
-def _strict(kind, table: object, where: str):
+def strict(kind: type, table: object, where: str):
+    """``table`` as the dataclass ``kind``. Raises :class:`InputError` for keys that are missing or unknown, and values
+    that cannot be.
+    """
     if not isinstance(table, dict):
         raise InputError(f"{where} is {table!r}; one table of keys and values is needed")
     check_known(kind, table, where)

@@ -9,6 +9,7 @@ from typing import get_args, get_origin
 
 from omnicalc.card import NAME_PART
 from omnicalc.errors import InputError
+from omnicalc.training.losses import LOSSES
 
 _IN_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", bool: "true or false"}
 
@@ -19,9 +20,14 @@ def check_values(table, where: str) -> None:
         value = getattr(table, field.name)
         if not _fits(value, field.type):
             raise InputError(f"{field.name} = {value!r} in {where}: {_in_words(field.type)} is needed")
-        good, needed = _RANGES.get((type(table).__name__, field.name), (None, ""))
+        good, needed = _range(type(table), field.name)
         if good is not None and value is not None and not good(value):
             raise InputError(f"{field.name} = {value!r} in {where}: {needed} is needed")
+
+
+def _range(kind: type, key: str) -> tuple:
+    """What values a key may have, as a test and in words; that of the class it is inherited from, if need be."""
+    return next((_RANGES[c.__name__, key] for c in kind.__mro__ if (c.__name__, key) in _RANGES), (None, ""))
 
 
 def _fits(value: object, kind: object) -> bool:
@@ -70,8 +76,18 @@ def _plain_name(file: str) -> bool:
 _PART = (NAME_PART.fullmatch, "a name of letters, digits, '.', '_' and single '-'")
 _AT_LEAST_1 = (lambda x: x >= 1, "a number of at least 1")
 _ABOVE_0 = (lambda x: x > 0, "a number above 0")
+_LENGTH = (lambda x: x > 0, "a length above 0 Å")
 _NOT_NEGATIVE = (lambda x: x >= 0, "a number of 0 or more")
 _FRACTION = (lambda x: 0 <= x <= 1, "a number from 0 to 1")
+_BELOW_1 = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
+_SEED = (lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1")
+_SOME = (bool, "a list of at least one molecule")
+
+
+def _one_of(*allowed: str) -> tuple:
+    return (lambda x: x in allowed), f"one of {', '.join(allowed)}"
+
+
 _RANGES = {
     ("DataSource", "file"): (lambda x: not x or _plain_name(x), "the name of a file below the data folder"),
     ("DataSource", "sha256"): (re.compile("([0-9a-f]{64})?").fullmatch, "64 hexadecimal digits (sha256sum FILE)"),
@@ -97,7 +113,7 @@ _RANGES = {
         lambda shares: bool(shares) and min(shares) >= 0 and sum(shares) > 0,
         "a list of numbers of 0 or more, not all 0,",
     ),
-    ("Optimiser", "seed"): (lambda x: 0 <= x < 2**63, "a whole number from 0 to 2**63 - 1"),
+    ("Optimiser", "seed"): _SEED,
     ("Optimiser", "matrices"): (lambda x: x in ("adam", "muon"), '"adam" or "muon"'),
     ("Optimiser", "betas"): (lambda x: all(0 <= b < 1 for b in x), "two numbers from 0 to below 1"),
     ("Batching", "atoms"): _AT_LEAST_1,
@@ -109,7 +125,7 @@ _RANGES = {
     ("Optimiser", "clip_norm"): _ABOVE_0,
     ("Optimiser", "skip_at_most"): _NOT_NEGATIVE,
     ("Optimiser", "validate_frames"): _AT_LEAST_1,
-    ("Optimiser", "ema"): (lambda x: 0 <= x < 1, "a number from 0 to below 1"),
+    ("Optimiser", "ema"): _BELOW_1,
     ("Optimiser", "validate_every"): _AT_LEAST_1,
     ("Optimiser", "checkpoint_every"): _AT_LEAST_1,
     ("Recipe", "name"): _PART,
@@ -120,4 +136,43 @@ _RANGES = {
     ("Recipe", "lora_rank"): _AT_LEAST_1,
     ("Recipe", "periodic"): (lambda x: x in ("", "refused"), "'refused', or no such key,"),
     ("Recipe", "charges"): (bool, "a list of at least one whole number"),
+    ("DecoderRecipe", "name"): _PART,
+    ("DecoderRecipe", "tag"): _PART,
+    ("DecoderRecipe", "version"): _PART,
+    ("DecoderRecipe", "molecules"): _SOME,
+    ("DecoderRecipe", "validation"): _SOME,
+    ("DecoderRecipe", "objective"): _one_of("s2t", "s2s"),
+    ("DecoderRecipe", "optimiser"): _one_of("muon", "adamw"),
+    ("DecoderRecipe", "learning_rate"): _ABOVE_0,
+    ("DecoderRecipe", "weight_decay"): _NOT_NEGATIVE,
+    ("DecoderRecipe", "warmup"): _AT_LEAST_1,
+    ("DecoderRecipe", "steps"): _AT_LEAST_1,
+    ("DecoderRecipe", "batch"): _AT_LEAST_1,
+    ("DecoderRecipe", "frames"): _AT_LEAST_1,
+    ("DecoderRecipe", "shortest"): _ABOVE_0,
+    ("DecoderRecipe", "longest"): _ABOVE_0,
+    ("DecoderRecipe", "clip"): _ABOVE_0,
+    ("DecoderRecipe", "ema"): _BELOW_1,
+    ("DecoderRecipe", "seed"): _SEED,
+    ("DecoderRecipe", "spacing_fs"): _NOT_NEGATIVE,
+    ("DecoderRecipe", "train_part"): (lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
+    ("DecoderRecipe", "validate_every"): _AT_LEAST_1,
+    ("DecoderRecipe", "save_every"): _AT_LEAST_1,
+    ("EnergyForcesSettings", "loss"): _one_of(*LOSSES),
+    ("EnergyForcesSettings", "huber_delta"): _ABOVE_0,
+    ("EnergyForcesDenoisingSettings", "noise"): _NOT_NEGATIVE,
+    ("EnergyForcesDenoisingSettings", "denoising_weight"): _NOT_NEGATIVE,
+    ("EnergyForcesDenoisingSettings", "first_drop_path"): _BELOW_1,
+    ("EnergyForcesDenoisingSettings", "last_drop_path"): _BELOW_1,
+    ("ForceDenoisingSettings", "noise"): _LENGTH,
+    ("PropertySettings", "loss"): _one_of("mse", "mae"),
+    ("PropertySettings", "scale"): _ABOVE_0,
+    ("PropertySettings", "noise"): _LENGTH,
+    ("PropertySettings", "denoising_weight"): _NOT_NEGATIVE,
+    ("NoiseSettings", "clean_noise"): (lambda x: x >= 0, "a length of 0 Å or more"),
+    ("NoiseSettings", "corrupt_noise"): (lambda x: x >= 1e-6, "a length of at least 1e-06 Å"),
+    ("NoiseSettings", "most_atoms"): _AT_LEAST_1,
+    ("PretrainingSettings", "pockets"): _one_of("none", "pocket", "ligand", "mixed"),
+    ("PretrainingSettings", "residues"): _AT_LEAST_1,
+    ("PretrainingSettings", "shift"): (lambda x: x >= 0, "a length of 0 Å or more"),
 }

@@ -13,6 +13,7 @@ from omnicalc.training.batch_clipper import BatchClipper
 from omnicalc.training.cell_tiling import random_repeats
 from omnicalc.training.cosine_schedule import drop_path_at
 from omnicalc.training.denoising import NoiseSettings, denoise, denoise_pairs, denoise_systems, noise_of, tiled_systems
+from omnicalc.training.objectives import build_objective
 from omnicalc.training.pockets import mixed_neighbourhood, pocket_and_ligand
 
 NETWORKS = {
@@ -228,7 +229,7 @@ def test_noisier_structures_count_by_the_root_of_their_square(noisier):
 )
 def test_settings_that_cannot_be(key, value):
     with pytest.raises(InputError, match=key):
-        NoiseSettings(**{key: value})
+        build_objective({"name": "self-conditioned-denoising", key: value})
 
 
 def test_clipper_caches_within_its_limit_and_forgets():

@@ -1,5 +1,7 @@
 """Loss terms against numbers worked out by hand, and the parameter gradient against finite differences."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -121,4 +123,33 @@ def test_unknown_objectives_and_keys():
         build_objective({"losss": "mae"})
     with pytest.raises(InputError, match="loss = 'mean'"):
         build_objective({"loss": "mean"})
+    with pytest.raises(InputError, match="unknown objective .'mse'."):
+        build_objective({"name": ["mse"]})
     assert np.isfinite(build_objective({}).settings.huber_delta)
+
+
+_NAN, _INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("energy-forces", {"huber_delta": _INF}),
+        ("energy-forces", {"huber_delta": True}),
+        ("energy-forces", {"per_structure": 1}),
+        ("energy-forces-denoising", {"huber_delta": 0}),  # a range that is inherited
+        ("energy-forces-denoising", {"noise": _NAN}),
+        ("energy-forces-denoising", {"noise": 0}),
+        ("energy-forces-denoising", {"first_drop_path": 1.0}),
+        ("force-denoising", {"noise": _INF}),
+        ("property", {"scale": _NAN}),
+        ("property", {"loss": "huber"}),
+        ("self-conditioned-denoising", {"clean_noise": _NAN}),
+        ("self-conditioned-denoising", {"widest_noise": "wide"}),
+    ],
+)
+def test_settings_that_cannot_be(name, settings):
+    key, value = next(iter(settings.items()))
+    with pytest.raises(InputError, match=re.escape(f"{key} = {value!r} in [objective]")):
+        build_objective({"name": name, **settings})
+    build_objective({"name": name})

@@ -59,7 +59,7 @@ def test_the_objective_turns_every_step(batch):
 
     assert torch.equal(loss(False, 1), loss(False, 2))
     assert torch.equal(loss(True, 1), loss(True, 1)) and not torch.equal(loss(True, 1), loss(True, 2))
-    with pytest.raises(InputError, match="rotate = 1 in .objective.; true or false"):
+    with pytest.raises(InputError, match="rotate = 1 in .objective.: true or false"):
         build_objective({"rotate": 1})
 
 

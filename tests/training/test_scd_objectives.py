@@ -327,7 +327,7 @@ def test_pockets_need_residues(tmp_path):
     with pytest.raises(InputError, match="frame 1 of .* has no per-atom column residue"):
         trainer(tmp_path, objective='name = "self-conditioned-denoising"\npockets = "pocket"')
     for words, message in (
-        ('pockets = "both"', "known: none, pocket, ligand, mixed"),
+        ('pockets = "both"', "one of none, pocket, ligand, mixed is needed"),
         ("residues = 0", "residues = 0"),
         ("shift = -1.0", "shift = -1.0"),
         ('pockets = "ligand"\nself_conditioned = false', "needs self_conditioned = true"),

@@ -2,7 +2,9 @@
 
 An objective is a class with
 
-* ``Settings``: a frozen dataclass of its keys in ``[objective]``;
+* ``Settings``: a frozen dataclass of its keys in ``[objective]``, whose ranges stand in
+  :mod:`omnicalc.training.recipe_checks`; ``__init__(settings)`` raises :class:`InputError` for those that do not fit
+  together;
 * ``terms``: names of the loss terms it logs, each a mean over the step;
 * ``loss(model, batch, step) -> (Tensor (), {term: Tensor ()})``: the part that one pack adds to the loss of the step.
   Means are over the whole step (``step.totals``), so that the parts of all packs, and of all processes, add up;
@@ -14,14 +16,14 @@ An objective is a class with
 * optional ``needs_labels = False``: it learns from structures alone.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 
 import torch
 
 from omnicalc.errors import InputError
 from omnicalc.training.example import Totals
-from omnicalc.training.recipe import Stage
+from omnicalc.training.recipe import Stage, strict
 
 _ROOM = "omnicalc.training.objectives."
 _OBJECTIVES = {
@@ -50,19 +52,17 @@ def needs_labels(table: dict) -> bool:
 
 
 def build_objective(table: dict):
-    """The objective of a recipe's ``[objective]`` table. Raises InputError for an unknown one or unknown keys."""
+    """The objective of a recipe's ``[objective]`` table. Raises InputError for an unknown one, unknown keys, or a value
+    that cannot be.
+    """
     settings = dict(table)
     name = settings.pop("name", "energy-forces")
     objective = _kind(name)
-    known = [f.name for f in fields(objective.Settings)]
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise InputError(f"unknown keys in [objective]: {', '.join(unknown)}; known: name, {', '.join(known)}")
-    return objective(objective.Settings(**settings))
+    return objective(strict(objective.Settings, settings, "[objective]"))
 
 
-def _kind(name: str) -> type:
-    if name not in _OBJECTIVES:
-        raise InputError(f"unknown objective '{name}'; known: {', '.join(_OBJECTIVES)}")
+def _kind(name: object) -> type:
+    if not isinstance(name, str) or name not in _OBJECTIVES:
+        raise InputError(f"unknown objective {name!r}; known: {', '.join(_OBJECTIVES)}")
     module, kind = _OBJECTIVES[name].split(":")
     return getattr(import_module(module), kind)

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from omnicalc.errors import InputError
 from omnicalc.training.example import Batch
-from omnicalc.training.losses import LOSSES, energy_term, force_term, stress_term
+from omnicalc.training.losses import energy_term, force_term, stress_term
 from omnicalc.training.predict import predict
 from omnicalc.training.rotations import random_rotations, rotated
 
 
 @dataclass(frozen=True)
-class Settings:
+class EnergyForcesSettings:
     """``[objective]`` of a recipe; weights of the terms stand in its stages."""
 
     loss: str = "atoml2mae"
@@ -21,24 +20,15 @@ class Settings:
     per_structure: bool = False  # force errors averaged within each structure first
     rotate: bool = False  # every structure in a random orientation: for models that are not rotation-invariant
 
-    def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise InputError(f"loss = {self.loss!r} in [objective]; known: {', '.join(LOSSES)}")
-        if not isinstance(self.huber_delta, (int, float)) or not self.huber_delta > 0:
-            raise InputError(f"huber_delta = {self.huber_delta!r} in [objective]; a number above 0 is needed")
-        for key in ("per_structure", "rotate"):
-            if not isinstance(getattr(self, key), bool):
-                raise InputError(f"{key} = {getattr(self, key)!r} in [objective]; true or false is needed")
-
 
 class EnergyForces:
     """loss = w_F force term + w_E energy term + w_S stress term (:mod:`omnicalc.training.losses`)."""
 
-    Settings = Settings
+    Settings = EnergyForcesSettings
     terms = ("force", "energy", "stress")
     error_names = ("force_mae", "force_mse", "energy_mae")
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: EnergyForcesSettings):
         self.settings = settings
 
     def check(self, model: nn.Module) -> None:

@@ -13,12 +13,12 @@ from omnicalc.models.scd.transformer import drop_path
 from omnicalc.training.cosine_schedule import drop_path_at
 from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
-from omnicalc.training.objectives import energy_forces
+from omnicalc.training.objectives.energy_forces import EnergyForces, EnergyForcesSettings
 from omnicalc.training.weight_decay import decays
 
 
 @dataclass(frozen=True)
-class Settings(energy_forces.Settings):
+class EnergyForcesDenoisingSettings(EnergyForcesSettings):
     """``[objective]`` of a recipe."""
 
     noise: float = 0.005  # Å
@@ -26,21 +26,17 @@ class Settings(energy_forces.Settings):
     first_drop_path: float = 0.15
     last_drop_path: float = 0.0
 
-    def __post_init__(self):
-        super().__post_init__()
-        for key in ("noise", "denoising_weight", "first_drop_path", "last_drop_path"):
-            value = getattr(self, key)
-            if not isinstance(value, (int, float)) or isinstance(value, bool) or value < 0:
-                raise InputError(f"{key} = {value!r} in [objective]; a number of 0 or more is needed")
-        if self.denoising_weight and not self.noise:
-            raise InputError("noise = 0 in [objective] leaves nothing to denoise; set denoising_weight = 0 as well")
 
-
-class EnergyForcesDenoising(energy_forces.EnergyForces):
+class EnergyForcesDenoising(EnergyForces):
     """loss = that of energies and forces + w_d mean square of predicted against normalised noise."""
 
-    Settings = Settings
-    terms = (*energy_forces.EnergyForces.terms, "denoising")
+    Settings = EnergyForcesDenoisingSettings
+    terms = (*EnergyForces.terms, "denoising")
+
+    def __init__(self, settings: EnergyForcesDenoisingSettings):
+        super().__init__(settings)
+        if settings.denoising_weight and not settings.noise:
+            raise InputError("noise = 0 in [objective] leaves nothing to denoise; set denoising_weight = 0 as well")
 
     @staticmethod
     def decays(name: str, parameter: Tensor) -> bool:

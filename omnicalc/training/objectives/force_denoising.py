@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.training.example import Batch
 from omnicalc.training.predict import predict
@@ -18,28 +17,22 @@ from omnicalc.training.rotations import random_rotations, rotated
 
 
 @dataclass(frozen=True)
-class Settings:
+class ForceDenoisingSettings:
     """``[objective]`` of a recipe."""
 
     noise: float = 0.05  # sigma, Å
     rotate: bool = False  # every structure in a random orientation: for models that are not rotation-invariant
 
-    def __post_init__(self):
-        if type(self.noise) not in (int, float) or not self.noise > 0:
-            raise InputError(f"noise = {self.noise!r} in [objective]; a length above 0 Å is needed")
-        if not isinstance(self.rotate, bool):
-            raise InputError(f"rotate = {self.rotate!r} in [objective]; true or false is needed")
-
 
 class ForceDenoising:
     """loss = w_F times the mean square of F + e over all components of the step."""
 
-    Settings = Settings
+    Settings = ForceDenoisingSettings
     needs_labels = False
     terms = ("noise",)
     error_names = ("noise_mse",)
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: ForceDenoisingSettings):
         self.settings = settings
 
     def check(self, model: nn.Module) -> None:

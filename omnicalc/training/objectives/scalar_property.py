@@ -14,37 +14,25 @@ from omnicalc.training.example import Batch
 from omnicalc.training.predict import predict
 from omnicalc.training.weight_decay import decays
 
-LOSSES = ("mse", "mae")
-
 
 @dataclass(frozen=True)
-class Settings:
+class PropertySettings:
     """``[objective]`` of a recipe."""
 
-    loss: str = "mse"
+    loss: str = "mse"  # or "mae"
     scale: float = 1.0  # of the property, in its unit: errors are divided by it (its spread makes it a z-score)
     noise: float = 0.005  # Å
     denoising_weight: float = 0.0
-
-    def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise InputError(f"loss = {self.loss!r} in [objective]; known: {', '.join(LOSSES)}")
-        for key, positive in (("scale", True), ("noise", True), ("denoising_weight", False)):
-            value = getattr(self, key)
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or value < 0 or (positive and value == 0):
-                needed = "above 0" if positive else "of 0 or more"
-                raise InputError(f"{key} = {value!r} in [objective]; a number {needed} is needed")
 
 
 class ScalarProperty:
     """loss = mean over structures of the square (or size) of dy / scale [+ w_d denoising]."""
 
-    Settings = Settings
+    Settings = PropertySettings
     terms = ("property", "denoising")
     error_names = ("property_mae", "property_mse")
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: PropertySettings):
         self.settings = settings
 
     @staticmethod

@@ -17,12 +17,11 @@ from omnicalc.training.example import Batch
 from omnicalc.training.pockets import LIGAND_SHIFT, MIXED_SHIFT, RESIDUES, pocket_systems, random_generator
 from omnicalc.training.weight_decay import decays
 
-POCKETS = ("none", "pocket", "ligand", "mixed")
 _VALIDATION_SEED = 0  # of the noise on validation structures: the same at every validation
 
 
 @dataclass(frozen=True)
-class Settings(NoiseSettings):
+class PretrainingSettings(NoiseSettings):
     """``[objective]`` of a recipe."""
 
     pockets: str = "none"  # of protein-ligand complexes: denoise the ligand on its "pocket", the pocket on its
@@ -30,28 +29,24 @@ class Settings(NoiseSettings):
     residues: int = RESIDUES  # in a pocket or neighbourhood
     shift: float | None = None  # Å, scale of the displacement of its centre; by default as in the release
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.pockets not in POCKETS:
-            raise InputError(f"pockets = {self.pockets!r} in [objective]; known: {', '.join(POCKETS)}")
-        if type(self.residues) is not int or self.residues < 1:
-            raise InputError(f"residues = {self.residues!r} in [objective]; a whole number of 1 or more is needed")
-        if self.shift is not None and not (type(self.shift) in (int, float) and self.shift >= 0):
-            raise InputError(f"shift = {self.shift!r} in [objective]; a length of 0 Å or more is needed")
-        if self.pockets in ("pocket", "ligand") and not self.self_conditioned:
-            raise InputError(f'pockets = "{self.pockets}" in [objective] needs self_conditioned = true')
-
 
 class SelfConditionedDenoising:
     """loss = mean square of predicted against normalised noise, over all components of a step."""
 
-    Settings = Settings
+    Settings = PretrainingSettings
     terms = ("denoising",)
     error_names = ("denoising_mse", "denoising_mae")
     needs_labels = False
 
-    def __init__(self, settings: Settings):
-        self.settings = settings
+    def __init__(self, settings: PretrainingSettings):
+        self.settings = s = settings
+        if s.widest_noise is not None and s.widest_noise <= s.corrupt_noise:
+            raise InputError(
+                f"widest_noise = {s.widest_noise!r} in [objective]: a length above corrupt_noise, "
+                f"{s.corrupt_noise:g} Å, is needed"
+            )
+        if s.pockets in ("pocket", "ligand") and not s.self_conditioned:
+            raise InputError(f'pockets = "{s.pockets}" in [objective] needs self_conditioned = true')
 
     @staticmethod
     def decays(name: str, parameter: Tensor) -> bool:
