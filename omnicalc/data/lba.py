@@ -20,8 +20,8 @@ from omnicalc.errors import InputError
 TARGET = "neglog_aff"
 
 
-def read_lba(path: Path | str, *, pocket: str = "atoms_pocket") -> Iterator[Atoms]:
-    """Pocket (or ``pocket="atoms_protein"``) and ligand as one structure each, the ligand last.
+def read_lba(path: Path | str) -> Iterator[Atoms]:
+    """Pocket and ligand as one structure each, the ligand last.
 
     ``arrays``: ``ligand`` (bool) and ``residue`` (a number for each residue, -1 in the ligand); ``info``: the affinity
     under "neglog_aff" and the complex under "molecule". Atoms of unknown element are an error that names them.
@@ -32,7 +32,7 @@ def read_lba(path: Path | str, *, pocket: str = "atoms_pocket") -> Iterator[Atom
     for k, item in enumerate(_items(Path(path))):
         name = str(item.get("id", "?")) if isinstance(item, dict) else f"of item {k}"
         try:
-            protein, residue = _atoms(item[pocket], name)
+            protein, residue = _atoms(item["atoms_pocket"], name)
             ligand, _ = _atoms(item["atoms_ligand"], name)
             value = item["scores"][TARGET]
         except InputError:

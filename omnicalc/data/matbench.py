@@ -16,8 +16,6 @@ from ase.data import atomic_numbers
 from omnicalc.data.protocols import finite_number
 from omnicalc.errors import InputError
 
-FOLDS, SEED = 5, 18012019  # of the benchmark's shuffled folds, for its regression tasks
-
 
 def read_matbench(path: Path | str) -> Iterator[Atoms]:
     """Crystals in the order of the table; ``info`` holds, first, the target under its name, spaces as underscores.
@@ -49,13 +47,6 @@ def read_matbench(path: Path | str) -> Iterator[Atoms]:
         atoms, value = _crystal(row[first], where), finite_number(row[1 - first], f"{where}: its target")
         atoms.info = {target: value, "molecule": str(name), "charge": 0}
         yield atoms
-
-
-def matbench_folds(n: int) -> list[np.ndarray]:
-    """Test rows of the five folds of a regression task with ``n`` rows; the others of each are its training rows."""
-    order = np.arange(n)
-    np.random.RandomState(SEED).shuffle(order)
-    return [np.sort(part) for part in np.array_split(order, FOLDS)]
 
 
 def _crystal(structure: dict, where: str) -> Atoms:

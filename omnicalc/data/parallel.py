@@ -12,13 +12,12 @@ _AHEAD = 4  # tasks handed out per worker before their results are asked for
 
 
 @contextlib.contextmanager
-def runner(workers: int, scheduler: str | None = None, threads: int = 1) -> Iterator[Callable]:
+def runner(workers: int, scheduler: str | None = None) -> Iterator[Callable]:
     """``run_all(function, arguments)``: yields ``(argument, function(argument))`` as they are done.
 
     Args:
         workers: local processes; 1 is this process, without Dask.
         scheduler: address of a Dask scheduler, as in tcp://host:8786; then its workers do the work.
-        threads: OpenMP threads of each local process.
 
     Raises:
         InputError: no scheduler answers, or Dask is not installed.
@@ -33,7 +32,7 @@ def runner(workers: int, scheduler: str | None = None, threads: int = 1) -> Iter
         raise InputError(
             "several processes need Dask; type: pip install 'omnicalc[label]', or use --workers 1"
         ) from None
-    environment = {key: str(threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    environment = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment}))

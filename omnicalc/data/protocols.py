@@ -9,7 +9,6 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from omnicalc.errors import InputError
 
-MD17 = {"train": 950, "valid": 50}  # of the release's fine-tuning; the rest are test structures
 SPLITS = ("train", "valid", "test")
 
 

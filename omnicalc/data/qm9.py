@@ -32,7 +32,6 @@ PROPERTIES = {  # name: (column after the index, factor to the unit, unit)
     "g298": (13, _EV, "eV"),
     "cv": (14, 1.0, "cal/(mol K)"),
 }
-PROTOCOL = {"train": 110_000, "valid": 10_000}  # of 130 831 molecules
 
 
 def read_qm9(path: Path | str, *, exclude: Path | str | None = None) -> Iterator[Atoms]:

@@ -8,7 +8,9 @@ One ``NAME.npz`` per molecule, written when it is whole, so that a build that wa
 ``coords`` (S, F, N, 3) float32 Å, ``velocities`` (S, F, N, 3) float32 Å/fs, ``energies`` (S, F) float64 eV (potential),
 ``kinetic`` (S, F) float64 eV, ``nuclear_charges`` (N,), ``masses`` (N,) amu, ``spacing_fs``; ``settings.json`` beside.
 
-Geometry and similarity of the molecules are in ``tg_mini.xyz``, made once by :func:`make_molecules` (needs RDKit).
+Geometry and similarity of the molecules are in ``tg_mini.xyz``, made once: conformers of RDKit (ETKDG with seed 7, then
+MMFF94), relaxed by GFN2-xTB to 0.01 eV/Å; Tanimoto similarity of Morgan fingerprints (radius 2, 2048 bits) to the
+nearest other molecule of the training split.
 """
 
 from __future__ import annotations
@@ -202,49 +204,6 @@ def _labeller(method: str):
 
     # neighbouring steps start from each other's charges; tblite's own accuracy is enough to move by
     return Xtb(reuse=True, accuracy=1.0)
-
-
-def make_molecules(path: Path, smiles: dict[str, dict[str, str]]) -> None:
-    """Write the molecules of ``smiles`` (split -> name -> SMILES) with RDKit geometry, relaxed by GFN2-xTB."""
-    from ase import Atoms
-    from ase.io import write
-    from rdkit import Chem
-    from rdkit.Chem import AllChem, DataStructs, rdFingerprintGenerator
-
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
-    prints = {n: generator.GetFingerprint(Chem.MolFromSmiles(s)) for part in smiles.values() for n, s in part.items()}
-    frames = []
-    for split, part in smiles.items():
-        for name, text in part.items():
-            molecule = Chem.AddHs(Chem.MolFromSmiles(text))
-            AllChem.EmbedMolecule(molecule, randomSeed=7)
-            AllChem.MMFFOptimizeMolecule(molecule)
-            atoms = Atoms([a.GetAtomicNum() for a in molecule.GetAtoms()], molecule.GetConformer().GetPositions())
-            near = {
-                other: DataStructs.TanimotoSimilarity(prints[name], prints[other])
-                for other in smiles["train"]
-                if other != name
-            }
-            nearest = max(near, key=near.get)
-            info = {"name": name, "smiles": text, "split": split, "nearest": nearest, "similarity": near[nearest]}
-            atoms.positions = _relaxed(atoms)
-            atoms.info = info
-            frames.append(atoms)
-    write(path, frames, format="extxyz", columns=["symbols", "positions"])
-
-
-def _relaxed(atoms: Atoms) -> np.ndarray:
-    """Positions (N, 3) Å at the nearest minimum, to 0.01 eV/Å."""
-    from scipy.optimize import minimize
-
-    potential, shape = Surface(atoms.numbers), atoms.positions.shape
-
-    def function(flat):
-        forces = potential.forces(flat.reshape(shape))
-        return potential.energy, -forces.ravel()
-
-    found = minimize(function, atoms.positions.ravel(), jac=True, method="BFGS", options={"gtol": 0.01})
-    return found.x.reshape(shape)
 
 
 def _chosen(only: list[str] | None) -> list[Atoms]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from omnicalc.card import CardHead
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.allscaip.config import CHARGES, SPINS
+from omnicalc.models.allscaip.lone_atoms import OMOL
 from omnicalc.models.allscaip.model import AllScAIP
 from omnicalc.models.allscaip.published import load_published
-from omnicalc.models.allscaip.lone_atoms import OMOL
 from omnicalc.models.allscaip.published_config import translate
 from omnicalc.published.allscaip_tasks import HIGHEST, recorded_references, recorded_scale
 from omnicalc.published.fairchem import ema_tensors, read_checkpoint

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from ase import Atoms
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError
@@ -16,7 +17,6 @@ from omnicalc.gradients import geometry
 from omnicalc.models.graph import Graph
 from omnicalc.neighbors import neighbors
 from omnicalc.systems import Systems
-from omnicalc.training.batch_clipper import BatchClipper
 from omnicalc.training.cell_tiling import random_repeats, tiled
 
 
@@ -142,11 +142,21 @@ def tiled_systems(systems: Systems, settings: NoiseSettings, rng: np.random.Gene
     """Random supercells of the periodic structures, cut to ``most_atoms``; at least one structure stays."""
     frames = [tiled(a, random_repeats(len(a), a.pbc, rng)) if a.pbc.any() else a for a in systems.to_atoms()]
     if settings.most_atoms is not None:
-        clipper = BatchClipper(settings.most_atoms, cache_size=0)
-        frames = clipper(frames, [len(a) for a in frames], rng) or [min(frames, key=len)]
+        frames = _within(frames, settings.most_atoms, rng)
     for atoms in frames:
         atoms.info = {"charge": 0} if atoms.pbc.any() else atoms.info  # charges do not repeat with the cell
     return Systems.from_atoms(frames).to(systems.device)
+
+
+def _within(frames: list[Atoms], most: int, rng: np.random.Generator) -> list[Atoms]:
+    """Those of ``frames``, gone through at random, that fit into ``most`` atoms together; the smallest if none does."""
+    if sum(map(len, frames)) <= most:
+        return frames
+    kept = []
+    for k in rng.permutation(len(frames)):
+        if sum(map(len, kept)) + len(frames[k]) <= most:
+            kept.append(frames[k])
+    return kept or [min(frames, key=len)]
 
 
 def _seed(generator: torch.Generator) -> int:

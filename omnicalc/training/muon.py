@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 MOMENTUM = 0.95
+ADAM_RATIO = 0.3  # rate of vectors and scalars by the rate of matrices
+_ADAM_BETAS, _ADAM_EPS = (0.9, 0.95), 1e-8
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _SCALE = 0.2  # root mean square of a step of Adam, in units of its rate
 
@@ -58,27 +60,8 @@ def step_of_matrices(weights: Sequence[Tensor], momenta: Sequence[Tensor], gradi
 class Muon(torch.optim.Optimizer):
     """Takes parameters or groups of them; ``state_dict`` holds all that a resumed run needs."""
 
-    def __init__(
-        self,
-        parameters: Iterable,
-        lr: float = 1e-3,
-        *,
-        weight_decay: float = 1e-5,
-        momentum: float = MOMENTUM,
-        adam_ratio: float = 0.3,
-        adam_betas: tuple[float, float] = (0.9, 0.95),
-        adam_eps: float = 1e-8,
-    ):
-        """``adam_ratio``: rate of vectors and scalars by the rate of matrices."""
-        settings = {
-            "lr": lr,
-            "weight_decay": weight_decay,
-            "momentum": momentum,
-            "adam_ratio": adam_ratio,
-            "adam_betas": adam_betas,
-            "adam_eps": adam_eps,
-        }
-        super().__init__(parameters, settings)
+    def __init__(self, parameters: Iterable, lr: float, weight_decay: float):
+        super().__init__(parameters, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -94,21 +77,21 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _matrix(self, p: Tensor, group: dict) -> None:
-        state, b, rate = self.state[p], group["momentum"], group["lr"]
+        state, rate = self.state[p], group["lr"]
         if not state:
             state["momentum"] = torch.zeros_like(p)
-        m = state["momentum"].lerp_(p.grad, 1 - b)
-        update = orthogonalised(p.grad.lerp(m, b).flatten(1))
+        m = state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
+        update = orthogonalised(p.grad.lerp(m, MOMENTUM).flatten(1))
         p.mul_(1 - rate * group["weight_decay"])
         p.add_(update.view_as(p), alpha=-_SCALE * rate * sqrt(max(update.shape)))
 
     def _vector(self, p: Tensor, group: dict) -> None:
-        state, (b1, b2) = self.state[p], group["adam_betas"]
+        state, (b1, b2) = self.state[p], _ADAM_BETAS
         if not state:
             state.update(first=torch.zeros_like(p), second=torch.zeros_like(p), step=0)
         state["step"] += 1
         t = state["step"]
         first = state["first"].lerp_(p.grad, 1 - b1)
         second = state["second"].lerp_(p.grad.square(), 1 - b2)
-        denominator = (second / (1 - b2**t)).sqrt_().add_(group["adam_eps"])
-        p.addcdiv_(first, denominator, value=-group["lr"] * group["adam_ratio"] / (1 - b1**t))
+        denominator = (second / (1 - b2**t)).sqrt_().add_(_ADAM_EPS)
+        p.addcdiv_(first, denominator, value=-group["lr"] * ADAM_RATIO / (1 - b1**t))

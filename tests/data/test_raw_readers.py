@@ -12,7 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from omnicalc.data.lba import read_lba
-from omnicalc.data.matbench import matbench_folds, read_matbench
+from omnicalc.data.matbench import read_matbench
 from omnicalc.data.protocols import random_split
 from omnicalc.data.qm9 import read_qm9
 from omnicalc.errors import InputError
@@ -118,14 +118,6 @@ def test_matbench(matbench, tmp_path):
         list(read_matbench(other))
 
 
-def test_matbench_folds_are_the_benchmark_s():
-    model_selection = pytest.importorskip("sklearn.model_selection")
-    rows = np.arange(103)
-    theirs = [test for _, test in model_selection.KFold(5, shuffle=True, random_state=18012019).split(rows)]
-    mine = matbench_folds(103)
-    assert all((a == b).all() for a, b in zip(mine, theirs, strict=True))
-
-
 @pytest.fixture
 def lba(tmp_path):
     lmdb = pytest.importorskip("lmdb")
@@ -155,8 +147,12 @@ def test_lba(lba):
     first = frames[0]
     assert first.symbols[-3:].get_chemical_formula() == "CHCl" and first.arrays["ligand"].sum() == 3
     assert first.arrays["residue"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [-1] * 3
-    with pytest.raises(InputError, match="no 'atoms_protein'"):
-        list(read_lba(lba, pocket="atoms_protein"))
+    import lmdb
+
+    with lmdb.open(str(lba)) as env, env.begin(write=True) as txn:
+        txn.put(b"0", gzip.compress(b'{"id": "0abc", "atoms_protein": {}}'))
+    with pytest.raises(InputError, match="complex 0abc has no 'atoms_pocket'"):
+        list(read_lba(lba))
     with pytest.raises(InputError, match="no such file"):
         list(read_lba(lba / "nothing"))
 

@@ -18,11 +18,10 @@ from omnicalc.models.scd.angular import angles_of
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
-from omnicalc.training.batch_clipper import BatchClipper
+from omnicalc.training import adam
 from omnicalc.training.cell_tiling import tiled
-from omnicalc.training.cosine_schedule import warmup_cosine
 from omnicalc.training.denoising import denoise
-from omnicalc.training.weight_decay import decays
+from omnicalc.training.weight_decay import decays_in_scd
 
 FAMILY = "scd"
 PASSES = ("uncond", "cond", "selfcond", "rotated_uncond")
@@ -329,10 +328,11 @@ def test_frozen_and_decaying_parameters(step):
     _, model = _step(golden)
     frozen = [_released(n) for n, p in model.named_parameters() if not p.requires_grad]
     assert sorted(frozen) == sorted(golden.config["frozen"])
-    names = [_released(n) for n, _ in model.named_parameters()]
-    assert sorted(n for n in names if decays(n)) == sorted(golden.config["decay"])
-    assert sorted(n for n in names if not decays(n)) == sorted(golden.config["no_decay"])
-    assert sorted(n for n in names if decays(n, heads_too=True)) != sorted(golden.config["decay"])
+    named = {_released(n): p for n, p in model.named_parameters()}
+    assert sorted(n for n in named if decays_in_scd(n)) == sorted(golden.config["decay"])
+    assert sorted(n for n in named if not decays_in_scd(n)) == sorted(golden.config["no_decay"])
+    of_other_families = [n for n, p in named.items() if adam.decays(n, p)]
+    assert sorted(of_other_families) != sorted(golden.config["decay"])
 
 
 def _released(name: str) -> str:
@@ -349,30 +349,6 @@ def test_tiling(arrays):
     assert len(tiled(atoms, (1, 1, 2))) == len(made)
     if given["tile_reps"].tolist() != [1, 1, 2]:  # the wrong variant: another axis
         assert np.abs(tiled(atoms, (1, 1, 2)).positions - given["tile_pos"]).max() > 1
-
-
-def test_learning_rate(arrays):
-    given = np.load(arrays)
-    for name in (n for n in given if n.startswith("lr_") and not n.endswith("_args")):
-        warmup, length, steps, peak = given[f"{name}_args"]
-        rates = [warmup_cosine(g, warmup=int(warmup), length=length, peak=peak) for g in range(int(steps))]
-        assert np.abs(np.array(rates) - given[name]).max() < 1e-12
-        late = [warmup_cosine(g, warmup=int(warmup) + 1, length=length, peak=peak) for g in range(int(steps))]
-        assert np.abs(np.array(late) - given[name]).max() > 1e-9
-
-
-@pytest.mark.parametrize("policy", ["largest", "smallest"])
-def test_batch_clipping(arrays, policy):
-    given = np.load(arrays)
-    budget, cache = given["clip_args_max_nodes_cache"]
-    clipper = BatchClipper(int(budget), int(cache), cut=policy, refill=policy)
-    kept = []
-    rows = given["clip_in_step_id_size"]
-    for step in range(rows[:, 0].max() + 1):
-        batch = rows[rows[:, 0] == step]
-        kept += [(step, k) for k in clipper(batch[:, 1].tolist(), batch[:, 2].tolist())]
-    same = kept == [tuple(row) for row in given["clip_out_step_id"].tolist()]
-    assert same == (policy == "largest")
 
 
 def test_neighbour_lists(arrays):

@@ -9,11 +9,10 @@ from ase.build import bulk, molecule
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
 from omnicalc.systems import Systems
-from omnicalc.training.batch_clipper import BatchClipper
 from omnicalc.training.cell_tiling import random_repeats
-from omnicalc.training.cosine_schedule import drop_path_at
 from omnicalc.training.denoising import NoiseSettings, denoise, denoise_pairs, denoise_systems, noise_of, tiled_systems
 from omnicalc.training.objectives import build_objective
+from omnicalc.training.objectives.energy_forces_denoising import drop_path_at
 from omnicalc.training.pockets import mixed_neighbourhood, pocket_and_ligand
 
 NETWORKS = {
@@ -230,19 +229,6 @@ def test_noisier_structures_count_by_the_root_of_their_square(noisier):
 def test_settings_that_cannot_be(key, value):
     with pytest.raises(InputError, match=key):
         build_objective({"name": "self-conditioned-denoising", key: value})
-
-
-def test_clipper_caches_within_its_limit_and_forgets():
-    clipper = BatchClipper(10, cache_size=2, cut="largest", refill="smallest")
-    assert clipper("abcd", [6, 5, 4, 7]) == ["c", "b"]
-    assert [s for s, _ in clipper.cache] == ["a", "d"]
-    assert clipper("e", [3]) == ["e", "a"]
-    clipper.clear()
-    assert clipper("f", [3]) == ["f"]
-    with pytest.raises(InputError, match="rng"):
-        BatchClipper(4)("ab", [3, 3])
-    with pytest.raises(InputError, match="choose one of"):
-        BatchClipper(4, cut="odd")
 
 
 def test_drop_path_ends_after_the_warm_up():

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from omnicalc.errors import InputError
 from omnicalc.models.scd.transformer import drop_path
-from omnicalc.training.cosine_schedule import drop_path_at
 from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
 from omnicalc.training.objectives.energy_forces import EnergyForces, EnergyForcesSettings
-from omnicalc.training.weight_decay import decays
+from omnicalc.training.weight_decay import decays_in_scd
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class EnergyForcesDenoising(EnergyForces):
 
     @staticmethod
     def decays(name: str, parameter: Tensor) -> bool:
-        return decays(name)
+        return decays_in_scd(name)
 
     def check(self, model: nn.Module) -> None:
         super().check(model)
@@ -61,3 +60,9 @@ class EnergyForcesDenoising(EnergyForces):
             terms["denoising"] = plain_denoising(model, batch.systems, s.noise, step.generator, step.totals.atoms)
             loss = loss + s.denoising_weight * terms["denoising"]
         return loss, terms
+
+
+def drop_path_at(step: int, *, first: float, last: float, warmup: int) -> float:
+    """Drop-path probability: linear from ``first`` to ``last`` over the warm-up and 2000 steps more, then ``last``."""
+    done = min(1.0, step / (warmup + 2000))
+    return first + (last - first) * done

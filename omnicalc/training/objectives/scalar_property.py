@@ -12,7 +12,7 @@ from omnicalc.errors import InputError
 from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
 from omnicalc.training.predict import predict
-from omnicalc.training.weight_decay import decays
+from omnicalc.training.weight_decay import decays_in_scd
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ScalarProperty:
 
     @staticmethod
     def decays(name: str, parameter: Tensor) -> bool:
-        return decays(name)
+        return decays_in_scd(name)
 
     def check(self, model: nn.Module) -> None:
         """Raise InputError for a model whose numbers would be taken for energies, or that cannot denoise."""

@@ -15,7 +15,7 @@ from omnicalc.training import adam
 from omnicalc.training.denoising import Denoised, NoiseSettings, denoise_pairs, denoise_systems
 from omnicalc.training.example import Batch
 from omnicalc.training.pockets import LIGAND_SHIFT, MIXED_SHIFT, RESIDUES, pocket_systems, random_generator
-from omnicalc.training.weight_decay import decays
+from omnicalc.training.weight_decay import decays_in_scd
 
 _VALIDATION_SEED = 0  # of the noise on validation structures: the same at every validation
 
@@ -51,7 +51,7 @@ class SelfConditionedDenoising:
     @staticmethod
     def decays(name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a parameter: the list of the SCD release; of other backbones, matrices."""
-        return adam.decays(name, parameter) if name.startswith(PREFIX) else decays(name)
+        return adam.decays(name, parameter) if name.startswith(PREFIX) else decays_in_scd(name)
 
     def check(self, model: nn.Module) -> None:
         """Freeze what pretraining leaves alone. Raises InputError for a model without the heads that this needs."""
