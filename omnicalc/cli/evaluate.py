@@ -1,6 +1,7 @@
 """``omnicalc evaluate``: errors of a potential on labelled structures."""
 
 import json
+import math
 from functools import partial
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
             f"        labels are {-errors.energy_mean / 1e3:+.1f} eV/atom off the head on average: another level of "
             "theory, zero of energy or unit; only the next line says something"
         )
-    if errors.relative_energy_mae == errors.relative_energy_mae:
+    if not math.isnan(errors.relative_energy_mae):
         click.echo(
             f"        relative to the mean of the same atoms: MAE {errors.relative_energy_mae:.3f} meV/atom; "
             f"from one frame to the next: MAE {errors.delta_energy_mae:.1f} meV"

@@ -8,6 +8,7 @@ from safetensors.torch import save
 from omnicalc.card import CARD, WEIGHTS, Card, CardHead, write_card
 from omnicalc.files import write_atomically
 from omnicalc.training.dataset import Source
+from omnicalc.training.errors_shown import on_cards
 from omnicalc.training.replay import REPLAY, write_replay
 from omnicalc.training.validation import ALL
 
@@ -144,18 +145,11 @@ def _shared(source: Source) -> int:
     return len({e.molecule for e in source.valid if e.molecule} & trained)
 
 
-_UNITS = {
-    "force_mae": "force_mae_meV_per_A",
-    "force_rmse": "force_rmse_meV_per_A",
-    "energy_mae": "energy_mae_meV_per_atom",
-}
-
-
 def _accuracy(trainer) -> dict:
     """Errors of the last validation by head: of its first source; in ``domains`` of every source and config_type."""
     table: dict = {}
     for g in trainer.last_errors:
-        errors = {_UNITS.get(k, k): round(1e3 * v if k in _UNITS else v, 3) for k, v in g.errors.items() if v == v}
+        errors = on_cards(g.errors)
         mine = table.setdefault(g.head, {**errors, "domains": {}})
         name = g.source if g.group == ALL else f"{g.source}/{g.group}"
         mine["domains"][name] = {"structures": g.structures, **errors}

@@ -2,7 +2,7 @@
 
 import glob
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -57,11 +57,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     theory than that of the head they are meant for.
     """
     folder, card = resolve(wish.start)
-    if not wish.data.is_file():
-        raise InputError(f"'{wish.data}' is no file; without a recipe --data takes a file of labelled frames")
-    frames = open_frames(wish.data)
-    if len(frames) < 2:
-        raise InputError(f"'{wish.data}' has {len(frames)} frame; two are needed, one to learn from and one to check")
+    frames = _frames(wish.data)
     counted, infos = [], []
     for k in range(len(frames)):
         atoms = frames[k]
@@ -78,7 +74,6 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     old = {h.name: dict(h.reference) for h in card.heads if h.name in trained}
     if head != copied.name and elements <= copied.numbers:
         old[head] = _refitted(wish, frames, copied, own)
-    charges = sorted({*card.charges, *(int(s.charge) for s in counted)})
     return Recipe(
         name=f"{card.name}-tuned",
         tag=card.tag,
@@ -87,35 +82,55 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         summary=f"{card.full_name}, fine-tuned on {wish.data.name}",
         licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
         model={k: v for k, v in card.config.items() if k not in _NOT_KEPT},
-        optimiser=Optimiser(
-            seed=wish.seed,
-            matrices=wish.matrices or _matrices(wish, card),
-            ema=0.99,
-            validate_every=max(1, wish.length // 5),
-            checkpoint_every=200,
-            validate_frames=VALIDATED,
-        ),
-        stages=(
-            Stage(
-                steps=wish.length,
-                learning_rate=wish.learning_rate or _rate(folder),
-                warmup=min(50, wish.length),
-                energy_weight=0.5,
-                energy_weight_late=20.0,
-            ),
-        ),
+        optimiser=_optimiser(wish, card),
+        stages=(_stage(wish, folder),),
         data=tuple(data),
         reference_note=f"least squares of energies less what head {copied.name} of the start says beyond its own",
         reference_prior=dict(copied.reference),
         references=old,
         batch=Batching(atoms=max(_ATOMS, max(s.n_atoms for s in counted))),
-        charges=tuple(charges),
-        spins=() if card.spins == "ignored" else tuple(sorted({*card.spins, *(int(s.spin) for s in counted)})),
+        charges=_also(card.charges, (s.charge for s in counted)),
+        spins=() if card.spins == "ignored" else _also(card.spins, (s.spin for s in counted)),
         start=wish.start,
         copy_heads={} if head == copied.name else {head: copied.name},
         kept_heads=tuple(h.name for h in card.heads if h.name not in trained),
         trains=wish.trains,
         lora_rank=wish.lora_rank,
+    )
+
+
+def _frames(data: Path) -> Sequence:
+    if not data.is_file():
+        raise InputError(f"'{data}' is no file; without a recipe --data takes a file of labelled frames")
+    frames = open_frames(data)
+    if len(frames) < 2:
+        raise InputError(f"'{data}' has {len(frames)} frame; two are needed, one to learn from and one to check")
+    return frames
+
+
+def _also(known: Iterable[int], found: Iterable) -> tuple[int, ...]:
+    """Charges or spins that the start knows, and those of the frames."""
+    return tuple(sorted({*known, *map(int, found)}))
+
+
+def _optimiser(wish: FineTune, card: Card) -> Optimiser:
+    return Optimiser(
+        seed=wish.seed,
+        matrices=wish.matrices or _matrices(wish, card),
+        ema=0.99,
+        validate_every=max(1, wish.length // 5),
+        checkpoint_every=200,
+        validate_frames=VALIDATED,
+    )
+
+
+def _stage(wish: FineTune, folder: Path) -> Stage:
+    return Stage(
+        steps=wish.length,
+        learning_rate=wish.learning_rate or _rate(folder),
+        warmup=min(50, wish.length),
+        energy_weight=0.5,
+        energy_weight_late=20.0,
     )
 
 
@@ -324,26 +339,3 @@ def _replay(given: str | None, folder: Path, card: Card) -> list[DataSource]:
         for learn in (None, ENERGIES, FORCES)
         if (head.name, learn) in parts
     ]
-
-
-def before_and_after(rows: Sequence[dict]) -> str:
-    """A table of the validation errors at the first and the last line of a run's log, of every source."""
-    first, last = min(int(r["step"]) for r in rows), max(int(r["step"]) for r in rows)
-    shown = {key: how for key, how in _SHOWN.items() if key in rows[0]}
-    lines = [f"{'validation':<28}" + "".join(f" {title:>26}" for title, _, _ in shown.values())]
-    for r in rows:
-        if int(r["step"]) != last or r["group"] != "all":
-            continue
-        old = next(o for o in rows if int(o["step"]) == first and (o["source"], o["group"]) == (r["source"], "all"))
-        pairs = [f"{f * float(old[k]):.{d}f} -> {f * float(r[k]):.{d}f}" for k, (_, f, d) in shown.items()]
-        lines.append(f"{r['source'][:28]:<28}" + "".join(f" {pair:>26}" for pair in pairs))
-    return "\n".join(lines)
-
-
-_SHOWN = {  # title, factor and digits of the errors that objectives have
-    "force_mae": ("forces MAE, meV/Å", 1e3, 1),
-    "energy_mae": ("energy MAE, meV/atom", 1e3, 2),
-    "property_mae": ("property MAE", 1.0, 4),
-    "denoising_rmse": ("noise RMSE, normalised", 1.0, 4),
-    "noise_rmse": ("noise RMSE, normalised", 1.0, 4),
-}

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from omnicalc.model_text import use_of
+from omnicalc.training.errors_shown import before_and_after
 from omnicalc.training.export import export
-from omnicalc.training.fine_tune import before_and_after
 from omnicalc.training.recipe import Recipe
 from omnicalc.training.trainer import Trainer
 

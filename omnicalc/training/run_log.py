@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 from omnicalc.files import write_atomically
+from omnicalc.training.errors_shown import CURVES, SHOWN
 from omnicalc.training.validation import GroupErrors
 
 LOG, CURVE = "log.csv", "learning_curve.png"
@@ -72,15 +73,15 @@ def draw_curve(log: RunLog, path: Path) -> None:
     rows = [r for r in log.read() if r["group"] == "all"]
     if not rows:
         return
-    panels = [("force_mae", "force MAE (meV/Å)", 1e3), ("energy_mae", "energy MAE (meV/atom)", 1e3)]
-    panels = [p for p in panels if any(r.get(p[0]) not in (None, "", "nan") for r in rows)]
+    panels = [name for name in CURVES if any(r.get(name) not in (None, "", "nan") for r in rows)]
     figure = Figure(figsize=(4.2 * (len(panels) + 1), 3.4), layout="constrained")
     axes = figure.subplots(1, len(panels) + 1, squeeze=False)[0]
-    for axis, (key, label, scale) in zip(axes, panels, strict=False):
+    for axis, key in zip(axes, panels, strict=False):
+        shown = SHOWN[key]
         for name in dict.fromkeys(f"{r['source']} ({r['head']})" for r in rows):
             mine = [r for r in rows if f"{r['source']} ({r['head']})" == name]
-            axis.plot([int(r["step"]) for r in mine], [scale * float(r[key]) for r in mine], ".-", label=name)
-        axis.set(xlabel="step", ylabel=f"validation {label}", yscale="log")
+            axis.plot([int(r["step"]) for r in mine], [shown.factor * float(r[key]) for r in mine], ".-", label=name)
+        axis.set(xlabel="step", ylabel=f"validation {shown.title} ({shown.unit})", yscale="log")
         axis.legend(fontsize=7, frameon=False)
     by_step = {int(r["step"]): float(r["loss"]) for r in rows}
     axes[-1].plot(list(by_step), list(by_step.values()), ".-", color="black")

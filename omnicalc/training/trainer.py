@@ -19,6 +19,7 @@ from omnicalc.models import build_model
 from omnicalc.signals import StopWish
 from omnicalc.training.adam import Adam, decays, norm_of
 from omnicalc.training.dataset import build_dataset
+from omnicalc.training.errors_shown import in_words, reported_names
 from omnicalc.training.example import Batch, Totals, collate
 from omnicalc.training.lora import add_low_rank, merged_state, unfreeze
 from omnicalc.training.objectives import StepInfo, build_objective
@@ -89,7 +90,7 @@ class Trainer:
         self.packing = PackingReport()
         self._drawn = -math.inf
         self.busy = self.stepping = 0.0  # s: in gradients, and in whole steps
-        self.log = RunLog(out, self.objective.terms, tuple(_reported(self.objective.error_names)))
+        self.log = RunLog(out, self.objective.terms, reported_names(self.objective.error_names))
 
     @property
     def averaged(self) -> dict[str, Tensor]:
@@ -314,7 +315,7 @@ class Trainer:
         )
         for g in found:
             if g.group == ALL:
-                self.report(f"step {self.step}  {g.source} ({g.head}): {_in_words(g.errors)}")
+                self.report(f"step {self.step}  {g.source} ({g.head}): {in_words(g.errors)}")
         if last or time.monotonic() - self._drawn > _DRAW_EVERY:
             draw_curve(self.log, self.out / CURVE)
             self._drawn = time.monotonic()
@@ -420,24 +421,6 @@ def _freeze(model: torch.nn.Module, recipe: Recipe) -> None:
 def _mean(recent: list[dict], key: str) -> float:
     values = [r[key] for r in recent if math.isfinite(r[key])]
     return sum(values) / len(values) if values else math.nan
-
-
-def _reported(names: tuple[str, ...]) -> list[str]:
-    return [n.removesuffix("_mse") + "_rmse" if n.endswith("_mse") else n for n in names]
-
-
-def _in_words(errors: dict[str, float]) -> str:
-    known = {
-        "force_mae": ("force MAE {:.1f} meV/Å", 1e3),
-        "force_rmse": ("RMSE {:.1f}", 1e3),
-        "energy_mae": ("energy MAE {:.3f} meV/atom", 1e3),
-    }
-    parts = []
-    for name, value in errors.items():
-        if value == value:
-            text, scale = known.get(name, (name + " {:.4g}", 1.0))
-            parts.append(text.format(scale * value))
-    return ", ".join(parts)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.training.dataset import Dataset
+from omnicalc.training.errors_shown import rooted
 from omnicalc.training.example import collate
 from omnicalc.training.packing import pack
 from omnicalc.training.processes import Processes
@@ -72,7 +73,7 @@ def validate(
         for g, group in enumerate(groups):
             count = sum(group in (ALL, e.config_type) for e in entries)
             errors = {n: float(s[0, g] / s[1, g]) if s[1, g] > 0 else float("nan") for n, s in sums.items()}
-            found.append(GroupErrors(source.settings.label, source.settings.head, group, count, _rooted(errors)))
+            found.append(GroupErrors(source.settings.label, source.settings.head, group, count, rooted(errors)))
     model.train(was_training)
     return found
 
@@ -91,11 +92,3 @@ def _added(sums: dict[str, Tensor], objective, groups: int, processes: Processes
     names = objective.error_names
     mine = [sums.get(n, torch.zeros(2, groups, dtype=torch.float64)) for n in names]
     return dict(zip(names, processes.add(mine), strict=True))
-
-
-def _rooted(errors: dict[str, float]) -> dict[str, float]:
-    """Mean squares as their roots, ..._mse -> ..._rmse."""
-    return {
-        n.removesuffix("_mse") + "_rmse" if n.endswith("_mse") else n: v**0.5 if n.endswith("_mse") else v
-        for n, v in errors.items()
-    }

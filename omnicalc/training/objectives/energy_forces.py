@@ -1,5 +1,6 @@
 """Energies, forces and stress, by gradients or directly, as the model does it."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,5 +71,4 @@ class EnergyForces:
 
     def score(self, errors: dict[str, float]) -> float:
         """What the best checkpoint has least of: the force error, or the energy error where there are no forces."""
-        force = errors["force_mae"]
-        return force if force == force else errors["energy_mae"]
+        return errors["energy_mae"] if math.isnan(errors["force_mae"]) else errors["force_mae"]

@@ -1,0 +1,42 @@
+"""Names and units of errors, the same wherever they are shown."""
+
+import math
+
+import pytest
+
+from omnicalc.training.errors_shown import before_and_after, in_words, on_cards, reported_names, rooted
+from omnicalc.training.objectives import _OBJECTIVES, build_objective
+
+ERRORS = {"force_mae": 0.0512, "force_rmse": 0.0734, "energy_mae": 0.00123, "property_rmse": 2.0}
+
+
+def test_mean_squares_are_reported_as_their_roots():
+    assert rooted({"force_mae": 3.0, "force_mse": 4.0}) == {"force_mae": 3.0, "force_rmse": 2.0}
+    assert reported_names(("noise_mse", "mse_mae")) == ("noise_rmse", "mse_mae")
+
+
+def test_units():
+    assert in_words(ERRORS) == "force MAE 51.2 meV/Å, RMSE 73.4, energy MAE 1.230 meV/atom, property_rmse 2"
+    assert on_cards(ERRORS) == {
+        "force_mae_meV_per_A": 51.2,
+        "force_rmse_meV_per_A": 73.4,
+        "energy_mae_meV_per_atom": 1.23,
+        "property_rmse": 2.0,
+    }
+    unlabelled = {**ERRORS, "energy_mae": math.nan}
+    assert "energy" not in in_words(unlabelled) and "energy_mae_meV_per_atom" not in on_cards(unlabelled)
+
+
+@pytest.mark.parametrize("name", _OBJECTIVES)
+def test_every_objective_has_a_table(name):
+    """Of the first and the last validation, with at least one of its errors."""
+    names = reported_names(build_objective({"name": name}).error_names)
+    rows = [
+        {"step": str(step), "source": source, "group": group, **dict.fromkeys(names, value)}
+        for step, value in ((0, "0.5"), (7, "0.25"))
+        for source in ("water", "salt")
+        for group in ("all", "cold")
+    ]
+    title, *lines = before_and_after(rows).splitlines()
+    assert [line.split()[0] for line in lines] == ["water", "salt"]
+    assert lines[0].count("->") == title.count("MAE") + title.count("RMSE") > 0
