@@ -24,8 +24,6 @@ from torch.nn import functional as F
 from omnicalc.training.example import Batch, Totals
 from omnicalc.training.predict import Prediction
 
-LOSSES = ("atoml2mae", "l2mae", "mae", "total-mae", "huber", "mse")
-
 
 def energy_term(kind: str, found: Prediction, batch: Batch, totals: Totals, delta: float) -> Tensor:
     error = found.energy - batch.energy

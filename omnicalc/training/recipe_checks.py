@@ -9,7 +9,6 @@ from typing import get_args, get_origin
 
 from omnicalc.card import NAME_PART
 from omnicalc.errors import InputError
-from omnicalc.training.losses import LOSSES
 
 _IN_WORDS = {str: "text", int: "a whole number", float: "a number", dict: "a table", bool: "true or false"}
 
@@ -158,7 +157,7 @@ _RANGES = {
     ("DecoderRecipe", "train_part"): (lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
     ("DecoderRecipe", "validate_every"): _AT_LEAST_1,
     ("DecoderRecipe", "save_every"): _AT_LEAST_1,
-    ("EnergyForcesSettings", "loss"): _one_of(*LOSSES),
+    ("EnergyForcesSettings", "loss"): _one_of("atoml2mae", "l2mae", "mae", "total-mae", "huber", "mse"),
     ("EnergyForcesSettings", "huber_delta"): _ABOVE_0,
     ("EnergyForcesDenoisingSettings", "noise"): _NOT_NEGATIVE,
     ("EnergyForcesDenoisingSettings", "denoising_weight"): _NOT_NEGATIVE,
