@@ -151,7 +151,8 @@ class Ramp(click.ParamType):
 @click.option(
     "--save",
     help="What else to keep with every frame, with commas: forces, velocities; in extxyz (frames.xyz, the usual one) "
-    "or traj (frames.traj, ASE's own); xtc (traj.xtc, positions alone).",
+    "or traj (frames.traj, ASE's own); xtc (traj.xtc, positions alone). Energy and forces of frames are the model's "
+    "own, without springs.",
 )
 @click.option(
     "--guard",

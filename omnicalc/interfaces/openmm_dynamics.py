@@ -82,6 +82,7 @@ class OpenMMDynamics(Dynamics):
             energy=energy,
             step=step,
             stress=state.stress if stress is None else stress,
+            unbiased=self.forces.unbiased,
         )
         self.uncertainty = self.forces.uncertainty
         barostat = self._monte_carlo

@@ -24,8 +24,10 @@ _ITEMS, _INDEX = 32, 40  # offsets of two 64-bit numbers in the header of an ULM
 class AseTrajectory:
     """Appends frames to a ``.traj`` file; every frame is whole or absent."""
 
-    def __init__(self, path: Path, sizes: Mapping[str, int], stack: ExitStack):
-        """``sizes``: what :attr:`sizes` was at the moment to go on from; empty: a new file."""
+    def __init__(self, path: Path, sizes: Mapping[str, int], stack: ExitStack, like: Atoms):
+        """``sizes``: what :attr:`sizes` was at the moment to go on from; empty: a new file. ``like``: what will be
+        written, every time with this list of constraints.
+        """
         from ase.io.trajectory import TrajectoryWriter
 
         size = sizes.get("traj", 0)
@@ -36,8 +38,17 @@ class AseTrajectory:
             self._writer = TrajectoryWriter(str(path), mode="a")  # reads what is there
             self._writer.backend.fd.close()
             self._writer.backend.fd, self._writer.backend.hasfileno = self._view, False
+            self._recognise(like.constraints)
         else:
             self._writer = TrajectoryWriter(self._view, mode="w")
+
+    def _recognise(self, constraints: list) -> None:
+        """Constraints that equal those of the first frame are to be the same: the writer compares by identity, and
+        would give every frame a head of its own.
+        """
+        head = self._writer.header_data
+        if [c.todict() for c in head["constraints"]] == [c.todict() for c in constraints]:
+            head["constraints"] = constraints
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -102,6 +102,8 @@ class Dynamics:
             integration, monte_carlo = self._at(state.step + 1)
         state = self._integrator(state, self.forces, integration)
         self.uncertainty = self.forces.uncertainty  # before a trial volume that may be refused
+        if self.forces.unbiased is not None:
+            state = replace(state, unbiased=self.forces.unbiased)
         if monte_carlo is not None and state.step % monte_carlo.interval == 0:
             state = trial_volume(
                 state, self.forces, monte_carlo, integration.temperature_K, integration.stress_at(state.step)
@@ -114,7 +116,7 @@ class Dynamics:
         """
         settings, npt = self.settings, self.settings.ensemble == "npt"
         energy, forces, stress = self.forces(positions, cell, True) if npt else self.forces(positions)
-        found = {"energy": energy, "forces": forces, "stress": stress}
+        found = {"energy": energy, "forces": forces, "stress": stress, "unbiased": self.forces.unbiased}
         self.uncertainty = self.forces.uncertainty
         if settings.has_bath and settings.thermostat == "nhc":
             found["bath"] = start_chain(positions)

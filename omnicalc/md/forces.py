@@ -39,6 +39,7 @@ class Forces:
         """
         self.bound, self.restraints, self.fixed, self.balanced = bound, tuple(restraints), fixed, balanced
         self.uncertainty: Tensor | None = None  # (N,), eV/Å, of the last call; None where the potential knows none
+        self.unbiased: Evaluation | None = None  # the potential's own of the last call; None where nothing changes it
 
     def __call__(self, positions: Tensor, cell: Tensor | None = None, stress: bool = False) -> Evaluation:
         """At ``positions`` (N, 3), in ``cell`` (3, 3); None: in the cell as it is."""
@@ -46,6 +47,8 @@ class Forces:
             follow(self.bound, cell)
         found = self.bound(positions, stress=True) if stress else self.bound(positions)
         energy, forces = found.energy.detach(), found.forces.detach()
+        changed = self.balanced or self.restraints or self.fixed is not None
+        self.unbiased = Evaluation(energy, forces) if changed else None
         if self.balanced:
             forces = forces - forces.mean(0)
         self.uncertainty = getattr(found, "forces_std", None)

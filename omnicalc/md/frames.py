@@ -15,7 +15,8 @@ import numpy as np
 from omnicalc.errors import RunError
 from omnicalc.md.ase_trajectory import AseTrajectory
 from omnicalc.md.files import AppendFile
-from omnicalc.md.saving import FILES, formats, frame_info, words
+from omnicalc.md.saving import FILES, formats, words
+from omnicalc.md.snapshot import blank, fill
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -32,9 +33,8 @@ class Frames:
 
     def __init__(self, folder: Path, atoms: Atoms, settings: Settings, sizes: Mapping[str, int], stack: ExitStack):
         """``sizes``: bytes to keep of each file, by key of FILES; none for a new run."""
-        self.atoms, self.settings = atoms, settings
-        self._frame = atoms.copy()
-        self._frame.set_constraint()
+        self.settings = settings
+        self._frame = blank(atoms, settings.fix)
         self.words = words(settings.save)
         self._part = folder / f".{FILES['xtc']}.part"  # beside the run, whose disk is the one that is watched
         makers: dict[str, Callable[[State, Box | None], bytes]] = {"extxyz": self._extxyz, "xtc": self._xtc}
@@ -44,7 +44,7 @@ class Frames:
             if name in makers
         }
         wants_traj = "traj" in formats(settings.save)
-        self._traj = AseTrajectory(folder / FILES["traj"], sizes, stack) if wants_traj else None
+        self._traj = AseTrajectory(folder / FILES["traj"], sizes, stack, self._frame) if wants_traj else None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -67,23 +67,7 @@ class Frames:
             self._traj.sync()
 
     def _atoms(self, state: State) -> Atoms:
-        """The frame in the run's own orientation, with energy, and as asked forces (eV/Å) and momenta (ASE's unit)."""
-        from ase.calculators.singlepoint import SinglePointCalculator
-
-        frame = self._frame
-        frame.positions[:] = state.positions.cpu().numpy()
-        frame.cell[:] = state.cell.cpu().numpy()
-        frame.info = frame_info(self.atoms, state.step, self.settings.timestep_fs)
-        if "velocities" in self.words:
-            frame.set_masses(state.masses.cpu().numpy())
-            frame.set_velocities(state.velocities.cpu().numpy())
-        elif frame.has("momenta"):
-            del frame.arrays["momenta"]
-        results = {"energy": float(state.energy.sum())}
-        if "forces" in self.words:
-            results["forces"] = state.forces.cpu().numpy()
-        frame.calc = SinglePointCalculator(frame, **results)
-        return frame
+        return fill(self._frame, state, self.settings.timestep_fs, self.words)
 
     def _extxyz(self, state: State, box: Box | None) -> bytes:
         from ase.io import write

@@ -17,7 +17,7 @@ from omnicalc.errors import GuardError, InputError
 from omnicalc.md.bond_watch import BondWatch, Opened
 from omnicalc.md.files import replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
-from omnicalc.md.saving import frame_info
+from omnicalc.md.snapshot import blank, fill
 from omnicalc.pair_search import search_pairs
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ class Guards:
         if not self.folder.is_dir():
             return
         for path, state in self._to_save.items():
-            _save_structure(path, self.atoms, state, self.settings.timestep_fs)
+            _save_structure(path, self.atoms, state, self.settings)
         self._to_save.clear()
 
     def _limit(self, name: str) -> float:
@@ -305,20 +305,10 @@ def _vector(state: State, atom: int) -> str:
     return "(" + ", ".join(f"{x:.4g}" for x in state.forces[atom].tolist()) + ")"
 
 
-def _save_structure(path: Path, atoms: Atoms, state: State, timestep_fs: float) -> None:
+def _save_structure(path: Path, atoms: Atoms, state: State, settings: Settings) -> None:
     """Extended XYZ with positions, momenta and forces."""
-    from ase.calculators.singlepoint import SinglePointCalculator
     from ase.io import write
 
-    frame = atoms.copy()
-    frame.set_constraint()
-    frame.info = frame_info(atoms, state.step, timestep_fs)
-    frame.positions[:] = state.positions.cpu().numpy()
-    frame.set_masses(state.masses.cpu().numpy())
-    frame.set_velocities(state.velocities.cpu().numpy())
-    frame.cell[:] = state.cell.cpu().numpy()
-    energy, forces = float(state.energy.sum()), state.forces.cpu().numpy()
-    frame.calc = SinglePointCalculator(frame, energy=energy, forces=forces)
     buffer = io.StringIO()
-    write(buffer, frame, format="extxyz")
+    write(buffer, fill(blank(atoms, settings.fix), state, settings.timestep_fs), format="extxyz")
     replace_file(path, buffer.getvalue().encode())

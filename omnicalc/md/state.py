@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from ase import units
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from omnicalc.md.forces import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +22,8 @@ class State:
     Integrators make a new state, none is ever changed in place. Velocities are in ASE's unit, sqrt(eV/amu) =
     Å per ASE time unit. ``generator`` stands where the next random number of this state comes from; an
     integrator that draws from it works on a copy. ``bath`` and ``barostat`` hold whatever the thermostat and the
-    barostat of the run carry from step to step, empty where they carry nothing.
+    barostat of the run carry from step to step, empty where they carry nothing. ``unbiased`` has no say in how a run
+    goes on and is not kept: the frame of a step is written before its restart file.
     """
 
     positions: Tensor  # (N, 3) float64, Å, never wrapped into the cell
@@ -35,6 +40,7 @@ class State:
     bath: Tensor  # float64, any shape: variables of the thermostat
     barostat: Tensor  # float64, any shape: variables of the barostat
     heat: Tensor  # () float64, eV: what thermostat and barostat have added to the energy so far
+    unbiased: Evaluation | None = None  # energy and forces of the potential alone; None: they are those above
 
     @property
     def n_atoms(self) -> int:
@@ -87,6 +93,7 @@ class State:
         stress: Tensor | None = None,
         bath: Tensor | None = None,
         barostat: Tensor | None = None,
+        unbiased: Evaluation | None = None,
     ) -> State:
         """A state at step 0; ``taken``: degrees of freedom that fixed atoms and constraints take."""
         nothing = positions.new_zeros(0)
@@ -105,6 +112,7 @@ class State:
             nothing if bath is None else bath,
             nothing if barostat is None else barostat,
             positions.new_zeros(()),
+            unbiased,
         )
 
 

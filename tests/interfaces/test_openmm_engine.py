@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ase import units
+from ase.io import read
 from scipy.stats import chi2
 
 pytest.importorskip("openmm")
@@ -32,7 +34,7 @@ SETTINGS = Settings(
 WAYS = {
     "nve": {"ensemble": "nve"},
     "langevin": {},
-    "fixed": {"fix": "0-3", "restraints": "5-8:2"},
+    "fixed": {"fix": "0-3", "restraints": "5-8:2", "save": "forces"},
     "mc": {"ensemble": "npt", "barostat": "mc", "barostat_interval": 2, "pressure_bar": 500.0},
 }
 
@@ -135,6 +137,10 @@ def test_fixed_atoms_stay(tmp_path):
     state = Restart.read(folder.restart).state
     moved = (state.positions.numpy() - argon().positions) ** 2
     assert moved[:4].max() < 1e-20 < moved[4:].sum(1).min()
+    for frame in read(folder.path / "frames.xyz", ":"):  # labels of the potential alone
+        found = Pairs(Systems.from_atoms(frame))(torch.tensor(frame.positions))
+        assert frame.get_potential_energy() == pytest.approx(float(found.energy), abs=1e-7)
+        assert frame.get_forces(apply_constraint=False) == pytest.approx(found.forces.numpy(), abs=1e-6)
 
 
 def test_guards_stop_it(tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from ase.io import read
 
 from omnicalc.errors import InputError, RunError
@@ -91,6 +92,68 @@ def test_an_ase_trajectory_goes_on_as_if_never_stopped(tmp_path, first):
     run(pairs_job(), TRAJ, short, resume=True)
     assert (short.path / "frames.traj").read_bytes() == (long.path / "frames.traj").read_bytes()
     assert len(read(short.path / "frames.traj", ":")) == 61
+
+
+HELD = replace(SETTINGS, ensemble="nvt", fix="0-3", restraints="4-7:2", save="forces,velocities,traj,extxyz")
+
+
+def test_frames_are_labels_of_the_potential_alone(tmp_path):
+    """Springs and held atoms have no part in the energy and forces of a frame; it names what they are."""
+    run(pairs_job(), HELD, folder := RunFolder(tmp_path / "run"))
+    state, start = Restart.read(folder.restart).state, argon().positions
+    for name in ("frames.xyz", "frames.traj"):
+        frames = read(folder.path / name, ":")
+        for frame in frames:
+            found = Pairs(Systems.from_atoms(frame))(torch.tensor(frame.positions))
+            assert frame.get_potential_energy() == pytest.approx(float(found.energy), abs=1e-7)
+            assert frame.get_forces(apply_constraint=False) == pytest.approx(found.forces.numpy(), abs=1e-6)
+            assert frame.constraints[0].index.tolist() == [0, 1, 2, 3]
+            springs = np.square(frame.positions - start)[4:8].sum()
+            assert frame.info["restraint_energy"] == pytest.approx(springs, abs=1e-6)
+        # the wrong variant: what moves the atoms
+        last = frames[-1]
+        assert np.abs(last.get_forces(apply_constraint=False) - state.forces.numpy()).max() > 0.01
+        assert abs(last.get_potential_energy() - float(state.energy)) > 0.01
+
+
+def test_forces_that_do_not_add_up_are_labels_too(tmp_path):
+    """The net force is taken off where the centre of mass is to rest, but not off the frames."""
+    pushed = pairs_job(conservative=False)
+    inner = pushed.bound
+
+    def pushing(positions):
+        found = inner(positions)
+        found.forces[0, 0] += 0.5
+        return found
+
+    settings = replace(SETTINGS, ensemble="nvt", thermostat="bussi", save="forces", steps=4)
+    run(job(pushed.atoms, pushing, conservative=False), settings, folder := RunFolder(tmp_path / "run"))
+    for frame in read(folder.path / "frames.xyz", ":"):
+        assert frame.get_forces().sum(0) == pytest.approx([0.5, 0, 0], abs=1e-6)
+    assert float(Restart.read(folder.restart).state.forces.sum().abs()) < 1e-9
+
+
+@pytest.mark.parametrize("first", [5, 12])
+def test_frames_of_held_atoms_go_on_as_if_never_stopped(tmp_path, first):
+    long, short = RunFolder(tmp_path / "long"), RunFolder(tmp_path / "short")
+    run(pairs_job(), HELD, long)
+    run(pairs_job(), replace(HELD, steps=first), short)
+    run(pairs_job(), HELD, short, resume=True)
+    for name in ("frames.xyz", "frames.traj"):
+        assert (short.path / name).read_bytes() == (long.path / name).read_bytes()
+
+
+def test_frames_go_on_after_those_of_an_older_version(tmp_path, monkeypatch):
+    """It wrote no constraints: from there on every frame has its own."""
+    with monkeypatch.context() as older:
+        older.setattr("omnicalc.md.frames.blank", lambda atoms, fix: atoms.copy())
+        run(pairs_job(), replace(HELD, steps=12), folder := RunFolder(tmp_path / "run"))
+    run(pairs_job(), replace(HELD, steps=16), folder, resume=True)
+    run(pairs_job(), HELD, folder, resume=True)
+    for name in ("frames.xyz", "frames.traj"):
+        frames = read(folder.path / name, ":")
+        assert [len(frame.constraints) for frame in frames] == [0, 0, 0, 0, 1, 1, 1]
+        assert [frame.info["step"] for frame in frames] == [0, 4, 8, 12, 16, 20, 24]
 
 
 def test_the_index_of_a_cut_trajectory_matters(tmp_path):
