@@ -170,7 +170,7 @@ class _Shell:
     def known(self, *methods: str) -> list[Reference]:
         """Coordination numbers that others found for this pair in water, by these methods (all by default)."""
         partner, _, centre = self.name.partition(" around ")
-        if not is_water_like(composition(self.sampling.trajectory.elements)):
+        if not is_water_like(self.sampling.trajectory.counts):
             return []
         found = references(f"{centre}-{partner} coordination")
         return [known for known in found if known.method in (methods or METHODS)]

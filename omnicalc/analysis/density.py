@@ -1,6 +1,6 @@
 """Mass density of a periodic system, frame by frame, and its profile along one axis of the cell.
 
-    rho    = sum_i m_i / V                         m_i standard atomic weights, V volume of the frame's box
+    rho    = sum_i m_i / V                         m_i masses of the run, V volume of the frame's box
     rho(s) = < sum of m_i in a slice / (V / n) >   n slices of equal thickness between two faces of the cell
 
 Slices move and stretch with the cell. The axis of the profile's table is the mean distance from the face.
@@ -17,7 +17,6 @@ from omnicalc.analysis.plots import MEASURED, OURS, band, finish
 from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import Result, make_result, series_quantity
 from omnicalc.analysis.sampling import Sampling
-from omnicalc.analysis.topology import UNKNOWN, composition
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
@@ -43,8 +42,7 @@ def plan_density(sampling: Sampling, *, profile: str | None = None, slice_width:
     ``slice_width`` Å.
     """
     sampling.need_cells("a density")
-    elements = sampling.trajectory.elements
-    if (elements == UNKNOWN).all():
+    if not sampling.trajectory.masses.any():
         raise InputError(f"{sampling.trajectory.path}: no element is known, so there is no mass; give --top FILE")
     if profile is None:
         return Density(sampling, None)
@@ -66,7 +64,7 @@ class Density:
     def __init__(self, sampling: Sampling, profile: _Profile | None):
         self.sampling, self.profile = sampling, profile
         self.tables = ("series", "profile") if profile else ("series",)
-        self.mass = float(sampling.trajectory.labels.masses.sum())  # amu
+        self.mass = float(sampling.trajectory.masses.sum())  # amu
         self.boxes = np.full((len(sampling), 6), np.nan)
         self.volumes = np.zeros(len(sampling))
 
@@ -88,14 +86,14 @@ class Density:
         fixed = np.ptp(self.volumes) <= 1e-6 * self.volumes[0]
         note = "the box never changes: constant volume" if fixed else f"spread {rho.std():.2g}"
         n = self.sampling.trajectory.n_atoms
-        counts = composition(self.sampling.trajectory.elements)
-        notes = [f"{counts[UNKNOWN]} sites of unknown element have no mass here"] if UNKNOWN in counts else []
+        massless = int((self.sampling.trajectory.masses == 0).sum())
+        notes = [f"{massless} sites of unknown element have no mass here"] if massless else []
         quantities = [
             series_quantity("density", rho, self.sampling, "g/cm³", note),
             series_quantity("volume", self.volumes, self.sampling, "Å³"),
             series_quantity("volume of an atom", self.volumes / n, self.sampling, "Å³"),
         ]
-        if is_water_like(counts):
+        if is_water_like(self.sampling.trajectory.counts):
             quantities.append(reference("water density").quantity("density of water"))
         settings, tables = {"mass_amu": self.mass}, {"series": series}
         if self.profile is not None:
@@ -112,7 +110,7 @@ class Density:
         rho = self.mass / self.volumes * _TO_G_CM3
         axis.plot(self.sampling.times, rho, color=OURS, linewidth=0.9)
         axis.axhline(rho.mean(), color=OURS, linestyle="--", linewidth=0.9, label=f"mean {rho.mean():.4f} g/cm³")
-        if is_water_like(composition(self.sampling.trajectory.elements)):
+        if is_water_like(self.sampling.trajectory.counts):
             measured = reference("water density").value
             axis.axhline(measured, color=MEASURED, linestyle=":", linewidth=1.0, label="water, measured, 298 K")
         axis.ticklabel_format(useOffset=False)

@@ -66,7 +66,7 @@ def heat_of_vaporisation(
         Quantity("temperature of the liquid", wet.temperature.value, wet.temperature.stderr, "K"),
         Quantity("temperature of the gas", dry.temperature.value, dry.temperature.stderr, "K"),
     ]
-    if wet.kind == "H2O":
+    if wet.is_light_water:
         quantities.append(_measured())
     tables = {
         "phases": {
@@ -98,11 +98,13 @@ class _Phase:
         folder = Path(source)
         self.log: EnergyLog = read_log(log_path(folder)).after(skip_ps)
         self.record = run_record_of(self.log.path)
-        labels = as_trajectory(self.log.path.parent / "traj.dcd").labels
+        trajectory = as_trajectory(self.log.path.parent / "traj.dcd")
+        labels = trajectory.labels
         kinds = np.unique(labels.kinds.astype(str))
         if len(kinds) > 1:
             raise InputError(f"{folder} holds {', '.join(kinds)}; a heat of vaporisation is that of one kind")
         self.kind = str(kinds[0])
+        self.is_light_water = self.kind == "H2O" and "D" not in trajectory.counts
         self.molecules = len(np.unique(labels.molecules))
         self.energy: Estimate = mean_with_error(self.log.potential, n_blocks)
         self.temperature: Estimate = mean_with_error(self.log.temperature, n_blocks)

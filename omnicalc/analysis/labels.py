@@ -29,18 +29,12 @@ class Labels:
     bonds_from: str  # "topology", or "distances" of the first frame
     positions: np.ndarray
     box: np.ndarray | None
+    masses: np.ndarray  # amu; zero where neither file nor element tells
 
     @cached_property
     def molecules(self) -> np.ndarray:
         """Molecule number of every atom (N,)."""
         return molecules_of(self.bonds, len(self.elements))
-
-    @cached_property
-    def masses(self) -> np.ndarray:
-        """Standard atomic weights, amu (N,); zero for unknown elements."""
-        from ase.data import atomic_masses, atomic_numbers
-
-        return np.array([0.0 if e == UNKNOWN else atomic_masses[atomic_numbers[e]] for e in self.elements])
 
     @cached_property
     def kinds(self) -> np.ndarray:
@@ -84,8 +78,10 @@ class Labels:
         return np.split(both[:, 1], np.searchsorted(both[:, 0], np.arange(1, len(self.elements))))
 
 
-def read_labels(path: Path, elements: np.ndarray, positions: np.ndarray, box: np.ndarray | None) -> Labels:
-    """Labels of the atoms of a topology or trajectory file, given its elements (N,) and one frame.
+def read_labels(
+    path: Path, elements: np.ndarray, positions: np.ndarray, box: np.ndarray | None, masses: np.ndarray
+) -> Labels:
+    """Labels of the atoms of a topology or trajectory file, given its elements (N,), masses (N,) and one frame.
 
     Names and residues come from files that have them; else each molecule is a residue, named HOH for water,
     after its element for a lone atom, and MOL otherwise. Bonds come from .psf, .prmtop, .tpr and .mol2 files, else
@@ -102,10 +98,10 @@ def read_labels(path: Path, elements: np.ndarray, positions: np.ndarray, box: np
             bonds, came_from = named.bonds.indices.astype(np.int64), "topology"
     if bonds is None:
         bonds = guess_bonds(positions, elements, box)
-    return labels_of(named, elements, bonds, came_from, positions, box)
+    return labels_of(named, elements, bonds, came_from, positions, box, masses)
 
 
-def labels_of(atoms, elements, bonds, came_from: str, positions, box) -> Labels:
+def labels_of(atoms, elements, bonds, came_from: str, positions, box, masses) -> Labels:
     """Labels from an MDAnalysis AtomGroup, or without one (``atoms`` None) from the molecules alone."""
     if atoms is not None and hasattr(atoms, "names") and hasattr(atoms, "resnames"):
         names, resnames = (np.asarray(x, dtype=str) for x in (atoms.names, atoms.resnames))
@@ -116,7 +112,7 @@ def labels_of(atoms, elements, bonds, came_from: str, positions, box) -> Labels:
     else:
         names, resnames, resids = _from_molecules(elements, molecules_of(bonds, len(elements)))
         segments = np.full(len(elements), "A")
-    return Labels(elements, names, resnames, resids, segments, bonds, came_from, positions, box)
+    return Labels(elements, names, resnames, resids, segments, bonds, came_from, positions, box, masses)
 
 
 def _from_molecules(elements: np.ndarray, molecules: np.ndarray):

@@ -32,7 +32,6 @@ from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import Quantity, Result, make_result
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.sources import run_temperature
-from omnicalc.analysis.topology import composition
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.unwrap import FAR_STEP
 from omnicalc.analysis.verbs import measured
@@ -183,7 +182,7 @@ class Diffusion:
     def _has_water(self) -> bool:
         """Whether the molecules of a periodic liquid that is nearly all water are followed."""
         names = [species.name for species in self.particles.species]
-        return bool(self._boxes) and "H2O" in names and is_water_like(composition(self.sampling.trajectory.elements))
+        return bool(self._boxes) and "H2O" in names and is_water_like(self.sampling.trajectory.counts)
 
     def _notes(self) -> list[str]:
         notes = []
@@ -200,7 +199,7 @@ class Diffusion:
     def _eta(self) -> tuple[float | None, str]:
         if self.viscosity is not None:
             return self.viscosity, "given"
-        water = is_water_like(composition(self.sampling.trajectory.elements))
+        water = is_water_like(self.sampling.trajectory.counts)
         if water and self.temperature is not None and 253.15 <= self.temperature <= 383.15:
             return water_viscosity(self.temperature), "water, measured"
         return None, ""

@@ -223,7 +223,7 @@ def plan_rdf(
         boxes.mean_volume,
         blocks,
         described,
-        counts,
+        trajectory.counts,
         notes,
     )
 

@@ -17,7 +17,6 @@ from omnicalc.analysis.energy import mean_with_error
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.results import fingerprint
 from omnicalc.analysis.sampling import Sampling
-from omnicalc.analysis.topology import composition
 from omnicalc.files import write_atomically
 
 SHORT_BLOCKS = "slow changes: the true error is larger, take a longer run"  # blocks below ten correlation times
@@ -172,7 +171,7 @@ def describe_sampling(sampling: Sampling) -> list[str]:
     """What was read: file, frames, atoms, time and blocks."""
     frames, trajectory = sampling.frames, sampling.trajectory
     step = f", step {frames.step}" if frames.step > 1 else ""
-    atoms = " ".join(f"{e}{n}" for e, n in composition(trajectory.elements).items())
+    atoms = " ".join(f"{e}{n}" for e, n in trajectory.counts.items())
     named = f"; atoms named by {trajectory.topology}" if trajectory.topology else ""
     time = f", {sampling.dt_ps * 1000:.6g} fs apart" if sampling.dt_ps and len(frames) > 1 else ""
     blocks = sampling.n_blocks

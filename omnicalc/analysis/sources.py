@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from omnicalc.analysis.molecules import guess_bonds
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.times import spacing_of
 from omnicalc.analysis.topology import element_of
-from omnicalc.analysis.trajectory import Trajectory, open_trajectory, stream_of
+from omnicalc.analysis.trajectory import Trajectory, open_trajectory, record_beside, stream_of
 from omnicalc.errors import InputError
 
 
@@ -37,12 +36,7 @@ def as_trajectory(source, top: str | Path | None = None) -> Trajectory:
 
 def run_record(trajectory: Trajectory) -> dict:
     """The run.json beside the trajectory of an ``omnicalc md`` run; empty where there is none."""
-    if trajectory.path.name != "traj.dcd":
-        return {}
-    try:
-        return json.loads((trajectory.path.parent / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
+    return record_beside(trajectory.path) if trajectory.path.name == "traj.dcd" else {}
 
 
 def run_temperature(trajectory: Trajectory) -> float | None:
@@ -80,13 +74,16 @@ def _of_universe(universe) -> Trajectory:
         reader = universe.trajectory
         path = Path(str(reader.filename)) if reader.filename is not None else Path("universe")
     dt, times = spacing_of(reader)
-    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, times)
+    guessed = columns[3] is None or getattr(universe._topology.masses, "is_guessed", False)
+    own = None if guessed else masses
+    trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, times, own_masses=own)
     first = next(trajectory.frames(range(1)))
     positions = np.array(first.positions)
     bonds = getattr(atoms, "bonds", None)
     whole = bonds is not None and len(bonds) > 0
     pairs = bonds.indices.astype(np.int64) if whole else guess_bonds(positions, elements, first.box)
-    labels = labels_of(atoms, elements, pairs, "topology" if whole else "distances", positions, first.box)
+    bonds_from = "topology" if whole else "distances"
+    labels = labels_of(atoms, elements, pairs, bonds_from, positions, first.box, trajectory.masses)
     trajectory.__dict__["labels"] = labels  # in place of the ones read from a topology file
     reader[0]
     return trajectory

@@ -87,20 +87,32 @@ def read_elements(topology: Path) -> np.ndarray:
     From the file's own element column; else, in this order, the names of ions, masses that agree with the
     atom's name, and the name. Raises InputError for a file that is missing, unreadable or without atoms.
     """
+    return read_atoms(topology)[0]
+
+
+def read_atoms(topology: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Elements (N,) as of :func:`read_elements`, and the file's own masses (N,), amu, zero where it has none."""
     if not topology.is_file():
         raise InputError(f"no topology file {topology}; --top takes a structure file such as topology.pdb")
     reading = _by_mdanalysis if data_suffix(topology) in READ_BY_MDANALYSIS else _by_ase
-    symbols, failure = [], None
+    symbols, masses, failure = [], None, None
     with quietly():
         try:
-            symbols = reading(topology)
+            symbols, masses = reading(topology)
         except Exception as error:  # the readers raise whatever their parsers met
             failure = f"{type(error).__name__}: {error}"
     if failure is not None:
         raise InputError(f"{topology} cannot be read as a topology ({failure}); give another one with --top FILE")
     if len(symbols) == 0:
         raise InputError(f"topology {topology} holds no atoms; give another one with --top FILE")
-    return np.array(symbols, dtype="<U2")
+    return np.array(symbols, dtype="<U2"), np.nan_to_num(masses)
+
+
+def usual_masses(elements: np.ndarray) -> np.ndarray:
+    """Standard atomic weights, amu (N,); zero for unknown elements."""
+    from ase.data import atomic_masses, atomic_numbers
+
+    return np.array([0.0 if e == UNKNOWN else atomic_masses[atomic_numbers[e]] for e in elements])
 
 
 def composition(elements: np.ndarray) -> dict[str, int]:
@@ -108,13 +120,14 @@ def composition(elements: np.ndarray) -> dict[str, int]:
     return dict(Counter(str(e) for e in elements))
 
 
-def _by_ase(path: Path) -> list[str]:
+def _by_ase(path: Path) -> tuple[list[str], np.ndarray]:
     from ase.io import read
 
-    return read(path, index=0).get_chemical_symbols()
+    atoms = read(path, index=0)
+    return atoms.get_chemical_symbols(), atoms.get_masses() if atoms.has("masses") else np.zeros(len(atoms))
 
 
-def _by_mdanalysis(path: Path) -> list[str]:
+def _by_mdanalysis(path: Path) -> tuple[list[str], np.ndarray]:
     import MDAnalysis
 
     atoms = MDAnalysis.Universe(str(path), to_guess=()).atoms  # nothing guessed: masses below are the file's own
@@ -125,7 +138,7 @@ def _by_mdanalysis(path: Path) -> list[str]:
     masses = atoms.masses if hasattr(atoms, "masses") else np.zeros(n)
     memo: dict[tuple, str] = {}
     rows = zip(given, names, residues, np.round(masses, 4).tolist(), strict=True)
-    return [memo[row] if row in memo else memo.setdefault(row, element_of(*row)) for row in rows]
+    return [memo[row] if row in memo else memo.setdefault(row, element_of(*row)) for row in rows], masses
 
 
 def element_of(given: str, name: str, residue: str, mass: float) -> str:

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,13 +26,24 @@ from omnicalc.analysis.labels import Labels, read_labels
 from omnicalc.analysis.pdb_cell import cell_above_models
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.times import spacing_of
-from omnicalc.analysis.topology import NEEDS_TOPOLOGY, data_suffix, find_topology, read_elements
+from omnicalc.analysis.topology import (
+    NEEDS_TOPOLOGY,
+    composition,
+    data_suffix,
+    find_topology,
+    read_atoms,
+    usual_masses,
+)
 from omnicalc.analysis.truncation import damage_of
 from omnicalc.errors import InputError
+from omnicalc.md.mass_record import from_record
 
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".nc": "NCDF", ".netcdf": "NCDF"}
 _SELF_NAMED = {".pdb", ".gro"}  # MDAnalysis reads both their atoms and their frames
 _OF_A_RUN = {"traj.dcd", "centroid.dcd", "traj.xtc"}  # what a run writes that cannot say which axes are periodic
+_FRAMES_OF_A_RUN = {"frames.xyz", "frames.traj"}
+_HEAVY_H = 1.5  # amu
+_SAME_MASS = 1e-3  # relative, of the whole system whose masses are only repartitioned
 _EVERYWHERE = (True, True, True)
 
 
@@ -79,17 +90,35 @@ class Trajectory:
     dt_ps: float | None = None  # between frames, where the file tells
     times: np.ndarray | None = None  # (n,) ps, of the frames of a file that are not evenly spaced
     cut_off: bool = False  # the damage is an end inside a frame that n_frames does not count
+    own_masses: np.ndarray | None = None  # (N,), amu, that the file or the record of its run tells; zero: not of these
 
     @property
     def n_atoms(self) -> int:
         return len(self.elements)
 
     @cached_property
+    def masses(self) -> np.ndarray:
+        """Masses (N,), amu: those of the run or the topology where they tell, else standard atomic weights; zero for
+        unknown elements.
+        """
+        usual = usual_masses(self.elements)
+        return usual if self.own_masses is None else np.where(self.own_masses > 0, self.own_masses, usual)
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many atoms there are of each element. Heavy hydrogens are D, so that nobody takes heavy water for light;
+        not those whose mass was taken from their neighbours.
+        """
+        heavy = (self.elements == "H") & (self.masses > _HEAVY_H)
+        repartitioned = np.isclose(self.masses.sum(), usual_masses(self.elements).sum(), rtol=_SAME_MASS)
+        return composition(self.elements if repartitioned else np.where(heavy, "D", self.elements))
+
+    @cached_property
     def labels(self) -> Labels:
         """Names, residues and bonds of the atoms, from the topology; the first frame fills what it lacks."""
         named = self.topology or self.path
         first = next(self.frames(range(1)))
-        return read_labels(named, self.elements, np.array(first.positions), first.box)
+        return read_labels(named, self.elements, np.array(first.positions), first.box, self.masses)
 
     def select(self, start: int | None = None, stop: int | None = None, step: int | None = None) -> range:
         """Frame indices of the Python slice ``[start:stop:step]``.
@@ -226,11 +255,15 @@ def open_trajectory(path: str | Path, top: str | Path | None = None) -> Trajecto
     else:
         topology = Path(top) if top is not None else None
     named = topology if topology is not None else path if suffix in _SELF_NAMED else None
-    elements = read_elements(named) if named is not None else None
+    elements, masses = read_atoms(named) if named is not None else (None, None)
     if suffix in NEEDS_TOPOLOGY | _SELF_NAMED:
         trajectory = _open_with_mdanalysis(path, topology, elements)
     else:
         trajectory = _open_with_ase(path, topology, elements)
+    if (of_run := _masses_of(path, trajectory.elements)) is not None:
+        masses = of_run
+    if masses is not None and masses.any():
+        trajectory = replace(trajectory, own_masses=masses)
     if trajectory.n_frames == 0:
         raise InputError(f"{path} holds no frame" + (f": {trajectory.damage}" if trajectory.damage else ""))
     return trajectory
@@ -264,17 +297,40 @@ def _pbc_of(path: Path) -> tuple[bool, bool, bool]:
     if path.name not in _OF_A_RUN:
         return _EVERYWHERE
     try:
-        a, b, c = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))["structure"]["pbc"]
+        a, b, c = record_beside(path)["structure"]["pbc"]
         return bool(a), bool(b), bool(c)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return _EVERYWHERE  # no such run
+
+
+def _masses_of(path: Path, elements: np.ndarray) -> np.ndarray | None:
+    """Masses (N,), amu, that the run.json beside a trajectory tells: of isotopes, and of repartitioned hydrogens."""
+    told = record_beside(path).get("masses") if path.name in _OF_A_RUN | _FRAMES_OF_A_RUN else None
+    if not isinstance(told, dict):
+        return None
+    try:
+        return from_record(told, elements)
+    except ValueError:
+        raise InputError(
+            f"{path.parent / 'run.json'} tells the masses of other atoms than the topology has; give that of this "
+            "trajectory with --top FILE"
+        ) from None
+
+
+def record_beside(path: Path) -> dict:
+    """The run.json beside a file; empty where there is none."""
+    try:
+        found = json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | None) -> Trajectory:
     from ase.io import iread
     from ase.io.formats import filetype
 
-    frames, symbols, damage = [], None, None
+    frames, symbols, masses, damage = [], None, None, None
     try:
         with quietly(), _unpacked(path) as plain:
             if filetype(str(plain)) == "lammps-dump-text":
@@ -288,6 +344,8 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
                     )
                     break
                 symbols = found
+                if not frames and atoms.has("masses"):
+                    masses = atoms.get_masses()
                 frames.append(_standing(len(frames), atoms))
     except InputError:
         raise
@@ -301,7 +359,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     symbols = np.array([], dtype="<U2") if symbols is None else symbols
     if frames and len(symbols) == 0:
         raise InputError(f"{path} holds frames without atoms")
-    return Trajectory(path, topology, symbols, len(frames), damage, _InMemory(frames))
+    return Trajectory(path, topology, symbols, len(frames), damage, _InMemory(frames), own_masses=masses)
 
 
 @contextmanager

@@ -11,7 +11,8 @@ fs in it), so that m·v² is in eV without a factor. Femtoseconds and bar appear
 - ``constraints`` holds the bonds of ``constraint_list``.
 - ``replicas`` are runs in lock-step, their force calls one batch by ``gang``; ``plan`` says what a run will need.
 - ``guards`` watch, ``bond_watch`` over bonds; ``guard_settings`` says over what.
-- ``run`` and ``loop`` take the state through a folder: ``trajectory``, ``frames``, ``restart``, ``record``.
+- ``run`` and ``loop`` take the state through a folder: ``trajectory``, ``frames`` (filled by
+  ``snapshot``), ``restart``, ``record`` (with ``mass_record``).
 
 log.csv has step, time, potential, kinetic and total energy and temperature; then ``conserved_eV`` where there is such
 an energy (all but stochastic cell rescaling, and a Nosé-Hoover chain on a ramp), and with a barostat ``volume_A3`` and

@@ -48,14 +48,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def describe(settings: Settings, structure: Mapping, model: Mapping, degrees_of_freedom: int) -> dict:
-    """The record of a new run; see :class:`omnicalc.md.job.Job` for ``structure`` and ``model``."""
+def describe(
+    settings: Settings, structure: Mapping, model: Mapping, degrees_of_freedom: int, masses: Mapping | None = None
+) -> dict:
+    """The record of a new run; see :class:`omnicalc.md.job.Job` for ``structure`` and ``model``, and
+    :mod:`omnicalc.md.mass_record` for ``masses``.
+    """
     return {
         "format": RECORD_FORMAT,
         "structure": dict(structure),
         "settings": asdict(settings),
         "model": dict(model),
         "degrees_of_freedom": degrees_of_freedom,
+        "masses": dict(masses or {}),
         "versions": versions() | ({"openmm": metadata.version("openmm")} if settings.engine == "openmm" else {}),
         "resumed": [],
     }

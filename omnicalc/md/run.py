@@ -23,6 +23,7 @@ from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
 from omnicalc.md.job import Job
 from omnicalc.md.loop import Loop, Result
+from omnicalc.md.mass_record import as_record
 from omnicalc.md.progress import Silent
 from omnicalc.md.restart import Restart
 from omnicalc.md.saving import FILES
@@ -57,7 +58,8 @@ def run(
         wanted = record.describe(settings, job.structure, job.model, old.get("degrees_of_freedom", 0))
         record.check_same(old, wanted, folder.path)
     dynamics = dynamics_of(job, settings)
-    new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom)
+    masses = as_record(job.atoms.numbers, dynamics.masses[: len(job.atoms)].cpu().numpy())  # of one bead
+    new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom, masses)
     if old is not None:
         with folder.locked():
             return _go_on(dynamics, folder, old, new, progress, say, announce, wish, up_to)
@@ -131,7 +133,8 @@ def _go_on(
         )
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
-    record_now = old | {"settings": old["settings"] | changed, "resumed": [*old["resumed"], resumed]}
+    record_now = old | {"settings": old["settings"] | changed, "masses": new["masses"]}
+    record_now["resumed"] = [*old["resumed"], resumed]
     loop = Loop(dynamics, guards, folder, state, last)
 
     def opened() -> None:

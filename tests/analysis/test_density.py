@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,28 @@ def test_density_of_every_frame_is_its_mass_over_its_volume(write_traj, tmp_path
     late = densities(tmp_path / "traj.dcd", start=10, step=3, dt_ps=0.5).tables["series"]
     assert late["time_ps"].tolist() == pytest.approx((np.arange(10, 40, 3) * 0.5).tolist())
     assert result["experiment, density of water"].value == 0.99705
+
+
+def test_heavy_water_weighs_more_and_is_not_compared_with_light(write_traj, tmp_path):
+    """Masses of the run count; those that are only repartitioned change nothing."""
+    elements, positions = waters(4, 12.4, np.random.default_rng(0))
+    path = write_traj(elements, [positions] * 20, (12.4, 12.4, 12.4, 90.0, 90.0, 90.0))
+    name = "experiment, density of water"
+
+    def found(masses):
+        (tmp_path / "run.json").write_text(json.dumps({"masses": masses}))
+        result = densities(path, profile="a")
+        return result["density"].value, any(q.name == name for q in result.quantities), result.head[0]
+
+    light, compared, head = found({})
+    assert compared and "O64 H128" in head
+    heavy, compared, head = found({"H": 2.014})
+    assert heavy == pytest.approx(light * (15.999 + 2 * 2.014) / 18.015, rel=1e-9) and not compared
+    assert "O64 D128" in head
+    moved, compared, head = found({"H": 3.0, "O": 18.015 - 6.0})
+    assert moved == pytest.approx(light, rel=1e-9) and compared and "O64 H128" in head
+    with pytest.raises(InputError, match=r"run\.json tells the masses of other atoms.*--top"):
+        found({"H": "2.014*5 1.008*2"})
 
 
 def test_no_cell_and_no_elements_are_errors(write_traj, tmp_path):

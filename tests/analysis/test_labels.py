@@ -74,6 +74,19 @@ def test_bonds_of_the_topology_come_before_distances(write_traj):
     assert as_trajectory(path).labels.doubts() == []
 
 
+def test_a_universe_tells_its_masses_unless_they_are_guessed(write_traj):
+    import MDAnalysis
+
+    path = brine(write_traj)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(path.with_name("topology.pdb")), str(path))
+    assert as_trajectory(universe).own_masses is None
+    heavy = np.where(universe.atoms.elements == "H", 2.014, 16.0)
+    universe.add_TopologyAttr("masses", heavy)
+    assert as_trajectory(universe).labels.masses.tolist() == heavy.tolist()
+
+
 def test_a_universe_in_memory_is_enough():
     import json
 

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,20 @@ def test_lines_lie_at_the_frequencies_of_the_oscillators(write_traj):
     raw = total * np.sinc(WAVE * nu * DT) ** 2
     fast, slow = (np.trapezoid(raw[abs(nu - line) < 60], nu[abs(nu - line) < 60]) for line in (3650.0, 400.0))
     assert fast / slow < 0.87
+
+
+def test_repartitioned_masses_are_those_of_the_run(write_traj, tmp_path):
+    """Free atoms of water with hydrogens of 3 amu, each with its share of the kinetic energy."""
+    rng = np.random.default_rng(5)
+    record = {"H": 3.0, "O": 18.015 - 6.0}
+    elements = ["O", "H", "H"] * 100
+    mass = np.array([record[e] for e in elements])
+    steps = 0.02 * rng.normal(size=(400, len(elements), 3)) / np.sqrt(mass)[:, None]
+    path = write_traj(elements, 40.0 + np.cumsum(steps, axis=0), None)
+    (tmp_path / "run.json").write_text(json.dumps({"masses": record}))
+    assert vibrational_spectrum(path, dt_ps=DT)["share of O"].value == pytest.approx(1 / 3, abs=0.01)
+    (tmp_path / "run.json").unlink()  # the wrong variant: masses of the elements
+    assert vibrational_spectrum(path, dt_ps=DT)["share of O"].value > 0.6
 
 
 def test_frames_too_far_apart_are_noted_and_fold_the_line(write_traj):
