@@ -361,13 +361,21 @@ def fixed_atoms(atoms: Atoms, fix: str) -> np.ndarray:
 
     Raises :class:`InputError` for other constraints of the structure, which would not be kept.
     """
-    from ase.constraints import FixAtoms
+    from ase.constraints import FixCartesian
 
-    others = sorted({type(c).__name__ for c in atoms.constraints if not isinstance(c, FixAtoms)})
+    own = [c for c in atoms.constraints if not (isinstance(c, FixCartesian) and not c.mask.any())]
+    others = sorted({type(c).__name__ for c in own if not _holds_atoms(c)})
     if others:
         raise InputError(
-            f"the structure has constraints ({', '.join(others)}), which would not be kept; "
-            "remove them (atoms.set_constraint())"
+            f"the structure has constraints ({', '.join(others)}), which would not be kept: only whole atoms can be "
+            "held; in the file hold an atom along all three axes (F F F in a POSCAR) or along none, and name others "
+            "with --fix (in Python remove them: atoms.set_constraint())"
         )
-    own = [np.asarray(c.get_indices()) for c in atoms.constraints]
-    return np.unique(np.concatenate([select(atoms, fix, "--fix"), *own])).astype(np.int64)
+    indices = [np.asarray(c.get_indices()) for c in own]
+    return np.unique(np.concatenate([select(atoms, fix, "--fix"), *indices])).astype(np.int64)
+
+
+def _holds_atoms(constraint: object) -> bool:
+    from ase.constraints import FixAtoms, FixCartesian
+
+    return isinstance(constraint, FixAtoms) or (isinstance(constraint, FixCartesian) and constraint.mask.all())

@@ -10,10 +10,10 @@ import pytest
 import torch
 from ase import Atoms, units
 from ase.build import molecule
-from ase.constraints import FixAtoms
+from ase.constraints import FixAtoms, FixCartesian, FixScaled
 
 from omnicalc.errors import InputError
-from omnicalc.md.dynamics import Dynamics
+from omnicalc.md.dynamics import Dynamics, fixed_atoms
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
@@ -110,6 +110,18 @@ def test_fixed_atoms_of_the_file_are_part_of_the_structure(tmp_path):
     atoms.set_constraint(FixAtoms([2]))
     with pytest.raises(InputError, match="structure was"):
         run(pairs_job(atoms), replace(SETTINGS, steps=40), folder, resume=True)
+
+
+def test_atoms_held_along_some_axes_only_are_refused():
+    """As extended XYZ and POSCAR files have them; held along all or along none is as good as FixAtoms or nothing."""
+    atoms = argon()
+    whole = [FixCartesian(2), FixCartesian(3, mask=[False, False, False]), FixAtoms([5])]
+    atoms.set_constraint(whole)
+    assert fixed_atoms(atoms, "7").tolist() == [2, 5, 7]
+    for part in (FixCartesian(4, mask=[True, False, False]), FixScaled(4, [False, False, True])):
+        atoms.set_constraint([*whole, part])
+        with pytest.raises(InputError, match=rf"{type(part).__name__}.*only whole atoms.*--fix"):
+            fixed_atoms(atoms, "")
 
 
 def test_a_run_of_an_older_format_is_told_as_such(tmp_path):
