@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import THREADS, Folder
+from omnicalc.cli.options import CHARGE, THREADS, Folder
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.guard_settings import ACTIONS, GUARDS
 from omnicalc.md.settings import Settings, option
@@ -179,9 +179,10 @@ class Ramp(click.ParamType):
 @click.option(
     "--plan", is_flag=True, help="Say what the run would need (memory, time, disk), from a few steps; start nothing."
 )
+@click.option("--index", type=int, help="Which frame of the file, from 0, or from the end as in -2. [default: -1]")
 @click.option("--cell", help="Cell in Å in place of the file's: a cube's edge, three edges, or a,b,c,alpha,beta,gamma.")
 @click.option("--no-pbc", is_flag=True, help="Run without periodic boundaries.")
-@click.option("--charge", type=int, help="Total charge in e. [default: from the file, else 0]")
+@click.option("--charge", type=int, help=CHARGE)
 @click.option("--spin", type=int, help="Spin multiplicity 2S+1. [default: from the file, else the lowest possible]")
 @click.option("--device", help="auto, cpu or cuda. [default: auto]")
 @click.option(
@@ -198,7 +199,7 @@ class Ramp(click.ParamType):
 def command(
     structure: Path, out: Path | None, resume: bool, threads: int | None, replicas: int | None, **given
 ) -> None:
-    """Run molecular dynamics of STRUCTURE (any file that ASE reads, its last frame).
+    """Run molecular dynamics of STRUCTURE (any file that ASE reads, by default its last frame).
 
     \b
     Writes into the folder of the run:
@@ -322,7 +323,8 @@ def _run(
     if replicas is not None:
         check_count(replicas, settings)
     wanted = _wanted(given, stored)
-    atoms = read_structure(structure, cell=wanted["cell"], no_pbc=bool(wanted["no_pbc"]))
+    index = -1 if wanted["index"] is None else wanted["index"]
+    atoms = read_structure(structure, index, wanted["cell"], bool(wanted["no_pbc"]))
     if stored is not None:
         _check_same_sources(atoms, wanted, stored, folder)
     elif replicas is not None:
@@ -345,7 +347,7 @@ def _run(
         atoms,
         potential,
         file=structure,
-        read_options={"cell": wanted["cell"], "no_pbc": wanted["no_pbc"]},
+        read_options={name: wanted[name] for name in ("index", "cell", "no_pbc")},
         charge=wanted["charge"],
         spin=wanted["spin"],
         head=wanted["head"],
@@ -413,7 +415,7 @@ def _wanted(given: dict, stored: dict | None) -> dict:
         # a run on plain torch stays on it; another goes on with the fastest kernel of this machine
         defaults["kernel"] = "auto" if model.get("kernel", "torch").startswith("native") else "torch"
         defaults |= {"device": model["device"], **stored["structure"]["read_options"]}
-    names = ("model", "head", "device", "dtype", "kernel", "skin", "cell", "no_pbc", "charge", "spin")
+    names = ("model", "head", "device", "dtype", "kernel", "skin", "index", "cell", "no_pbc", "charge", "spin")
     return {name: defaults.get(name) if given[name] is None or given[name] is False else given[name] for name in names}
 
 

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 THREADS = click.IntRange(1, 1024)  # of the CPU; OpenMP crashes when asked for tens of thousands
+CHARGE = "Total charge in e. [default: from the file (charge= of extended XYZ, charges of atoms in SDF), else 0]"
 _UNITS = {"fs": 1.0, "ps": 1000.0}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from omnicalc.cli.border import UNFINISHED
-from omnicalc.cli.options import Folder, typed_options
+from omnicalc.cli.options import CHARGE, Folder, typed_options
 from omnicalc.cli.structures import BEYOND, these
 from omnicalc.md.settings import COUPLINGS
 from omnicalc.relaxation.settings import OPTIMIZERS, RelaxSettings
@@ -36,7 +36,7 @@ _OF_INPUT = ("index", "cell", "no_pbc", "charge", "spin", "steps", "out", "resum
 @click.option("--index", default=":", show_default=True, help="Which frames of each file, as in -1 or 0:10.")
 @click.option("--cell", help="Cell in Å in place of the files' own: an edge, a,b,c, or a,b,c,alpha,beta,gamma.")
 @click.option("--no-pbc", is_flag=True, help="Without periodic boundaries.")
-@click.option("--charge", type=int, help="Total charge in e. [default: from the file, else 0]")
+@click.option("--charge", type=int, help=CHARGE)
 @click.option("--spin", type=int, help="Multiplicity 2S+1. [default: from the file, else the lowest]")
 @click.option("--dtype", default="float32", show_default=True, help="float32 or float64.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")

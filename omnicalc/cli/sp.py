@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from omnicalc.cli.border import UNFINISHED
-from omnicalc.cli.options import Folder, typed_options
+from omnicalc.cli.options import CHARGE, Folder, typed_options
 from omnicalc.cli.structures import BEYOND, these
 from omnicalc.errors import InputError
 
@@ -16,7 +16,7 @@ from omnicalc.errors import InputError
 @click.argument("structures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", default="ubio-s3", show_default=True, help="Name, name:tag or folder.")
 @click.option("--head", help="Level of theory. [default: the model's first head that knows all elements]")
-@click.option("--charge", type=int, help="Total charge in e. [default: from the file, else 0]")
+@click.option("--charge", type=int, help=CHARGE)
 @click.option("--spin", type=int, help="Multiplicity 2S+1. [default: from the file, else the lowest]")
 @click.option("--cell", help="Cell in Å: a cube's edge, a,b,c, a,b,c,alpha,beta,gamma, or nine numbers.")
 @click.option("--no-pbc", is_flag=True, help="Without periodic boundaries.")

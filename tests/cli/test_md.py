@@ -267,6 +267,20 @@ def test_resume_needs_no_option_twice_and_equals_a_long_run(argon_file, tmp_path
     assert toy_weights[-1] == ("toy:pairs@1.0", "cpu", "float64")
 
 
+def test_a_frame_of_the_file_is_chosen_and_remembered(argon_file, tmp_path):
+    frames = [argon(), argon()]
+    frames[1].positions += 0.25
+    write("two.xyz", frames)
+    omnicalc("md", "two.xyz", *QUICK, "--seed", "0", "--index", "0")
+    omnicalc("md", argon_file, *QUICK, "--seed", "0")
+    one, same = (read(f"{name}_md/topology.pdb").positions for name in ("two", "argon"))
+    assert np.array_equal(one, same)
+    omnicalc("md", "two.xyz", "--resume", "--steps", "16")  # of the frame it was started with
+    assert json.loads((tmp_path / "two_md" / "run.json").read_text())["structure"]["read_options"]["index"] == 0
+    assert "structure was" in refused("md", "two.xyz", "--resume", "--steps", "20", "--index", "1")
+    assert "index 2 is not among them" in refused("md", "two.xyz", *QUICK, "--index", "2", "--out", "other")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "name"),
     [
