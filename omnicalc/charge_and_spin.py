@@ -21,7 +21,8 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
     1. ``atoms.info["charge"]`` and ``atoms.info["spin"]``, where present;
     2. else ``charge`` and ``spin`` as given by the caller (keyword, command line), for structures that carry none;
     3. else, for the charge, the rounded sum of the initial charges when any is set;
-    4. else charge 0 and the lowest multiplicity that fits the number of electrons.
+    4. else, where a PDB file has formal charges (``atoms.info["formal_charges"]``), an error that asks for the charge;
+    5. else charge 0 and the lowest multiplicity that fits the number of electrons.
 
     Two sources that disagree are an error, never a silent choice. Initial magnetic moments are not read.
 
@@ -33,6 +34,8 @@ def charge_and_spin(atoms: Atoms, charge: int | None = None, spin: int | None = 
     initial = _initial_charge_sum(atoms)
     if initial is not None:
         total = _with_initial_charges(total, initial)
+    if total is None:
+        _check_formal_charges(atoms)
     total = 0 if total is None else total
     protons = int(atoms.numbers.sum())
     electrons = protons - total
@@ -110,6 +113,16 @@ def whole_number(value: object, what: str) -> int:
     if not number.is_integer():
         raise InputError(f"{what} is {value!r}; a whole number is needed")
     return int(number)
+
+
+def _check_formal_charges(atoms: Atoms) -> None:
+    """Those of a PDB file name charged atoms, but seldom all of them: too little to take, too much to pass over."""
+    total = atoms.info.get("formal_charges")
+    if total:
+        raise InputError(
+            f"formal charges in the PDB file add up to {total:+d}, and few such files have those of all atoms; say the "
+            f"total charge, as with --charge {total}"
+        )
 
 
 def _initial_charge_sum(atoms: Atoms) -> float | None:

@@ -71,6 +71,22 @@ def check_cell(atoms: Atoms) -> None:
         raise InputError(f"periodic along {axes} but these cell vectors are linearly dependent; {_CELL_REMEDY}")
 
 
+def check_occupancy(atoms: Atoms) -> None:
+    """Every atom there, not one of several places of it: by the occupancies that PDB and CIF files have."""
+    partial = []
+    if atoms.has("occupancy"):
+        given = np.array([1.0 if x is None else x for x in atoms.arrays["occupancy"].tolist()])
+        partial = [f"atom {k} ({atoms.symbols[k]})" for k in np.flatnonzero((given > 0) & (given < 1))]
+    elif isinstance(sites := atoms.info.get("occupancy"), dict):  # of a CIF file, by kind of site
+        partial = [f"a site of {'/'.join(site)}" for site in sites.values() if not min(site.values()) >= 1]
+    if partial:
+        raise InputError(
+            f"{partial[0]} is occupied in part{f', and {len(partial) - 1} more' * (len(partial) > 1)}: the file holds "
+            "several places of the same atoms, or atoms that are not always there; keep one place of each, and set "
+            "the occupancies of those to 1"
+        )
+
+
 def check_distances(atoms: Atoms) -> None:
     """No two atoms, nor an atom and a periodic image, on top of each other."""
     from omnicalc.pair_search import search_pairs

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnicalc.errors import InputError
+from omnicalc.residue_files import read_gro, read_pdb
+from omnicalc.sdf_file import read_sdf
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 Cell = str | float | Sequence[float]
 
-_FORMATS = ".xyz, .extxyz, .pdb, .cif, .gro, .traj, POSCAR and others (`ase info --formats` lists all)"
+_FORMATS = ".xyz, .extxyz, .pdb, .cif, .gro, .sdf, .traj, POSCAR and others (`ase info --formats` lists all)"
 _DENSEST = 1.0  # atoms per Å^3, several times those of diamond: more means a cell that is only a placeholder
 
 
@@ -148,28 +150,37 @@ def _index(index: int | str) -> slice | int:
 
 def _read(path: Path, index: slice | int) -> list[Atoms]:
     if isinstance(index, slice):
-        return _ase_read(path, index)
+        return _frames(path, index)
     if index == -1:  # some readers find the last frame without reading all
-        return _ase_read(path, index)
-    frames = _ase_read(path, slice(None))
+        return _frames(path, index)
+    frames = _frames(path, slice(None))
     if not -len(frames) <= index < len(frames):
         raise InputError(f"{path} holds {len(frames)} frames; index {index} is not among them")
     return [frames[index]]
 
 
-def _ase_read(path: Path, index: slice | int) -> list[Atoms]:
+def _frames(path: Path, index: slice | int) -> list[Atoms]:
     from ase.io import read
-    from ase.io.formats import UnknownFileTypeError
+    from ase.io.formats import UnknownFileTypeError, filetype
 
+    own = {"proteindatabank": read_pdb, "gromacs": read_gro, "sdf": read_sdf, "mol": read_sdf}
     try:
         with _unpacked(path) as plain:
-            frames = read(plain, index, do_not_split_by_at_sign=True)
+            kind = filetype(str(plain))
+            frames = own[kind](plain)[index] if kind in own else read(plain, index, do_not_split_by_at_sign=True)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
     except UnknownFileTypeError:
         raise InputError(f"{path}: not a file that ASE can read; readable are {_FORMATS}") from None
     except (IndexError, StopIteration):
-        raise InputError(f"empty structure: no frame was found in {path}") from None
+        frames = []
     except Exception as error:  # readers raise whatever their parsing runs into
         raise InputError(f"{path}: ASE cannot read it: {_said(error)}. Readable are {_FORMATS}") from None
+    if frames == [] and index in (-1, slice(None)):
+        raise InputError(
+            f"empty structure: no frame was found in {path}, read as ASE's format {kind}; if it is of another one "
+            f"(mmCIF, a LAMMPS data file), convert it to PDB or extended XYZ. Readable are {_FORMATS}"
+        )
     return frames if isinstance(frames, list) else [frames]
 
 
@@ -198,10 +209,11 @@ def _said(error: Exception) -> str:
 
 
 def _check(atoms: Atoms, where: str) -> None:
-    from omnicalc.structure_checks import check_distances, check_structure
+    from omnicalc.structure_checks import check_distances, check_occupancy, check_structure
 
     try:
         check_structure(atoms)
+        check_occupancy(atoms)
         _check_density(atoms)
         check_distances(atoms)
     except InputError as error:

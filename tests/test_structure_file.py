@@ -1,15 +1,21 @@
 """Structures from files, and one clear line for everything that is not one."""
 
 import gzip
+import warnings
+from pathlib import Path
 
+import MDAnalysis
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import molecule
-from ase.io import write
+from ase.build import bulk, molecule
+from ase.io import read, write
 
+from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError
 from omnicalc.structure_file import parse_cell, read_structure, read_structures
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -175,3 +181,152 @@ def test_compressed_files(tmp_path):
     (tmp_path / "cut.extxyz.gz").write_bytes(packed[: len(packed) // 2])
     with pytest.raises(InputError, match="cut.extxyz.gz: ASE cannot read it: Compressed file ended"):
         read_structures(tmp_path / "cut.extxyz.gz")
+
+
+ATOM = "HETATM{:5d} {:<4s}{:1s}{:3s} A{:4d}    {:8.3f}{:8.3f}{:8.3f}{:6.2f}  0.00          {:>2s}{:2s}\n"
+WATER = (("O", 0.0, 0.0), ("H1", 0.757, 0.586), ("H2", -0.757, 0.586))
+
+
+def pdb(shift: float = 0.0, element: bool = True) -> str:
+    lines = [
+        ATOM.format(k, f" {name}", "", "HOH", 1, x + shift, y, 0.0, 1.0, name[0] * element, "")
+        for k, (name, x, y) in enumerate(WATER, 1)
+    ]
+    return "".join(lines)
+
+
+class TestPDB:
+    @pytest.mark.parametrize("end", ["END\n", "CONECT    1    2    3\nEND\n", ""])
+    def test_models(self, inside, end):
+        """As AlphaFold, MDAnalysis, mdtraj and OpenMM end them; ASE counts END as one more, without atoms."""
+        one, two = (f"MODEL {k}\n{pdb(float(k))}ENDMDL\n" for k in (1, 2))
+        (inside / "a.pdb").write_text(one + two + end)
+        assert [float(atoms.positions[0, 0]) for atoms in read_structures("a.pdb")] == [1.0, 2.0]
+        assert float(read_structure("a.pdb").positions[0, 0]) == 2.0
+        assert float(read_structure("a.pdb", 0).positions[0, 0]) == 1.0
+
+    def test_without_elements_names_give_them(self, inside):
+        lines = [("CA", "ALA"), ("HA", "ALA"), ("CA", "CA"), ("NA", "NA"), ("CL", "CL"), ("CD", "PRO")]
+        text = [
+            ATOM.format(k, f" {name}", "", residue, k, 3.0 * k, 0, 0, 1, "", "")
+            for k, (name, residue) in enumerate(lines)
+        ]
+        (inside / "a.pdb").write_text("".join(text))
+        assert list(read_structure("a.pdb").symbols) == ["C", "H", "Ca", "Na", "Cl", "C"]
+
+    def test_formal_charges_are_never_passed_over(self, inside):
+        line = ATOM.format(1, "NA", "", "NA", 1, 0, 0, 0, 1, "NA", "1+")
+        (inside / "a.pdb").write_text(line)
+        atoms = read_structure("a.pdb")
+        with pytest.raises(InputError, match=r"formal charges in the PDB file add up to \+1.*--charge 1"):
+            charge_and_spin(atoms)
+        assert charge_and_spin(atoms, charge=1) == (1, 1) and charge_and_spin(atoms, charge=0) == (0, 2)
+        other = ATOM.format(2, "CL", "", "CL", 2, 4, 0, 0, 1, "CL", "1-")
+        (inside / "a.pdb").write_text(line + other)  # they add up to nothing, and so nothing has to be said
+        assert charge_and_spin(read_structure("a.pdb")) == (0, 1)
+
+    def test_places_of_the_same_atom(self, inside):
+        extra = [ATOM.format(4, " H2", way, "HOH", 1, 0.757, 0.586, ord(way), 0.5, "H", "") for way in "AB"]
+        (inside / "a.pdb").write_text(pdb() + "".join(extra))
+        assert "a.pdb: atom 3 (H) is occupied in part, and 1 more" in refused("a.pdb")
+        for occupancy in (0.0, 1.0):  # 0 of all atoms is what many programs write
+            (inside / "a.pdb").write_text(pdb().replace("  1.00  0.00", f"  {occupancy:.2f}  0.00"))
+            assert len(read_structure("a.pdb")) == 3
+
+
+def test_sites_of_a_crystal_that_are_occupied_in_part(inside):
+    write("a.cif", bulk("NaCl", "rocksalt", 5.64))
+    text = (inside / "a.cif").read_text()
+    assert len(read_structure("a.cif")) == 2 and " 1.0000" in text
+    (inside / "b.cif").write_text("0.5000".join(text.rsplit("1.0000", 1)))
+    assert "b.cif: a site of Cl is occupied in part" in refused("b.cif")
+
+
+class TestGro:
+    def test_ions_and_proteins(self, inside):
+        lines = [("SOL", "OW"), ("SOL", "HW1"), ("NA", "NA"), ("CL", "CL"), ("ALA", "CA"), ("ALA", "HB1"), ("X", "Cu")]
+        text = [
+            f"{k:5d}{residue:<5s}{name:>5s}{k:5d}{0.3 * k:8.3f}{0.1:8.3f}{0.1:8.3f}{0.1:8.4f}{0:8.4f}{0:8.4f}\n"
+            for k, (residue, name) in enumerate(lines, 1)
+        ]
+        (inside / "a.gro").write_text(f"salt\n{len(lines)}\n{''.join(text)}   3.0   3.0   3.0\n")
+        found = read_structure("a.gro")
+        assert list(found.symbols) == ["O", "H", "Na", "Cl", "C", "H", "Cu"]
+        assert np.ptp(found.get_velocities()[:, 0]) < 1e-12 < found.get_velocities()[0, 0]
+        assert list(read("a.gro").symbols[2:4]) == ["N", "C"], "the wrong variant"
+
+    def test_a_protein(self, inside):
+        atoms = read(ROOT / "analysis" / "structures" / "alanine_dipeptide.pdb")
+        atoms.set_cell([30, 30, 30])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            universe = MDAnalysis.Universe(str(ROOT / "analysis" / "structures" / "alanine_dipeptide.pdb"))
+            universe.dimensions = [30, 30, 30, 90, 90, 90]
+            universe.atoms.write("a.gro")
+        assert list(read_structure("a.gro").symbols) == list(atoms.symbols)
+
+    def test_virtual_sites(self, inside):
+        (inside / "a.gro").write_text(f"m\n1\n    1SOL     MW    1{0.1:8.3f}{0.1:8.3f}{0.1:8.3f}\n   2.0   2.0   2.0\n")
+        assert "a.gro: atom 0 (MW of SOL) is no element" in refused("a.gro")
+
+
+V2000 = """hydroxide
+
+
+  2  1  0  0  0  0  0  0  0  0999 V2000
+    0.0000    0.0000    0.0000 O   0{code:3d}  0
+    0.0000    0.0000    0.9700 H   0  0  0
+  1  2  1  0
+{properties}M  END
+"""
+V3000 = """
+
+
+  0  0  0  0  0  0  0  0  0  0999 V3000
+M  V30 BEGIN CTAB
+M  V30 COUNTS 2 1 0 0 0
+M  V30 BEGIN ATOM
+M  V30 1 O 0.0 0.0 0.0 0 -
+M  V30 CHG=-1
+M  V30 2 H 0.0 0.0 0.97 0
+M  V30 END ATOM
+M  V30 END CTAB
+M  END
+"""
+
+
+class TestSDF:
+    @pytest.mark.parametrize("name", ["a.sdf", "a.mol"])
+    @pytest.mark.parametrize(
+        ("text", "charge"),
+        [
+            (V2000.format(code=0, properties=""), None),
+            (V2000.format(code=5, properties=""), -1),
+            (V2000.format(code=5, properties="M  CHG  2   1  -2   2   1\n"), -1),
+            (V2000.format(code=5, properties="M  CHG  1   1  -2\n"), -2),  # property lines count alone
+            (V2000.format(code=5, properties="M  RAD  1   1   2\n"), None),
+            (V3000, -1),
+        ],
+    )
+    def test_charges(self, inside, name, text, charge):
+        (inside / name).write_text(text)
+        atoms = read_structure(name)
+        assert list(atoms.symbols) == ["O", "H"] and atoms.positions[1].tolist() == [0, 0, 0.97]
+        assert atoms.info.get("charge") == charge
+
+    def test_every_record_is_a_structure(self, inside):
+        data = ">  <name>\nx\n\n$$$$\n"
+        (inside / "a.sdf").write_text(data.join([V2000.format(code=0, properties=""), V3000, ""]))
+        assert [atoms.info.get("charge") for atoms in read_structures("a.sdf")] == [None, -1]
+        write("b.sdf", molecule("CH3OH"))
+        assert np.allclose(read_structure("b.sdf").positions, molecule("CH3OH").positions, atol=1e-4)
+
+    @pytest.mark.parametrize("text", ["\n\n\nrubbish\n", V2000[:90], V3000.replace("BEGIN ATOM", "")])
+    def test_what_is_none(self, inside, text):
+        (inside / "a.sdf").write_text(V3000 + "$$$$\n" + text)
+        assert "a.sdf: record 1 of 2 cannot be read" in refused("a.sdf")
+
+
+def test_formats_that_only_look_like_others(inside):
+    (inside / "a.cif").write_text("data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n1 O\n")
+    assert "read as ASE's format cif; if it is of another one (mmCIF" in refused("a.cif")

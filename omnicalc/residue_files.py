@@ -1,0 +1,75 @@
+"""PDB and GRO files as ASE reads them, less its errors: empty last frames, atoms taken for other elements."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omnicalc.errors import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+def read_pdb(path: Path) -> list[Atoms]:
+    """All models; ``info["formal_charges"]`` is what those of its atoms add up to, where that is not zero. Without a
+    column of elements, names of atoms and residues give them.
+    """
+    from ase.io import read
+
+    frames = read(path, ":", format="proteindatabank")
+    while len(frames) > 1 and not len(frames[-1]):  # ASE takes END after ENDMDL for the end of another model
+        frames.pop()
+    lines = _first_model(path)
+    total = sum(_charge(line[78:80]) for line in lines)
+    nameless = bool(lines) and not any(line[76:78].strip() for line in lines)
+    for atoms in frames:
+        if total:
+            atoms.info["formal_charges"] = total
+        if nameless:
+            _name_elements(atoms)
+    return frames
+
+
+def read_gro(path: Path) -> list[Atoms]:
+    """The structure, with elements from names of atoms and residues: NA of the residue NA is sodium.
+
+    Raises :class:`InputError` for a name that is no element, as of a virtual site.
+    """
+    from ase.io import read
+
+    frames = read(path, ":", format="gromacs")
+    for atoms in frames:
+        velocities = atoms.get_velocities() if atoms.has("momenta") else None
+        _name_elements(atoms)
+        if velocities is not None:  # ASE has made momenta of them, by the masses of its elements
+            atoms.set_velocities(velocities)
+    return frames
+
+
+def _first_model(path: Path) -> list[str]:
+    """Lines of its atoms."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    end = next((k for k, line in enumerate(lines) if line.startswith("END")), len(lines))
+    return [line for line in lines[:end] if line.startswith(("ATOM", "HETATM"))]
+
+
+def _charge(field: str) -> int:
+    """Of columns 79 and 80, as in 2+ or 1-."""
+    return int(field[1] + field[0]) if re.fullmatch(r"\d[+-]", field) else 0
+
+
+def _name_elements(atoms: Atoms) -> None:
+    from ase.data import atomic_numbers
+
+    from omnicalc.analysis.topology import UNKNOWN, element_of
+
+    for k, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
+        given = name if name[1:].islower() else ""  # Cu, as ASE writes it; force fields have capitals only
+        element = element_of(given, name, residue, 0.0)
+        if element == UNKNOWN:
+            raise InputError(
+                f"atom {k} ({name} of {residue}) is no element; leave virtual sites out, as no model knows them"
+            )
+        atoms.numbers[k] = atomic_numbers[element]
