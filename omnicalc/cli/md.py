@@ -497,7 +497,7 @@ def _header(
 def _warn(settings: Settings, model: dict) -> None:
     """What this kind of run may not be relied on for."""
     notes = []
-    if settings.has_bath and settings.thermostat == "qtb":
+    if settings.bath == "qtb":
         notes.append(
             "note: in a quantum thermal bath the logged temperature holds zero-point energy, and some of that leaks "
             "from fast vibrations into slow ones; less of it with a larger --friction, so compare two"

@@ -16,7 +16,6 @@ from omnicalc.errors import RunError
 if TYPE_CHECKING:
     from omnicalc.md.state import State
 
-COUPLINGS = ("isotropic", "semi-isotropic", "anisotropic")
 _LARGEST = 0.1  # strain of one move; far more than a cell near equilibrium makes
 
 
@@ -28,7 +27,7 @@ class CellRescaling:
     time: float  # ASE time units, relaxation time τ of the pressure
     compressibility: float  # Å^3/eV, β; only β/τ matters, and only for the speed
     interval: int  # steps between moves of the cell
-    coupling: str  # one of COUPLINGS
+    coupling: str  # isotropic, semi-isotropic or anisotropic
 
 
 def strained(

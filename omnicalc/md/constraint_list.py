@@ -14,6 +14,7 @@ import numpy as np
 
 from omnicalc.bonds import bonds
 from omnicalc.errors import InputError
+from omnicalc.md.positive import positive
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -107,11 +108,8 @@ def _pairs(atoms: Atoms, setting: str) -> Bonds:
 
 
 def _length(text: str, part: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+    value = positive(text)
+    if value is None:
         raise InputError(f"'{part}' has the length '{text}'; a positive number of Å is needed, as in 0-1:0.97")
     return value
 

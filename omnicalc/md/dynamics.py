@@ -21,7 +21,7 @@ from omnicalc.md.forces import Forces
 from omnicalc.md.integrators import Integration, baoab, velocity_verlet
 from omnicalc.md.masses import masses_of
 from omnicalc.md.molecules import Molecules, molecules_of
-from omnicalc.md.monte_carlo import MonteCarlo, start_widths, trial_volume
+from omnicalc.md.monte_carlo import MonteCarlo, centres_of_mass, start_widths, trial_volume
 from omnicalc.md.nose_hoover import chain_energy, nose_hoover, start_chain
 from omnicalc.md.observables import kinetic_energy, temperature
 from omnicalc.md.quantum import QuantumBath, quantum
@@ -68,7 +68,7 @@ class Dynamics:
                 self.molecules = molecules_of(atoms)
                 if self.constraints is not None:
                     self._check_within_molecules()
-        self._integrator = INTEGRATORS[settings.thermostat if settings.has_bath else "nve"]
+        self._integrator = INTEGRATORS[settings.bath or "nve"]
         self._integration = self._prepared(index)
         self._monte_carlo = self._prepared_monte_carlo()
 
@@ -93,7 +93,7 @@ class Dynamics:
         settings = self.settings
         if settings.ensemble == "npt" and settings.barostat == "rescale":
             return False
-        return not (settings.has_bath and settings.thermostat == "nhc" and settings.temperature_end_K is not None)
+        return not (settings.bath == "nhc" and settings.temperature_end_K is not None)
 
     def step(self, state: State) -> State:
         """One step further; a trial move of the volume may follow."""
@@ -118,7 +118,7 @@ class Dynamics:
         energy, forces, stress = self.forces(positions, cell, True) if npt else self.forces(positions)
         found = {"energy": energy, "forces": forces, "stress": stress, "unbiased": self.forces.unbiased}
         self.uncertainty = self.forces.uncertainty
-        if settings.has_bath and settings.thermostat == "nhc":
+        if settings.bath == "nhc":
             found["bath"] = start_chain(positions)
         if self._integration.quantum is not None:
             found["bath"] = self._integration.quantum.start(len(positions), generator)
@@ -155,7 +155,7 @@ class Dynamics:
         """Conserved energy, eV, from potential + kinetic ``energy_eV``."""
         settings = self.settings
         energy_eV -= float(state.heat)
-        if settings.has_bath and settings.thermostat == "nhc":
+        if settings.bath == "nhc":
             energy_eV += chain_energy(state.bath, state.degrees_of_freedom, self._integration)
         return energy_eV
 
@@ -174,11 +174,8 @@ class Dynamics:
 
     def _molecular_pressure_bar(self, state: State, kelvin: float) -> float:
         found = self._monte_carlo
-        whole = state.positions + found.images @ state.cell
-        weight = state.masses[:, None]
-        sums = whole.new_zeros(found.count, 3).index_add(0, found.molecule, weight * whole)
-        total = whole.new_zeros(found.count, 1).index_add(0, found.molecule, weight)
-        from_centre = whole - (sums / total).index_select(0, found.molecule)
+        whole, centres = centres_of_mass(state, found)
+        from_centre = whole - centres.index_select(0, found.molecule)
         virial = -state.volume * float(state.stress.trace()) - float((from_centre * state.forces).sum())
         return (found.count * units.kB * kelvin + virial / 3.0) / state.volume / units.bar
 
@@ -274,7 +271,7 @@ class Dynamics:
 
     def _quantum_bath(self) -> QuantumBath | None:
         settings = self.settings
-        if not settings.has_bath or settings.thermostat != "qtb":
+        if settings.bath != "qtb":
             return None
         friction = settings.friction_per_fs / units.fs
         return QuantumBath.prepare(settings.temperature_K, friction, settings.timestep_fs * units.fs, self.masses)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 from omnicalc.errors import RunError
@@ -35,6 +36,12 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def free_MB(folder: Path) -> float:  # noqa: N802
+    """Space left on the disk of ``folder``, which need not be there yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free / 1e6
 
 
 def shortage(path: Path, size: int) -> str | None:

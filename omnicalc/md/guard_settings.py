@@ -10,11 +10,11 @@ is seventeen times.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from omnicalc.errors import InputError
+from omnicalc.md.positive import positive
 
 ACTIONS = {
     "stop": "save the last good state and stop",
@@ -74,11 +74,8 @@ def guard_rules(text: str) -> dict[str, Rule]:
 
 
 def _limit(name: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+    value = positive(text)
+    if value is None:
         raise InputError(
             f"guard {name} has the limit '{text}'; a positive number is needed ({GUARDS[name].meaning}), "
             f"as in --guard {name}=stop:{GUARDS[name].limit:g}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +14,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from omnicalc.errors import GuardError, InputError
 from omnicalc.md.bond_watch import BondWatch, Opened
-from omnicalc.md.files import replace_file
+from omnicalc.md.files import free_MB, replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
 from omnicalc.md.snapshot import blank, fill
 from omnicalc.pair_search import search_pairs
@@ -170,8 +169,7 @@ class Guards:
         """Free space where the run writes."""
         if self.rules["disk"].action == "off":
             return
-        place = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
-        free, least = shutil.disk_usage(place).free / 1e6, self._limit("disk")
+        free, least = free_MB(self.folder), self._limit("disk")
         self._judge(
             "disk",
             free < least,
@@ -216,8 +214,8 @@ class Guards:
         return self.rules[name].limit or GUARDS[name].limit
 
     def _bond_limit(self) -> float:
-        quantum = self.settings.has_bath and self.settings.thermostat == "qtb"
-        return self.rules["bond"].limit or (_QUANTUM_BOND if quantum else GUARDS["bond"].limit)
+        usual = _QUANTUM_BOND if self.settings.bath == "qtb" else GUARDS["bond"].limit
+        return self.rules["bond"].limit or usual
 
     def _opened(self, bond: Opened) -> str:
         others = f" ({bond.others} more such bond{'s' * (bond.others > 1)})" if bond.others else ""

@@ -98,12 +98,18 @@ def stretched(state: State, barostat: MonteCarlo, axes: tuple[int, ...], ratio: 
     cell = state.cell.clone()
     cell[list(axes)] *= ratio ** (1.0 / len(axes))
     change = torch.linalg.solve(state.cell, cell) - torch.eye(3, dtype=cell.dtype, device=cell.device)
+    whole, centres = centres_of_mass(state, barostat)
+    moved = whole + (centres @ change).index_select(0, barostat.molecule)
+    return moved - barostat.images @ cell, cell
+
+
+def centres_of_mass(state: State, barostat: MonteCarlo) -> tuple[Tensor, Tensor]:
+    """Positions (N, 3), Å, with every molecule in one piece, and the centres (count, 3) of those."""
     whole = state.positions + barostat.images @ state.cell
     weight = state.masses[:, None]
     sums = whole.new_zeros(barostat.count, 3).index_add(0, barostat.molecule, weight * whole)
     total = whole.new_zeros(barostat.count, 1).index_add(0, barostat.molecule, weight)
-    moved = whole + ((sums / total) @ change).index_select(0, barostat.molecule)
-    return moved - barostat.images @ cell, cell
+    return whole, sums / total
 
 
 def _adapted(widths: Tensor, kind: int, taken: bool) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import shutil
 import sys
 import tempfile
 import time
@@ -17,6 +16,7 @@ import torch
 
 from omnicalc.md.box import standard_box
 from omnicalc.md.engines import dynamics_of
+from omnicalc.md.files import free_MB
 from omnicalc.md.frames import Frames
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
@@ -67,7 +67,6 @@ def plan(
     dcd_files = 2 if settings.beads else 1
     per_frame = dcd_files * frame_layout(len(job.atoms), bool(job.atoms.pbc.any())).itemsize + _LOG_LINE
     per_frame += _more(job, settings, dynamics.view(state))
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     edges, cutoff = _edges(job)
     return Plan(
         atoms=len(job.atoms),
@@ -78,7 +77,7 @@ def plan(
         ms_per_step=1e3 * per_step,
         run_s=left * replicas * per_step,
         disk_MB=replicas * (frames * per_frame + 2 * restart_bytes) / 1e6,
-        free_MB=shutil.disk_usage(there).free / 1e6,
+        free_MB=free_MB(folder),
         frames=frames,
     )
 

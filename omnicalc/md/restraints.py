@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
+from omnicalc.md.positive import positive
 from omnicalc.md.selection import select
 
 if TYPE_CHECKING:
@@ -48,11 +48,8 @@ def restraints(atoms: Atoms, text: str, device: torch.device | str = "cpu") -> l
 
 
 def _stiffness(text: str, part: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
+    value = positive(text)
+    if value is None:
         raise InputError(
             f"'{part}' has the stiffness '{text}'; a positive number of eV/Å^2 is needed, as in --restrain 0-11:5"
         )

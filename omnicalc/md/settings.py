@@ -102,9 +102,14 @@ class Settings:
         return self.ensemble != "nve"
 
     @property
+    def bath(self) -> str | None:
+        """The thermostat that acts; None in nve."""
+        return self.thermostat if self.has_bath else None
+
+    @property
     def keeps_momentum(self) -> bool:
         """Whether, without outer forces, the integrator conserves the momentum."""
-        return not self.has_bath or self.thermostat in ("bussi", "nhc")
+        return self.bath in (None, "bussi", "nhc")
 
     @property
     def has_noise(self) -> bool:
@@ -170,12 +175,12 @@ class Settings:
                 raise InputError(
                     f"the temperature is {kelvin} K; a number from 0 to {MAX_TEMPERATURE_K:g} is needed (--temperature)"
                 )
-            if self.has_bath and self.thermostat == "qtb" and kelvin is not None and kelvin < MIN_QUANTUM_K:
+            if self.bath == "qtb" and kelvin is not None and kelvin < MIN_QUANTUM_K:
                 raise InputError(
                     f"the temperature is {kelvin} K; the quantum bath needs at least {MIN_QUANTUM_K:g} K "
                     "(--temperature)"
                 )
-            if self.has_bath and self.thermostat in ("bussi", "nhc") and kelvin == 0:
+            if self.bath in ("bussi", "nhc") and kelvin == 0:
                 raise InputError(
                     f"the temperature is 0 K, which {self.thermostat} cannot keep: it scales velocities; "
                     "a positive --temperature, or --thermostat langevin, is needed"
@@ -186,7 +191,7 @@ class Settings:
                 "or give one temperature (--temperature)"
             )
         self._check_quantum()
-        langevin = self.has_bath and self.thermostat in ("langevin", "qtb")
+        langevin = self.bath in ("langevin", "qtb")
         if not 0 <= self.friction_per_fs < math.inf or (langevin and self.friction_per_fs == 0):
             raise InputError(
                 f"the friction is {self.friction_per_fs} 1/fs; a positive number is needed, "
@@ -199,7 +204,7 @@ class Settings:
             )
 
     def _check_quantum(self) -> None:
-        if not self.has_bath or self.thermostat != "qtb":
+        if self.bath != "qtb":
             return
         if self.ensemble == "npt":
             raise InputError(
@@ -238,7 +243,7 @@ class Settings:
         if self.engine != "openmm":
             return
         wrong = None
-        if self.has_bath and self.thermostat != "langevin":
+        if self.bath not in (None, "langevin"):
             wrong = f"--thermostat {self.thermostat}", "--thermostat langevin"
         elif self.ensemble == "npt" and self.barostat != "mc":
             wrong = f"--barostat {self.barostat}", "--barostat mc"
@@ -257,7 +262,7 @@ class Settings:
             )
         if not self.constraints:
             return
-        if self.has_bath and self.thermostat == "qtb":
+        if self.bath == "qtb":
             raise InputError(
                 "the quantum bath gives every bond its zero-point energy, which a bond of fixed length has not; leave "
                 "--constrain out, or use another --thermostat"

@@ -25,6 +25,7 @@ from omnicalc.md.restart import Restart, previous  # noqa: E402
 from omnicalc.md.run import run  # noqa: E402
 from omnicalc.md.settings import Settings  # noqa: E402
 from omnicalc.systems import Systems  # noqa: E402
+from tests.md.conftest import bytes_of, without_plots  # noqa: E402, F401
 from tests.md.statistics import ks_probability  # noqa: E402
 from tests.md.toy import Failing, Pairs, argon, job, pairs_job  # noqa: E402
 
@@ -39,20 +40,10 @@ WAYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    for name in ("draw", "draw_cell"):
-        monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
-
-
 def started(kind, settings: Settings):
     toy = pairs_job()
     dynamics = kind(toy, settings)
     return dynamics, initial_state(toy.atoms, dynamics, settings, Guards(settings, toy.atoms, Path(), print))
-
-
-def bytes_of(folder: RunFolder) -> tuple[bytes, bytes]:
-    return folder.trajectory.read_bytes(), folder.log.read_bytes()
 
 
 def test_nve_equals_our_own_steps():

@@ -32,11 +32,6 @@ HOT = Settings(
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:MDAnalysis")
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-
-
 class Late(Pairs):
     """Pairs that say of themselves that their results come later, as kernels of a GPU do."""
 

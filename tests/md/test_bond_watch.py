@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import MDAnalysis
 import numpy as np
 import pytest
 import torch
@@ -138,11 +139,6 @@ def test_atoms_without_bonds_cost_nothing():
 SETTINGS = Settings(steps=40, timestep_fs=0.5, temperature_K=300.0, interval=10, restart_interval=10, seed=3)
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-
-
 class Losing:
     """Two waters, springs between all atoms of each; from some call on the first pushes a hydrogen 1.8 Å away."""
 
@@ -234,13 +230,12 @@ def test_rings_are_judged_by_their_centres(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_centres_are_what_a_run_hands_over(tmp_path, monkeypatch):
-    mda = pytest.importorskip("MDAnalysis")
     handed = []
     monkeypatch.setattr(BondWatch, "opened", lambda self, positions, cell: handed.append(positions.numpy().copy()))
     folder = RunFolder(tmp_path / "run")
     run(losing(calls=10**6), replace(SETTINGS, beads=4, steps=8, interval=4), folder)
     for file, same in ((folder.centroids, True), (folder.trajectory, False)):
-        frames = mda.Universe(str(folder.topology), str(file)).trajectory
+        frames = MDAnalysis.Universe(str(folder.topology), str(file)).trajectory
         frames = [frame.positions.copy() for frame in frames]
         assert len(frames) == len(handed) == 3
         assert np.allclose(frames[2], handed[2], atol=1e-5) is same

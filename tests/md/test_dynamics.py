@@ -1,10 +1,10 @@
 """What settings ask for, in whole runs: ramps, masses, fixed atoms, springs, moving cells; and resumed."""
 
-import csv
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import MDAnalysis
 import numpy as np
 import pytest
 import torch
@@ -24,33 +24,13 @@ from omnicalc.md.run import run
 from omnicalc.md.selection import select
 from omnicalc.md.settings import Settings
 
+from .conftest import bytes_of, log_of
 from .statistics import mean_and_error
 from .toy import argon, pairs_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:MDAnalysis")
 SETTINGS = Settings(steps=24, timestep_fs=4.0, temperature_K=90.0, interval=4, restart_interval=6, seed=11)
 NPT = replace(SETTINGS, ensemble="npt", pressure_bar=500.0, barostat_interval=3)
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch, request):
-    if "with_plots" not in request.fixturenames:
-        for name in ("draw", "draw_cell"):
-            monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
-
-
-@pytest.fixture
-def with_plots():
-    """Asked for by the tests that are to draw."""
-
-
-def log_of(folder: RunFolder) -> list[dict[str, float]]:
-    with folder.log.open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def bytes_of(folder: RunFolder) -> tuple[bytes, bytes]:
-    return folder.trajectory.read_bytes(), folder.log.read_bytes()
 
 
 def started(settings: Settings, atoms: Atoms | None = None):
@@ -138,13 +118,12 @@ def test_a_run_of_an_older_format_is_told_as_such(tmp_path):
 
 @pytest.mark.parametrize("barostat", ["rescale", "mc"])
 def test_volume_and_pressure_are_logged_and_the_trajectory_has_the_cell(tmp_path, barostat, with_plots):
-    mda = pytest.importorskip("MDAnalysis")
     folder = RunFolder(tmp_path / "run")
     run(pairs_job(), replace(NPT, barostat=barostat, coupling="anisotropic", steps=60), folder)
     log, state = log_of(folder), Restart.read(folder.restart).state
     assert {"volume_A3", "pressure_bar"} <= log[0].keys()
     assert ("conserved_eV" in log[0]) == (barostat == "mc")
-    universe = mda.Universe(str(folder.topology), str(folder.trajectory))
+    universe = MDAnalysis.Universe(str(folder.topology), str(folder.trajectory))
     logged = [row["volume_A3"] for row in log]
     assert np.ptp(logged) > 1.0 and logged[0] == pytest.approx(10.6**3)
     assert [ts.volume for ts in universe.trajectory] == pytest.approx(logged, rel=1e-5)

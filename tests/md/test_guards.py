@@ -22,12 +22,6 @@ from .toy import Pairs, argon, job, pairs_job, state_of, thermal
 SETTINGS = Settings(steps=20, timestep_fs=4.0, temperature_K=90.0, interval=4, restart_interval=6, seed=11)
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw_cell", lambda *arguments, **keywords: None)
-
-
 def watched(tmp_path, guards: str = "", **given):
     """Guards over argon atoms, a state of theirs, and what the guards tell."""
     atoms, told = argon(), []

@@ -31,25 +31,16 @@ from omnicalc.potential import BoundPotential
 from omnicalc.signals import StopWish
 from tests.lennard_jones import lennard_jones
 
+from .conftest import bytes_of
 from .toy import Pairs, argon, pairs_job
 
 SETTINGS = Settings(steps=12, timestep_fs=4.0, temperature_K=90.0, interval=3, restart_interval=5, seed=11)
 NPT = replace(SETTINGS, ensemble="npt", barostat="mc", barostat_interval=2)
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    for name in ("draw", "draw_cell"):
-        monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
-
-
 def lj_job(atoms=None):
     atoms = argon() if atoms is None else atoms
     return build_job(atoms, lennard_jones(), file="argon.xyz", read_options={})
-
-
-def bytes_of(folder: Path) -> tuple[bytes, ...]:
-    return tuple((folder / name).read_bytes() for name in ("traj.dcd", "log.csv"))
 
 
 def state_of(folder: Path):

@@ -1,12 +1,12 @@
 """The engine: what lies in a run's folder, when it refuses, when it stops, and how it goes on."""
 
-import csv
 import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import MDAnalysis
 import numpy as np
 import pytest
 import torch
@@ -20,6 +20,7 @@ from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
 from omnicalc.systems import Systems
 
+from .conftest import bytes_of, log_of
 from .toy import Failing, Pairs, argon, job, pairs_job
 
 SETTINGS = Settings(
@@ -30,33 +31,12 @@ SETTINGS = Settings(
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:MDAnalysis")
 
 
-@pytest.fixture
-def with_plots():
-    """Asked for by the few tests that are to draw."""
-
-
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch, request):
-    if "with_plots" not in request.fixturenames:
-        monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-
-
-def log_of(folder: RunFolder) -> list[dict[str, float]]:
-    with folder.log.open() as file:
-        return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-
-
-def bytes_of(folder: RunFolder) -> tuple[bytes, bytes]:
-    return folder.trajectory.read_bytes(), folder.log.read_bytes()
-
-
 def snapshot(path: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in path.iterdir() if p.name != ".lock"} if path.exists() else {}
 
 
 def frames_of(folder: RunFolder) -> np.ndarray:
-    mda = pytest.importorskip("MDAnalysis")
-    u = mda.Universe(str(folder.topology), str(folder.trajectory))
+    u = MDAnalysis.Universe(str(folder.topology), str(folder.trajectory))
     return np.array([ts.positions.copy() for ts in u.trajectory])
 
 

@@ -6,8 +6,11 @@ from omnicalc.errors import InputError
 from omnicalc.md.settings import Settings, option
 
 
-def test_defaults_are_fine():
-    Settings()
+def test_a_run_without_options():
+    usual = Settings()
+    assert (usual.steps, usual.timestep_fs, usual.ensemble, usual.thermostat) == (2000, 0.5, "nvt", "langevin")
+    assert (usual.temperature_K, usual.friction_per_fs) == (300.0, 0.01)
+    assert (usual.interval, usual.restart_interval, usual.seed) == (20, 1000, 0)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +36,8 @@ def test_what_cannot_be_is_refused_with_its_option(name, value):
     [{"temperature_K": 0}, {"timestep_fs": 1}, {"ensemble": "nve", "friction_per_fs": 0.0}, {"seed": 0}],
 )
 def test_unusual_but_fine(fine):
-    Settings(**fine)
+    found = Settings(**fine)
+    assert {name: getattr(found, name) for name in fine} == fine
 
 
 @pytest.mark.parametrize(

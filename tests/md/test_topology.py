@@ -1,3 +1,4 @@
+import MDAnalysis
 import numpy as np
 import pytest
 from ase import Atoms
@@ -5,13 +6,12 @@ from ase.build import bulk, molecule
 
 from omnicalc.md.topology import write_topology
 
-mda = pytest.importorskip("MDAnalysis")
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
 
 def read(tmp_path, atoms: Atoms):
     write_topology(tmp_path / "topology.pdb", atoms)
-    return mda.Universe(str(tmp_path / "topology.pdb"))
+    return MDAnalysis.Universe(str(tmp_path / "topology.pdb"))
 
 
 def salt_water(edge: float = 30.0, n: int = 6) -> Atoms:

@@ -1,5 +1,6 @@
 import struct
 
+import MDAnalysis
 import numpy as np
 import pytest
 from ase.geometry import cellpar_to_cell
@@ -8,7 +9,6 @@ from omnicalc.errors import RunError
 from omnicalc.md.box import standard_box
 from omnicalc.md.trajectory import DcdWriter, frame_layout, whole_frames
 
-mda = pytest.importorskip("MDAnalysis")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 N = 7
@@ -38,7 +38,7 @@ def write(path, frames=FRAMES, cell="triclinic", keep=0, **settings):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_mdanalysis_reads_what_was_written(tmp_path, cell):
-    u = mda.Universe.empty(N, trajectory=True)
+    u = MDAnalysis.Universe.empty(N, trajectory=True)
     u.load_new(str(write(tmp_path / "a.dcd", cell=cell)))
     assert u.trajectory.n_frames == 5
     for k, ts in enumerate(u.trajectory):
@@ -85,7 +85,7 @@ def test_appending_to_a_torn_file_without_cutting_would_show(tmp_path):
     whole = write(tmp_path / "a.dcd").read_bytes()
     size = frame_layout(N, True).itemsize
     (tmp_path / "b.dcd").write_bytes(whole[:-57] + whole[-size:])
-    u = mda.Universe.empty(N, trajectory=True)
+    u = MDAnalysis.Universe.empty(N, trajectory=True)
     try:
         u.load_new(str(tmp_path / "b.dcd"))
         last = u.trajectory[-1].positions

@@ -36,11 +36,6 @@ class Committee:
         return SimpleNamespace(energy=found[0].energy, forces=forces.mean(0), forces_std=spread)
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch):
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-
-
 def committee_job(**more):
     atoms = argon()
     return job(atoms, Committee(Systems.from_atoms(atoms), **more))

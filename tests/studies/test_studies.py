@@ -3,6 +3,7 @@
 import csv
 import importlib
 
+import MDAnalysis
 import numpy as np
 import pytest
 from ase import Atoms
@@ -175,14 +176,12 @@ def test_a_run_that_comes_apart_is_used_up_to_there(tmp_path):
     from omnicalc.errors import RunError
     from omnicalc.md.topology import write_topology
 
-    mda = pytest.importorskip("MDAnalysis")
-
     def write(folder, opens_at):
         folder.mkdir()
         water = molecule("H2O")
         write_topology(folder / "topology.pdb", Atoms(water.symbols, water.positions))
-        universe = mda.Universe.empty(3, trajectory=True)
-        with quietly(), mda.Writer(str(folder / "traj.dcd"), 3) as writer:
+        universe = MDAnalysis.Universe.empty(3, trajectory=True)
+        with quietly(), MDAnalysis.Writer(str(folder / "traj.dcd"), 3) as writer:
             for k in range(100):
                 x = water.positions.copy()
                 x[1] = x[0] + (x[1] - x[0]) * (1.6 if k >= opens_at else 1.1)

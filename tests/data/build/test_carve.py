@@ -1,5 +1,6 @@
 """Spheres: whole residues, capped bonds, charges from bonds, images across the box."""
 
+import MDAnalysis
 import numpy as np
 import pytest
 from ase import Atoms
@@ -10,7 +11,6 @@ from omnicalc.data.build.distort import bonded_pairs
 from omnicalc.data.build.formal_charge import formal_charges
 from omnicalc.errors import InputError
 
-mda = pytest.importorskip("MDAnalysis")
 pytest.importorskip("rdkit")
 from omnicalc.data.build.geometry import _molecule, piece  # noqa: E402
 from omnicalc.data.build.peptides import peptide_smiles  # noqa: E402
@@ -40,7 +40,7 @@ def universe(pieces: list[tuple[Atoms, str, np.ndarray]], box: float):
         atoms += copy
         index += [k] * len(one)
         names.append(name)
-    u = mda.Universe.empty(len(atoms), n_residues=len(pieces), atom_resindex=index, trajectory=True)
+    u = MDAnalysis.Universe.empty(len(atoms), n_residues=len(pieces), atom_resindex=index, trajectory=True)
     u.add_TopologyAttr("elements", list(atoms.symbols))
     u.add_TopologyAttr("resnames", names)
     u.add_TopologyAttr("names", list(atoms.symbols))
@@ -68,7 +68,7 @@ def test_cut_bonds_are_capped():
     """A dipeptide in two residues: the one kept ends in a hydrogen along the bond that was cut."""
     whole = piece(peptide_smiles("A"), 3).atoms
     bonds = [tuple(b) for b in bonded_pairs(whole)]
-    u = mda.Universe.empty(len(whole), n_residues=2, atom_resindex=_halves(whole, bonds), trajectory=True)
+    u = MDAnalysis.Universe.empty(len(whole), n_residues=2, atom_resindex=_halves(whole, bonds), trajectory=True)
     u.add_TopologyAttr("elements", list(whole.symbols))
     u.add_TopologyAttr("resnames", ["ONE", "TWO"])
     u.add_TopologyAttr("bonds", bonds)

@@ -1,5 +1,6 @@
 """RNA of a crystal structure made ready for a force field."""
 
+import MDAnalysis
 import numpy as np
 import pytest
 
@@ -72,11 +73,10 @@ def test_a_hole_inside_a_strand_is_named(text):
 def test_spheres_around_magnesium(text):
     from omnicalc.data.build.carve import carve
 
-    mda = pytest.importorskip("MDAnalysis")
     topology, positions = read(text)
     modeller = assembled(topology, positions, pieces_of(topology, positions))
     modeller.addHydrogens(app.ForceField("amber14-all.xml", "amber14/tip3pfb.xml"))
-    universe = mda.Universe(modeller.topology, 10.0 * np.array(modeller.positions._value), to_guess=())
+    universe = MDAnalysis.Universe(modeller.topology, 10.0 * np.array(modeller.positions._value), to_guess=())
     found = {}
     for ion in universe.select_atoms("element Mg"):
         sphere = carve(universe, ion, 2.6)
@@ -88,7 +88,6 @@ def test_spheres_around_magnesium(text):
 
 
 def test_without_dynamics_hydrogens_alone_are_moved(text):
-    pytest.importorskip("MDAnalysis")
     from omnicalc.data.build.prepare import Preparation, prepared
 
     topology, positions = read(text)
