@@ -92,6 +92,12 @@ class Dataset:
             self._cached -= self._cache.popitem(last=False)[1].n_bytes
         return found
 
+    def replace_references(self, references: dict[str, dict[int, float]]) -> None:
+        """Take others off the labels, those that a run began with."""
+        self.references = references
+        self._cache.clear()
+        self._cached = 0
+
     def _made(self, source: Source, entry: Entry, atoms) -> Example:
         systems = Systems.from_atoms(atoms)
         table = self.references[self.heads[source.head]]

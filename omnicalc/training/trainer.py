@@ -352,12 +352,15 @@ class Trainer:
                     "best": self.best,
                     "recent": self.recent,
                     "data": self._data_digest(),
+                    "files": self._files,
+                    "references": self.dataset.references,
                 },
             )
 
     def _restore(self, state: dict) -> None:
         try:
-            if state["data"] != self._data_digest():
+            # runs saved by earlier versions know neither their files nor their references
+            if state["data"] != self._data_digest() or state.get("files", self._files) != self._files:
                 raise InputError(
                     f"the data differ from those that the run in '{self.out}' began with; put the old files back, or "
                     "start again with another --out"
@@ -365,6 +368,7 @@ class Trainer:
             self.model.load_state_dict(state["parameters"])
             self.adam.restore(state["adam"])
             self.sampler.restore(state["sampler"])
+            self.dataset.replace_references(state.get("references", self.dataset.references))
             self.recent = state.get("recent", [])
             for key in ("step", "skipped", "skipped_in_a_row", "best"):
                 setattr(self, key, state[key])
@@ -374,7 +378,13 @@ class Trainer:
                 "start again with another --out"
             ) from None
 
+    @property
+    def _files(self) -> list[str]:
+        """What is in the files of every source, labels and all."""
+        return [source.digest for source in self.dataset.sources]
+
     def _data_digest(self) -> str:
+        """Of the geometries in their splits."""
         digest = hashlib.sha256()
         for source in self.dataset.sources:
             for entry in (*source.train, *source.valid):

@@ -2,6 +2,7 @@
 
 import hashlib
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.training import run
 from omnicalc.training.export import export
 from omnicalc.training.recipe import read_recipe
-from omnicalc.training.state import load_state
+from omnicalc.training.state import load_state, save_state
 from omnicalc.training.trainer import Trainer
 from omnicalc.training.validation import averaged_weights, validate
 from tests.training.toy import recipe_in, trainer, write_frames
@@ -116,23 +117,67 @@ def test_refusals(folder):
         Trainer(recipe, folder, folder / "x")
 
 
-def test_shards_that_changed_are_not_resumed(tmp_path):
+def shards_trainer(folder) -> Trainer:
+    """One whose recipe asks for no sha256 of its files."""
+    recipe = recipe_in(folder)
+    recipe = replace(recipe, data=(replace(recipe.data[0], file="", sha256="", shards="shards/*.extxyz"),))
+    return Trainer(recipe, folder, folder / "run", report=lambda line: None)
+
+
+def move(atoms):
+    atoms.positions[0, 0] += 0.01
+
+
+def change_energy(atoms):
+    atoms.calc.results["energy"] += 0.5
+
+
+def change_forces(atoms):
+    atoms.calc.results["forces"] = 2 * atoms.get_forces()
+
+
+def change_spin(atoms):
+    atoms.info["spin"] = 3
+
+
+@pytest.mark.parametrize("change", [move, change_energy, change_forces, change_spin])
+def test_shards_that_changed_are_not_resumed(tmp_path, change):
     write_frames(tmp_path)
     (tmp_path / "shards").mkdir()
     write_frames(tmp_path / "shards", name="a.extxyz")
-    recipe = recipe_in(tmp_path)
-    source = recipe.data[0]
-    from dataclasses import replace
-
-    recipe = replace(recipe, data=(replace(source, file="", sha256="", shards="shards/*.extxyz"),))
-    work = Trainer(recipe, tmp_path, tmp_path / "run", report=lambda line: None)
+    work = shards_trainer(tmp_path)
     work.prepare(resume=False)
     work.run(10)
     frames = read(tmp_path / "shards" / "a.extxyz", ":")
-    frames[3].positions += [[0.01, 0, 0], [0, 0, 0], [0, 0, 0]]
+    change(frames[3])
     write(tmp_path / "shards" / "a.extxyz", frames)
     with pytest.raises(InputError, match="the data differ"):
-        Trainer(recipe, tmp_path, tmp_path / "run", report=lambda line: None).prepare(resume=True)
+        shards_trainer(tmp_path).prepare(resume=True)
+    # the wrong variant: what a folder of an earlier version knows of its data, the geometries alone
+    state = load_state(work.state_file)
+    del state["files"]
+    save_state(work.state_file, state)
+    if change is not move:
+        shards_trainer(tmp_path).prepare(resume=True)
+
+
+def test_reference_energies_of_a_run_are_fitted_once(folder, monkeypatch):
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(10)
+    other = {1: -13.0, 8: -433.0}  # as another machine's least squares might be
+    monkeypatch.setattr("omnicalc.training.dataset.fit_references", lambda *_: other)
+    again = trainer(folder)
+    again.prepare(resume=True)
+    assert again.dataset.references == work.dataset.references != {"toy-theory": other}
+    entry = work.dataset.sources[0].train[0]
+    assert again.dataset.example(0, entry).energy == work.dataset.example(0, entry).energy
+    state = load_state(work.state_file)  # a folder of an earlier version, whose data are the same
+    del state["files"], state["references"]
+    save_state(work.state_file, state)
+    old = trainer(folder)
+    old.prepare(resume=True)
+    assert old.step == 10 and old.dataset.references == {"toy-theory": other}
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_too_many_end_the_run(folder, monkeypatch):
@@ -266,8 +311,6 @@ def test_export_writes_a_loadable_folder(folder):
 
 def test_the_card_says_whether_the_data_were_periodic(folder):
     """By the frames; what the start knew still holds; a recipe of single molecules refuses boxes, and periodic data."""
-    from dataclasses import replace
-
     from omnicalc.training.export import export
 
     def exported(recipe, out: str) -> str:
@@ -300,7 +343,6 @@ def test_direct_forces_first_then_gradients(folder):
     direct.prepare(resume=False)
     direct.run()
     assert errors_of(direct)["force_mae"] < 0.5 * before["force_mae"]
-    from dataclasses import replace
 
     recipe = replace(recipe_in(folder), start=str(folder / "s1" / "best"))
     second = Trainer(recipe, folder, folder / "s2", report=lambda line: None)
