@@ -9,10 +9,21 @@ from omnicalc.data.misnamed_labels import misnamed_labels
 from omnicalc.errors import InputError
 
 LARGEST_FORCE = 1e3  # eV/Å; no structure that anybody means to train on has a larger one
-# Ground-state energies of free atoms in Hartree, not relativistic: Chakravorty et al., Phys. Rev. A 47, 3649 (1993)
+# Ground-state energies of free atoms in Hartree, not relativistic. To Ar: Chakravorty et al., Phys. Rev. A 47, 3649
+# (1993); from K on Hartree-Fock, which is within 0.1 % of that: Bunge et al., At. Data Nucl. Data Tables 53, 113 (1993)
 _FREE_ATOMS = {
     1: -0.5, 2: -2.904, 3: -7.478, 4: -14.667, 5: -24.654, 6: -37.845, 7: -54.589, 8: -75.067, 9: -99.734, 10: -128.938,
     11: -162.255, 12: -200.053, 13: -242.346, 14: -289.359, 15: -341.259, 16: -398.110, 17: -460.148, 18: -527.540,
+    19: -599.16, 20: -676.76, 21: -759.74, 22: -848.41, 23: -942.88, 24: -1043.36, 25: -1149.87, 26: -1262.44,
+    27: -1381.41, 28: -1506.87, 29: -1638.96, 30: -1777.85, 31: -1923.26, 32: -2075.36, 33: -2234.24, 34: -2399.87,
+    35: -2572.44, 36: -2752.06, 37: -2938.36, 38: -3131.55, 39: -3331.68, 40: -3539.00, 41: -3753.60, 42: -3975.55,
+    43: -4204.79, 44: -4441.54, 45: -4685.88, 46: -4937.92, 47: -5197.70, 48: -5465.13, 49: -5740.17, 50: -6022.93,
+    51: -6313.49, 52: -6611.78, 53: -6917.98, 54: -7232.14,
+}  # fmt: skip
+# The same with the core potentials of the def2 basis sets (28 electrons fewer): Hartree-Fock/def2-SVP, by PySCF
+_WITH_CORE_POTENTIALS = _FREE_ATOMS | {
+    37: -23.76, 38: -30.34, 39: -37.69, 40: -46.10, 41: -55.77, 42: -66.79, 43: -79.39, 44: -93.57, 45: -109.41,
+    46: -127.00, 47: -146.02, 48: -166.85, 49: -189.11, 50: -213.14, 51: -238.99, 52: -266.76, 53: -296.50, 54: -328.30,
 }  # fmt: skip
 _FACTORS = {
     1 / units.Hartree: "energies in Hartree with forces in eV/Å",
@@ -65,15 +76,20 @@ def check_force_sizes(forces: np.ndarray, where: str) -> None:
 
 
 def other_unit(numbers: np.ndarray, energy: float) -> str | None:
-    """The unit in which a total energy is that of the free atoms, all electrons; "" for none of those that are not eV,
-    None where an atom's number is not known.
+    """The unit in which a total energy is that of the free atoms, with all electrons or with the core potentials of the
+    def2 basis sets; "" where that is eV or none of those known, None where an atom's number is not known, or its core
+    may be left out in another way.
 
     One frame says little: valence energies in eV of some compositions come near those in Hartree.
     """
-    if not all(z in _FREE_ATOMS for z in numbers.tolist()):
+    elements = numbers.tolist()
+    if not all(z in _FREE_ATOMS for z in elements):
         return None
-    ratio = energy / sum(_FREE_ATOMS[z] for z in numbers.tolist())
-    return next((unit for unit, factor in _UNITS.items() if 0.985 < ratio * factor / units.Hartree < 1.015), "")
+    totals = [sum(table[z] for z in elements) for table in (_FREE_ATOMS, _WITH_CORE_POTENTIALS)]
+    for unit, factor in {"": 1.0, **_UNITS}.items():
+        if any(0.985 < energy * factor / units.Hartree / total < 1.015 for total in totals):
+            return unit
+    return "" if totals[0] == totals[1] else None
 
 
 def check_references_scale(

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from ase import units
+from ase import Atoms, units
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from omnicalc.errors import InputError
 from omnicalc.training.dataset import build_dataset
+from omnicalc.training.label_checks import other_unit
 from omnicalc.training.recipe import read_recipe
 from omnicalc.training.references import fit_references
 from tests.training.toy import recipe_in, water
@@ -136,6 +137,31 @@ def test_units_that_look_wrong(folder):
             relabel(atoms, energy=-76.4 * units.Hartree / (units.kcal / units.mol))
 
     refused(folder, "those of the free atoms in kcal/mol .* multiply energies by 0.04336", all_electron_kcal)
+
+
+# total energies of PBE0/def2-SVP, Hartree
+MADE = {"KOH": -675.363, "HBr": -2574.144, "HI": -298.307}
+
+
+@pytest.mark.parametrize("formula", MADE)
+def test_units_of_heavy_elements_by_their_free_atoms(formula):
+    """All electrons to Kr; from Rb on also with the core potentials of def2."""
+    numbers = Atoms(formula).numbers
+    assert other_unit(numbers, MADE[formula]) == "Hartree"
+    assert other_unit(numbers, MADE[formula] * units.Hartree / (units.kJ / units.mol)) == "kJ/mol"
+    assert other_unit(numbers, MADE[formula] * units.Hartree) == ""
+    all_electrons = {"HI": -6918.48}.get(formula, MADE[formula])
+    assert other_unit(numbers, all_electrons) == "Hartree" and other_unit(numbers, all_electrons * units.Hartree) == ""
+
+
+def test_an_energy_in_electronvolts_is_no_other_unit_by_chance():
+    """Palladium and ammonia with a core potential: in eV as many as in Hartree with all electrons."""
+    energy = -(127.0 + 56.5) * units.Hartree
+    numbers = Atoms("PdNH3").numbers
+    assert other_unit(numbers, energy) == ""
+    assert 0.985 < energy / -(4937.92 + 54.589 + 1.5) < 1.015  # the wrong variant: all electrons alone, Hartree first
+    assert other_unit(numbers, -20.0) is None  # a larger core left out: nothing is known
+    assert other_unit(np.array([79]), -1.0) is None
 
 
 def test_one_energy_may_look_like_hartree_by_chance(folder):
