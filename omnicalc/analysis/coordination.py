@@ -20,9 +20,9 @@ from omnicalc.analysis.pair_counts import PairCounter
 from omnicalc.analysis.peaks import first_shell
 from omnicalc.analysis.plots import band, finish
 from omnicalc.analysis.reference_values import EXPERIMENT, METHODS, Reference, references
-from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
+from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity, with_short_blocks
 from omnicalc.analysis.sampling import Sampling
-from omnicalc.analysis.survival import Decay, Survival
+from omnicalc.analysis.survival import Decay, Survival, short_blocks
 from omnicalc.analysis.topology import UNKNOWN, composition
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
@@ -202,21 +202,20 @@ def residence_quantities(name: str, survival: Survival, dt_ps: float | None) -> 
     filled = f"absences up to {survival.tolerance * scale:.3g} {unit} filled"
     decay, (counted, error) = survival.decay(), survival.counted()
     departures = int(survival.departures.sum())
-    scaled = [None if x is None else x * scale for x in (decay.time, decay.time_stderr, counted, error)]
+    times = (decay.time, decay.time_stderr), (counted, error)
     low = f"S is still {decay.curve[-1]:.2f} at {decay.lags[-1] * scale:.3g} {unit}; a longer run or --max-lag"
+    notes = [
+        filled if decay.time is not None else low,
+        f"{departures} departures; {filled}" if departures else "nothing left in the time analysed",
+    ]
     return [
         Quantity(
-            f"residence time ({name}), integral of S(t)",
-            *scaled[:2],
+            f"residence time ({name}), {how}",
+            *(None if x is None else x * scale for x in (time, stderr)),
             unit,
-            filled if decay.time is not None else low,
-        ),
-        Quantity(
-            f"residence time ({name}), counted",
-            *scaled[2:],
-            unit,
-            f"{departures} departures; {filled}" if departures else "nothing left in the time analysed",
-        ),
+            with_short_blocks(note) if stderr is not None and short_blocks(survival, time) else note,
+        )
+        for how, (time, stderr), note in zip(("integral of S(t)", "counted"), times, notes, strict=True)
     ]
 
 

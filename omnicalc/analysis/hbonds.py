@@ -23,9 +23,9 @@ from omnicalc.analysis.labels import Labels, holds
 from omnicalc.analysis.near import NearPairs
 from omnicalc.analysis.pair_tally import PairTally
 from omnicalc.analysis.plots import band, finish
-from omnicalc.analysis.report import Quantity, Result, make_result, series_quantity
+from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result, make_result, series_quantity, with_short_blocks
 from omnicalc.analysis.sampling import Sampling
-from omnicalc.analysis.survival import Intermittent, Survival
+from omnicalc.analysis.survival import Intermittent, Survival, short_blocks
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.verbs import measured
 from omnicalc.analysis.within import within
@@ -352,11 +352,12 @@ class _Site:
         scale, unit = (dt, "ps") if dt else (1.0, "frames")
         shortest = f"H...A {self.distances.min():.2f} to {self.distances.max():.2f} Å"
         times = [None if t is None else t * scale for t in (counted, counted_error)]
-        departures = int(self.survival.departures.sum())
+        told = f"{int(self.survival.departures.sum())} departures"
+        short = counted_error is not None and short_blocks(self.survival, counted)
         return [
             Quantity(f"occupancy {self.text}", mean, error, "", shortest),
             series_quantity(f"H...A {self.text}", self.distances, self.sampling, "Å", "shortest of the site"),
-            Quantity(f"lifetime {self.text}, counted", *times, unit, f"{departures} departures"),
+            Quantity(f"lifetime {self.text}, counted", *times, unit, with_short_blocks(told) if short else told),
         ]
 
 
@@ -366,13 +367,18 @@ def _lifetime_quantities(name: str, survival: Survival, intermittent: Intermitte
     found = []
     longer = "take a longer run or --max-lag"
     found_in = (
-        ("continuous", survival.decay(), longer),
-        ("intermittent", intermittent.decay(), f"{longer}, unless bonds that form again keep it there"),
+        ("continuous", survival, longer),
+        ("intermittent", intermittent, f"{longer}, unless bonds that form again keep it there"),
     )
-    for what, decay, hint in found_in:
+    for what, measure, hint in found_in:
+        decay = measure.decay()
         times = [None if t is None else t * scale for t in (decay.time, decay.time_stderr)]
-        late = f"still {decay.curve[-1]:.2f} at {decay.lags[-1] * scale:.3g} {unit}; {hint}"
-        found.append(Quantity(f"lifetime {name}, {what}", *times, unit, "" if decay.time is not None else late))
+        note = ""
+        if decay.time is None:
+            note = f"still {decay.curve[-1]:.2f} at {decay.lags[-1] * scale:.3g} {unit}; {hint}"
+        elif decay.time_stderr is not None and short_blocks(measure, decay.time):
+            note = SHORT_BLOCKS
+        found.append(Quantity(f"lifetime {name}, {what}", *times, unit, note))
     return found
 
 

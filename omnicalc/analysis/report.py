@@ -136,8 +136,13 @@ def series_quantity(name: str, values: np.ndarray, sampling: Sampling, unit: str
     mean, error = block_mean(values, sampling.n_blocks)
     changes = error is not None and not _is_rounding(mean, error)
     if changes and np.isfinite(values).all() and not mean_with_error(values, sampling.n_blocks).long_blocks:
-        note = f"{note}; {SHORT_BLOCKS}" if note else SHORT_BLOCKS
+        note = with_short_blocks(note)
     return Quantity(name, mean, error, unit, note)
+
+
+def with_short_blocks(note: str) -> str:
+    """A note that also says that blocks are too short for the error."""
+    return f"{note}; {SHORT_BLOCKS}" if note else SHORT_BLOCKS
 
 
 def columns_of(rows: list[tuple[str, ...]]) -> list[str]:

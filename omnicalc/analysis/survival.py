@@ -23,9 +23,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, jackknife_error, leave_one_out
+from omnicalc.analysis.energy import LONG_BLOCK
 
 DECAYED = np.exp(-1.0)  # a correlation that stays above this gives no integral
-_GONE = 0.02  # below this, nothing is added behind the last lag
+_GONE = 0.02  # below this a curve is not followed: what it would still add is little beside its noise
 _BEHIND = 0.4  # of a time may come from behind the last lag: an exponential at 1/e leaves 0.37 there, a plateau more
 _ORIGINS, _HELD = 20, 20_000  # live time origins of the intermittent correlation at least, and their pairs at most
 _AT_ONCE, _FRAMES_AT_ONCE = 2000, 50  # stays, and frames in which they ended, that are counted together
@@ -192,6 +193,11 @@ class Intermittent:
         return decay_of(np.arange(self.max_lag + 1), self._together, self._before, self.n_blocks)
 
 
+def short_blocks(measure: Survival | Intermittent, time: float | None) -> bool:
+    """Whether the blocks are too short beside a time (frames) for its error to be honest."""
+    return time is not None and measure.n_frames < LONG_BLOCK * time * measure.n_blocks
+
+
 def decay_of(lags: np.ndarray, above: np.ndarray, below: np.ndarray, n_blocks: int) -> Decay:
     """The ratio of two sums (B, L) over blocks of time origins, with jackknife errors where all blocks serve."""
     curve = _ratio(above.sum(axis=0), below.sum(axis=0))
@@ -210,7 +216,8 @@ def decay_of(lags: np.ndarray, above: np.ndarray, below: np.ndarray, n_blocks: i
 
 
 def decay_time(lags: np.ndarray, curve: np.ndarray) -> float | None:
-    """Integral of a decaying curve: trapezia to its last lag, and an exponential from its last half behind that.
+    """Integral of a decaying curve: trapezia to its last lag, or to where it is gone, and behind that an exponential
+    from the last half of them.
 
     None for a curve that has not fallen to 1/e, whose last half hardly falls, or that only touches zero: it may level
     off, as C does where pairs form again, and then its integral has no end.
@@ -219,17 +226,22 @@ def decay_time(lags: np.ndarray, curve: np.ndarray) -> float | None:
         return None
     low = np.flatnonzero(curve <= _GONE)
     if len(low):  # noise behind the decay adds nothing but error
-        last = low[0] + 1
-        return None if _by_chance(curve, low[0]) else float(np.trapezoid(curve[:last], lags[:last]))
-    inside = float(np.trapezoid(curve, lags))
-    half = lags >= lags[-1] / 2
-    if half.sum() < 2:
+        if _by_chance(curve, low[0]):
+            return None
+        lags, curve = lags[: low[0] + 1], curve[: low[0] + 1]
+    elif len(curve) < 3:
         return None
+    inside, behind = float(np.trapezoid(curve, lags)), _behind(lags, curve)
+    return inside + behind if (1 - _BEHIND) * behind <= _BEHIND * inside else None
+
+
+def _behind(lags: np.ndarray, curve: np.ndarray) -> float:
+    """Integral from the last lag on of an exponential fitted to the last half; infinite where that does not fall."""
+    if curve[-1] <= 0:
+        return 0.0
+    half = lags >= min(lags[-1] / 2, lags[-2])
     slope = np.polyfit(lags[half], np.log(curve[half]), 1)[0]
-    if slope >= 0:
-        return None
-    behind = float(curve[-1] / -slope)
-    return inside + behind if behind <= _BEHIND * (inside + behind) else None
+    return float(curve[-1] / -slope) if slope < 0 else np.inf
 
 
 def _by_chance(curve: np.ndarray, low: int) -> bool:

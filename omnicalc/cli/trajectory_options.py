@@ -23,7 +23,12 @@ _OPTIONS = (
         "--dt", "dt_ps", type=float, metavar="PS", help="Time between frames of the file. Default: what it says."
     ),
     click.option(
-        "--blocks", "n_blocks", type=int, default=10, show_default=True, help="Blocks for error bars, 5 or more."
+        "--blocks",
+        "n_blocks",
+        type=int,
+        default=10,
+        show_default=True,
+        help="Blocks for error bars, 5 or more; ± is one standard error, and with ten blocks 95 % is 2.26 times that.",
     ),
     click.option("--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ."),
 )

@@ -5,6 +5,7 @@ import pytest
 
 from omnicalc.analysis.coordination import coordination_numbers
 from omnicalc.analysis.rdf import radial_distributions
+from omnicalc.analysis.report import SHORT_BLOCKS
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
 
@@ -72,6 +73,25 @@ def test_residence_in_a_shell_that_swaps(write_traj):
     assert lenient[name].value == pytest.approx(30 * 0.1 / 1)
     assert strict["n(Cl around Na)"].value == pytest.approx(29 / 30)
     assert strict.tables["series"]["n_Cl_around_Na"][5] == 0
+
+
+@pytest.mark.parametrize(("rate", "short"), [(0.05, True), (0.4, False)])
+def test_blocks_are_short_beside_a_residence_or_long(write_traj, rate, short):
+    """Ten blocks of 40 frames: ten residences must fit into one for the error to be honest."""
+    rng = np.random.default_rng(1)
+    inside = np.zeros((400, 12), dtype=bool)
+    for k in range(1, 400):
+        draw = rng.random(12)
+        inside[k] = np.where(inside[k - 1], draw > rate, draw < rate)
+    turn = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    around = np.stack([np.cos(turn), np.sin(turn), 0 * turn], 1)
+    positions = np.full((400, 13, 3), 20.0)
+    positions[:, 1:] += np.where(inside, 2.5, 8.0)[:, :, None] * around
+    path = write_traj(["Na"] + ["Cl"] * 12, positions, (40.0,) * 3 + SQUARE)
+    result = coordination_numbers(path, ["Na-Cl"], cutoff=3.0, tolerance_ps=0.0)
+    for how in ("counted", "integral of S(t)"):
+        found = result[f"residence time (Cl around Na), {how}"]
+        assert found.stderr > 0 and (SHORT_BLOCKS in found.note) is short
 
 
 def test_pairs_inside_a_molecule_do_not_count_unless_asked_for(write_traj):

@@ -108,7 +108,9 @@ def test_constant_rate_gives_its_lifetime_by_every_way_and_honest_errors():
 
 def test_time_of_a_curve():
     lags = np.arange(400)
-    assert decay_time(lags, np.exp(-lags / 30)) == pytest.approx(30, rel=0.03)
+    assert decay_time(lags, np.exp(-lags / 30)) == pytest.approx(30, rel=1e-3), "so is what a curve that is gone leaves"
+    assert np.trapezoid(np.exp(-lags[:119] / 30)) < 29.5, "the wrong variant: to 0.02 alone"
+    assert decay_time(lags[:4], np.exp(-5.0 * lags[:4])) == pytest.approx(0.505, abs=0.001)
     assert decay_time(lags[:60], np.exp(-lags[:60] / 30)) == pytest.approx(30, rel=1e-3), "the tail is added"
     assert np.trapezoid(np.exp(-lags[:60] / 30)) < 26, "and without it a third is missing"
     assert decay_time(lags[:20], np.exp(-lags[:20] / 30)) is None, "not yet at 1/e"
