@@ -120,10 +120,13 @@ def fit_committee(
 def _draws(precision: Tensor, prior: Tensor | float, members: int, rng: torch.Generator) -> Tensor:
     """(M, D) from the Gaussian whose precision is the data's (D, D) and the prior's: by eigenvalues, as what rounding
     makes of the small ones, beside those of small errors, may be below zero.
+
+    Through the symmetric root, which does not depend on the signs and axes that a LAPACK chooses, so that a seed gives
+    one committee everywhere.
     """
     stiffness, axes = torch.linalg.eigh(precision)
     normal = torch.randn(members, len(stiffness), generator=rng, dtype=torch.float64)
-    return normal / (stiffness.clamp(min=0) + prior).sqrt() @ axes.T
+    return normal @ axes / (stiffness.clamp(min=0) + prior).sqrt() @ axes.T
 
 
 def _rows(potential: Potential, head: str, atoms: Atoms, rng: torch.Generator) -> tuple[Tensor, Tensor]:

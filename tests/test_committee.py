@@ -192,6 +192,36 @@ def test_draws_where_the_data_know_some_directions_far_better():
     assert draws.square().sum(1).mean() == pytest.approx(52 / 4, rel=0.05)
 
 
+def test_a_seed_gives_one_committee_whatever_axes_a_lapack_returns(monkeypatch):
+    """Eigenvectors are unique to a sign, in a plane of equal eigenvalues not even to that."""
+    rng = torch.Generator().manual_seed(0)
+    g = torch.randn(6, 6, generator=rng, dtype=torch.float64)
+    basis = torch.linalg.qr(g).Q
+    precision = basis @ torch.diag(torch.tensor([1.0, 1.0, 3.0, 5.0, 8.0, 9.0], dtype=torch.float64)) @ basis.T
+    plain = torch.linalg.eigh
+
+    def other(matrix):
+        stiffness, axes = plain(matrix)
+        axes = axes * torch.tensor([1, 1, -1, 1, -1, 1])
+        turned = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+        return stiffness, torch.cat([axes[:, :2] @ turned, axes[:, 2:]], 1)
+
+    def drawn():
+        return _draws(precision, 2.0, 4, torch.Generator().manual_seed(1))
+
+    def wrong():  # along the axes as they come
+        stiffness, axes = torch.linalg.eigh(precision)
+        normal = torch.randn(4, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        return normal / (stiffness + 2.0).sqrt() @ axes.T
+
+    before = drawn(), wrong()
+    monkeypatch.setattr(torch.linalg, "eigh", other)
+    assert torch.allclose(drawn(), before[0], atol=1e-12) and not torch.allclose(wrong(), before[1], atol=0.1)
+    many = _draws(precision, 2.0, 20_000, rng)
+    inverse = torch.linalg.inv(precision + 2 * torch.eye(6, dtype=torch.float64))
+    assert torch.allclose(many.T @ many / len(many), inverse, atol=0.01)
+
+
 def test_scale_is_set_on_one_half_of_the_validation_frames(files):
     potential = load_potential(str(files / "old"), device="cpu", dtype="float64")
     parts = [[a for a in read(files / "data.extxyz", ":") if a.info["split"] == s] for s in ("train", "valid")]
