@@ -5,10 +5,25 @@ import hashlib
 import numpy as np
 from ase import Atoms
 
-_SAME = 1e-4  # Å; two geometries that agree this closely are one
+_SAME = 1e-4  # Å, to which coordinates are rounded: copies that differ by far less are nearly always one geometry
+_OFF = 0.3819660113  # of a step: decimals of a file end on the borders of no step
 
 
 def geometry_digest(atoms: Atoms) -> bytes:
-    """The same for structures whose elements, positions and cell agree; 12 bytes."""
-    rounded = np.round(np.concatenate([atoms.positions, atoms.cell.array]) / _SAME).astype(np.int64)
-    return hashlib.sha256(atoms.numbers.tobytes() + rounded.tobytes()).digest()[:12]
+    """The same for structures whose elements, positions and cell are the same when rounded; 12 bytes. Files keep it."""
+    rounded = np.round(np.concatenate([atoms.positions, atoms.cell.array]) / _SAME)
+    return _digest(atoms, rounded)
+
+
+def placed_anywhere_digest(atoms: Atoms) -> bytes:
+    """As :func:`geometry_digest`, but also the same for a molecule that was shifted (not turned), not the same bytes.
+
+    A periodic structure is taken as it stands.
+    """
+    origin = np.zeros(3) if atoms.pbc.any() else atoms.positions[0]
+    steps = np.floor(np.concatenate([atoms.positions - origin, atoms.cell.array]) / _SAME + _OFF)
+    return _digest(atoms, steps)
+
+
+def _digest(atoms: Atoms, steps: np.ndarray) -> bytes:
+    return hashlib.sha256(atoms.numbers.tobytes() + steps.astype(np.int64).tobytes()).digest()[:12]

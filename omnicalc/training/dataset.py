@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from omnicalc.data.geometry_digest import geometry_digest
+from omnicalc.data.geometry_digest import geometry_digest, placed_anywhere_digest
 from omnicalc.data.only import has_one_of
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
@@ -39,6 +39,7 @@ class Entry:
     molecule: str
     config_type: str
     digest: bytes  # of its geometry
+    structure: bytes  # digest of its geometry wherever it stands
     has_energy: bool
     has_forces: bool
     has_stress: bool
@@ -60,6 +61,7 @@ class Source:
     digest: str  # sha256 of its file; of several, that of the list of their sha256 in the order of the names
     train: list[Entry] = field(default_factory=list)
     valid: list[Entry] = field(default_factory=list)
+    test: dict[bytes, str] = field(default_factory=dict)  # where these frames lie, by their structure
     left_out: int = 0
 
     def where(self, entry: Entry) -> str:
@@ -214,6 +216,8 @@ def _scan(source: Source, cutoff: float, units: UnitCheck, stress: bool):
                 yield None, None
                 continue
             split = split_of_frame(atoms, settings, where, k)
+            if split == "test":
+                source.test[placed_anywhere_digest(atoms)] = where
             if split not in ("train", "valid"):
                 yield None, split
                 continue
@@ -285,6 +289,7 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
         molecule=str(atoms.info.get("molecule", "")),
         config_type=str(atoms.info.get("config_type", "")),
         digest=geometry_digest(atoms),
+        structure=placed_anywhere_digest(atoms),
         has_energy=settings.energies,
         has_forces=settings.forces,
         has_stress=labels.get("stress") is not None and bool(atoms.pbc.all()),
@@ -331,17 +336,20 @@ def _limit(source: Source, seed: int) -> None:
 
 
 def _check_splits(sources: list[Source]) -> None:
-    """No geometry in both splits, whichever sources it stands in (other levels of theory may share geometries)."""
+    """No geometry to learn from among those to judge by, whichever sources it stands in (other levels of theory may
+    share geometries).
+    """
     for head in {s.head for s in sources}:
         mine = [s for s in sources if s.head == head]
-        trained = {e.digest: s.where(e) for s in mine for e in s.train}
-        for s in mine:
-            for entry in s.valid:
-                if entry.digest in trained:
-                    raise InputError(
-                        f"{s.where(entry)} (valid) is the same structure as {trained[entry.digest]} (train); "
-                        "take one of them out, or the validation error means nothing"
-                    )
+        trained = {e.structure: s.where(e) for s in mine for e in s.train}
+        judged = [(e.structure, s.where(e), "valid") for s in mine for e in s.valid]
+        judged += [(structure, where, "test") for s in mine for structure, where in s.test.items()]
+        for structure, where, split in judged:
+            if structure in trained:
+                raise InputError(
+                    f"{where} ({split}) is the same structure as {trained[structure]} (train); take one of them out, "
+                    f"or the {'validation' if split == 'valid' else split} error means nothing"
+                )
 
 
 def _check_elements(sources: list[Source], recipe: Recipe) -> None:

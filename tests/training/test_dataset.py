@@ -93,6 +93,20 @@ def test_the_same_structure_in_both_splits(folder):
 
     refused(folder, "frame 6 of .* .valid. is the same structure as frame 1 of .* .train.", copy)
 
+    def shifted(frames):  # a molecule may stand anywhere; a decimal of a file is no border between structures
+        frames[1].positions = np.round(frames[1].positions, 4)
+        frames[6].positions = np.round(frames[1].positions + [3, 0.0001, -1], 4)
+
+    refused(
+        folder, "frame 6 of .* .valid. is the same structure as frame 1 of .* .train.; .* validation error", shifted
+    )
+
+    def tested(frames):
+        frames[2].info["split"] = "test"
+        frames[2].positions = frames[1].positions + 0.5
+
+    refused(folder, "frame 2 of .* .test. is the same structure as frame 1 of .* .train.; .* test error means", tested)
+
 
 def test_elements_without_a_row_or_a_reference_energy(folder):
     def sulphur(frames):
