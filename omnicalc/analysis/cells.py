@@ -1,4 +1,4 @@
-"""Periodic boxes as six numbers: volume and heights, and the box of a cell that is open along some axes."""
+"""Periodic boxes as six numbers: volume and heights, the most compact cell, and that of a cell open along some axes."""
 
 from functools import lru_cache
 
@@ -32,6 +32,30 @@ def periodic_cell(cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.nda
     box = cell_to_cellpar(rows)
     box[3:] = np.round(box[3:], 10)  # 90 degrees are exactly that
     return rows, box
+
+
+def compact_cell(box: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The most compact cell of a box's lattice (Minkowski-reduced): its box (6,), and the rotation (3, 3) that turns
+    positions in rows as that box stands. None for an upright box, and for one that is compact already.
+
+    Nearest images are found among the neighbouring cells, and only of a compact cell they are all there.
+    """
+    return None if (box[3:] == 90.0).all() else _compact(tuple(np.asarray(box, dtype=np.float64).tolist()))
+
+
+@lru_cache(maxsize=8)  # most boxes never change
+def _compact(box: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray] | None:
+    from ase.geometry import minkowski_reduce
+    from ase.geometry.cell import cell_to_cellpar
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    rows, combined = minkowski_reduce(triclinic_vectors(box, dtype=np.float64))
+    if np.array_equal(combined, np.eye(3)):
+        return None
+    if np.linalg.det(rows) < 0:
+        rows = -rows
+    found = cell_to_cellpar(rows)
+    return found, np.linalg.inv(rows) @ triclinic_vectors(found, dtype=np.float64)
 
 
 def volume_and_heights(box: np.ndarray) -> tuple[float, np.ndarray]:

@@ -185,8 +185,9 @@ def values_of(frame: Frame, atoms: np.ndarray) -> np.ndarray:
 
     if atoms.shape[1] == 2:
         return within(frame, *np.ascontiguousarray(atoms.T, dtype=np.int64), np.inf)[1]
-    ends = [frame.positions[atoms[:, k]] for k in range(atoms.shape[1])]
-    return np.degrees((calc_angles if atoms.shape[1] == 3 else calc_dihedrals)(*ends, box=frame.box))
+    x, box = frame.compact
+    ends = [x[atoms[:, k]] for k in range(atoms.shape[1])]
+    return np.degrees((calc_angles if atoms.shape[1] == 3 else calc_dihedrals)(*ends, box=box))
 
 
 class _Group:

@@ -339,8 +339,8 @@ class _Site:
         """Bonds of a frame as atoms (n,)."""
         from MDAnalysis.lib.distances import distance_array
 
-        x = frame.positions
-        self.distances[position] = distance_array(x[self.hydrogens], x[self.acceptors], box=frame.box).min()
+        x, box = frame.compact
+        self.distances[position] = distance_array(x[self.hydrogens], x[self.acceptors], box=box).min()
         self.bonded[position] = (np.isin(hydrogen, self.hydrogens) & np.isin(acceptor, self.acceptors)).any()
         self.survival.add(position, np.zeros(int(self.bonded[position]), dtype=np.int64))
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from omnicalc.analysis.cells import OPEN, periodic_cell, volume_and_heights
+from omnicalc.analysis.cells import OPEN, compact_cell, periodic_cell, volume_and_heights
 from omnicalc.analysis.labels import Labels, read_labels
 from omnicalc.analysis.pdb_cell import cell_above_models
 from omnicalc.analysis.quiet import quietly
@@ -71,6 +71,17 @@ class Frame:
     def heights(self) -> np.ndarray:
         """Distances between opposite faces of the box (3,), Å."""
         return self._of_box[1]
+
+    @cached_property
+    def compact(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Positions and box in the most compact cell of the lattice: for distances and angles of nearest images, which
+        beyond half the smallest height are not found in all others.
+        """
+        found = None if self.box is None else compact_cell(self.box)
+        if found is None:
+            return self.positions, self.box
+        box, turn = found
+        return (self.positions @ turn).astype(np.float32), box
 
     @cached_property
     def _of_box(self) -> tuple[float, np.ndarray]:

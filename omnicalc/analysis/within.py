@@ -21,6 +21,7 @@ def within(frame: Frame, a: np.ndarray, b: np.ndarray, cutoff: float) -> tuple[n
         return np.empty(0, dtype=np.int64), np.empty(0)
     from MDAnalysis.lib.distances import calc_bonds
 
-    distances = calc_bonds(frame.positions[a], frame.positions[b], box=frame.box)
+    x, box = frame.compact
+    distances = calc_bonds(x[a], x[b], box=box)
     places = np.flatnonzero(distances <= cutoff)
     return places, distances[places]

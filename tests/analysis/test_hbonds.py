@@ -155,6 +155,25 @@ def test_named_site_has_its_occupancy_and_lifetime(tmp_path, site):
     assert elsewhere[f"occupancy {site}"].value == 0.0
 
 
+def test_a_site_is_measured_to_the_nearest_image_in_a_cell_far_from_compact(write_traj):
+    from MDAnalysis.lib.distances import distance_array
+    from MDAnalysis.lib.mdamath import triclinic_vectors
+
+    box = np.array([11.0, 25, 31, 80, 25, 88])
+    rows = triclinic_vectors(box, dtype=np.float64)
+    images = np.stack(np.meshgrid(*[np.arange(-6, 7)] * 3), -1).reshape(-1, 3) @ rows
+    shape = np.array([[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    places = np.random.default_rng(0).random((30, 1, 3)) @ rows
+    frames = np.concatenate([np.broadcast_to(shape, (30, 3, 3)), places + shape], 1)
+    path = write_traj(["O", "H", "H"] * 2, frames, box)
+    table = hydrogen_bonds(path, sites=["index 1->index 3"], distance=2.0).tables["series"]
+    apart = frames[:, 1] - frames[:, 3]
+    nearest = np.linalg.norm(apart[:, None] + images, axis=2).min(1)
+    assert np.allclose(table["site0_distance_HA_angstrom"], nearest, atol=1e-3)
+    wrong = [distance_array(x[1], x[3], box=box)[0, 0] for x in frames.astype(np.float32)]
+    assert np.max(wrong - nearest) > 0.5
+
+
 def test_lifetimes_equal_mdanalysis(write_traj):
     """Bonds that are there in turns: S(t) against MDAnalysis's on the same sets of bonds."""
     from MDAnalysis.lib.correlations import autocorrelation
