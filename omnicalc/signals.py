@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+from contextlib import suppress
 from types import FrameType
 
 
 class StopWish:
     """While entered, the first SIGINT or SIGTERM is noted in ``signal``; the next one acts as usual. Handlers
-    are put back on leaving.
+    are put back on leaving. ``said`` is then written to standard error, where the step under way may take long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, said: str = "") -> None:
+        self.said = said
         self.signal: int | None = None
         self._old: dict[int, object] = {}
 
@@ -28,6 +31,9 @@ class StopWish:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
         self._restore()
+        if self.said:
+            with suppress(OSError):
+                os.write(2, f"\n{self.said}\n".encode())  # past Python's buffers, which a signal may find in use
 
     def _restore(self) -> None:
         for number, handler in self._old.items():

@@ -13,6 +13,12 @@ def test_round_trip_through_a_card():
     assert E2FormerConfig.from_dict(config.to_dict()) == config
 
 
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_values_follow_the_layers_where_none_are_given(layers):
+    config = E2FormerConfig.from_dict({**GOOD, "layers": layers})
+    assert config.to_dict()["values"] == ["first-order"] * layers
+
+
 @pytest.mark.parametrize(
     "wrong, message",
     [

@@ -20,6 +20,11 @@ from omnicalc.signals import StopWish
 if TYPE_CHECKING:
     from ase import Atoms
 
+_STOPPING = (
+    "stopping when the next of the structures under way is done, which may take minutes; the same signal once more "
+    "ends this at once, without them"
+)
+
 
 @dataclass
 class Summary:
@@ -96,7 +101,7 @@ def label_all(
     summary = Summary(there=len(first.keys() & store.keys), failed=len(known), reason=known[0] if known else "")
     done, total = len(first) - len(missing), len(first)
     progress(done, total, "")
-    with StopWish() as wish:
+    with StopWish(_STOPPING) as wish:
         for (k, _), (labelled, why) in run_all(Task(method), [(k, frames[k][1]) for k in missing]):
             if labelled is None:
                 store.fail(keys[k], frames[k][0], why)

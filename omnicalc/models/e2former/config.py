@@ -41,7 +41,7 @@ class E2FormerConfig:
     embedding_layernorm: bool = True  # per-block radial only: LayerNorms in the initial embedding
     gate: str = "qk"
     weights: str = "softplus"
-    values: tuple[str, ...] = ("first-order", "first-order")  # per layer
+    values: tuple[str, ...] = ()  # one per layer; where none is given, "first-order" in all
     mirror_symmetric: bool = True  # drop the couplings (1,1,1) and (2,1,2) that mix parities
     type_embedding: bool = True  # add a learned vector per element to the initial scalars
     system_input: str = "head"  # what the vector added in every block is made from
@@ -75,6 +75,8 @@ class E2FormerConfig:
         _choice("forces", self.forces, FORCE_HEADS)
         _choice("long_sources", self.long_sources, LONG_SOURCES)
         _choice("long_merge", self.long_merge, LONG_MERGES)
+        if not self.values:
+            object.__setattr__(self, "values", VALUES[:1] * self.layers)
         for value in self.values:
             _choice("values", value, VALUES)
         if type(self.committee) is not int or self.committee < 0:

@@ -114,7 +114,7 @@ def test_nothing_labelled_is_an_error(waters, tmp_path, monkeypatch):
     assert "3 entries new, 0 were there, 1 without" in omnicalc("label", waters, "--method", "gfn2-xtb", "--out", out)
 
 
-def test_stopping_loses_nothing(waters, tmp_path):
+def test_stopping_loses_nothing_and_says_what_it_waits_for(waters, tmp_path, capfd):
     import os
     import signal
 
@@ -123,8 +123,12 @@ def test_stopping_loses_nothing(waters, tmp_path):
     def stop_after_two(done, total, note):
         if done == 2:
             os.kill(os.getpid(), signal.SIGTERM)
+            told.append(capfd.readouterr().err)  # at once, not when the structure is done
+            assert signal.getsignal(signal.SIGTERM) == before  # so that a second one ends it
 
+    told, before = [], signal.getsignal(signal.SIGTERM)
     summary = run(waters, out, stop_after_two)
+    assert "structures under way is done, which may take minutes; the same signal once more" in told[0]
     assert summary.stopped and summary.new == 2 and len(read(out, ":")) == 2
     summary = run(waters, out)
     assert (summary.new, summary.there, summary.stopped) == (2, 2, False)
