@@ -1,6 +1,7 @@
 """The native CPU kernel: equal on every instruction set and any number of threads, and absent without harm."""
 
 import copy
+import json
 import os
 import pickle
 import threading
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from safetensors.torch import load_file
 from scipy.interpolate import BSpline
 
 from omnicalc import OmniCalc, load_potential
 from omnicalc.errors import InputError, KernelError
+from omnicalc.kernel_choice import KernelChoice
 from omnicalc.kernels.native import build, library
+from omnicalc.models.e2former import attention, from_published
 from omnicalc.models.e2former.native import NativeModel
 from omnicalc.models.e2former.radial_tables import (
     SLOPE_ERROR,
@@ -24,7 +28,9 @@ from omnicalc.models.e2former.radial_tables import (
     tables_within,
 )
 from omnicalc.neighbors import NeighborList
+from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
+from tests.conftest import GOLDEN
 from tests.contracts.structures import triclinic_waters, waters
 
 BUILT = [name for name in library._supported() if build.library(name).exists()]
@@ -56,6 +62,50 @@ def test_every_instruction_set_agrees_with_float64(box, name, monkeypatch):
     shifted = box.copy()
     shifted.positions[0, 0] += 1e-3  # the wrong variant: this much is noticed
     assert (predict(potential, shifted).forces - exact.forces).abs().max() > 1e-3
+
+
+def softmax_potential(scale: float) -> Potential:
+    """A published network in float64 without its cap, with scores that many times as large, as training makes them."""
+    folder = GOLDEN / "e2former_v2" / "water_qk_l2"
+    config = json.loads((folder / "config.json").read_text())
+    config["backbone_config"]["max_neighbors"] = None
+    last = "query_linear.final_linear.3"
+    tensors = {k: scale * v if last in k else v for k, v in load_file(folder / "weights.safetensors").items()}
+    model = from_published(config, tensors).requires_grad_(False)
+    return Potential(model, [Head(name, {1: 0.0, 8: 0.0}) for name in model.config.heads])
+
+
+@pytest.mark.parametrize("scale, scores", [(2, 3), (20, 30)])
+@pytest.mark.parametrize("name", BUILT)
+def test_the_largest_score_is_differentiated(name, scale, scores, monkeypatch):
+    """Forces depend on it where the envelope is as small as what softmax adds to the denominator."""
+    monkeypatch.setenv(library.INSTRUCTIONS, name)
+    monkeypatch.setattr(attention.Attention, "fused", False)  # the reference is plain torch
+    pairs = [Atoms("OH", [[0, 0, 0], [0.6 * r, 0.8 * r, 0]]) for r in np.linspace(1.0, 4.4, 35)]
+    systems = Systems.from_atoms(pairs)
+    plain, seen = attention.attention_weights, []
+
+    def forces(potential):
+        return potential.predict(systems, NeighborList(potential.cutoff), head=next(iter(potential.heads))).forces
+
+    def noting(score, *rest):
+        seen.append(score.abs().max())
+        return plain(score, *rest)
+
+    def with_a_constant_maximum(score, factor, step, mask, kind):
+        step = torch.where(mask, step, 0.0).unsqueeze(-1)
+        top = score.masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1, keepdim=True).detach()
+        weight = torch.exp(score - top) * step
+        return factor * weight / (weight.sum(1, keepdim=True) + attention.SOFTMAX_EPS)
+
+    monkeypatch.setattr(attention, "attention_weights", noting)
+    exact = forces(softmax_potential(scale))
+    assert max(seen) > scores
+    fast = softmax_potential(scale).float()
+    fast.kernel = KernelChoice("native")
+    assert (forces(fast) - exact).abs().max() < 1e-4  # of forces up to 5 eV/Å
+    monkeypatch.setattr(attention, "attention_weights", with_a_constant_maximum)
+    assert (forces(softmax_potential(scale)) - exact).abs().max() > 1e-3
 
 
 def test_portable_is_always_built():

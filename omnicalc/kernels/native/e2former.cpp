@@ -741,10 +741,14 @@ private:
         const int n = st.count[i];
         for (int g = 0; g < HL; g += HW) {
             vh top = splat_as<vh>(-3e38f), total = splat_as<vh>(SOFTMAX_EPS);
-            for (int e = g; e < n * HL; e += HL) top = max(top, load_as<vh>(s.gate + e) * load_as<vh>(s.qk + e));
+            for (int e = g; e < n * HL; e += HL) {
+                const vh score = load_as<vh>(s.gate + e) * load_as<vh>(s.qk + e);
+                store(s.slope + e, score), top = max(top, score);
+            }
             for (int e = 0; e < n; ++e) {
                 const int at = e * HL + g;
-                const vh power = exp(load_as<vh>(s.gate + at) * load_as<vh>(s.qk + at) - top);
+                // the stored score, for a product anew might be fused with the difference, and not give 0 for the maximum
+                const vh power = exp(load_as<vh>(s.slope + at) - top);
                 store(s.slope + at, power), total += power * s.step.data[e];
             }
             store(s.denominator + g, total);
@@ -849,6 +853,7 @@ private:
     }
 
     // The same for softmax, where all scores share the denominator D and the maximum; equal maxima share its derivative.
+    // They are known by e^(s - max) being 1.
     void unweigh_softmax(int i, Weighing& s) const {
         const int n = st.count[i];
         for (int g = 0; g < HL; g += HW) {
