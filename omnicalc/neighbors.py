@@ -211,6 +211,9 @@ class NeighborList:
         self._built: _Built | None = None
         self._moved: list[Tensor] | None = None  # where displacements go that are to be looked at later
 
+    def __getstate__(self) -> dict:  # what was found is found again where a copy needs it, and is not worth carrying
+        return vars(self) | {"_built": None, "_moved": None}
+
     @property
     def reach(self) -> float:
         """How far an atom may move, Å, before the stored list no longer serves."""
@@ -322,7 +325,8 @@ class _Built:
         # the reversed pairs are the same pairs, |d| being the same to the last bit: sorted, they stand in this order
         shift = self.shift.numpy().T.astype(np.int64)
         reverse[canonical_order(j, i, -shift, len(self.row) - 1)] = np.arange(len(i), dtype=np.int32)
-        return FlatPairs(self.row.numpy(), j.astype(np.int32), reverse, np.ascontiguousarray(self.offset.numpy()))
+        # copies: a tensor's memory may move, as it does when torch shares it with another process
+        return FlatPairs(self.row.numpy().copy(), j.astype(np.int32), reverse, self.offset.numpy().copy())
 
     @cached_property
     def skin_rows(self) -> SkinRows:

@@ -4,9 +4,11 @@ E = sum_i [e_i + ref_head(Z_i)],  F_i = -dE/dr_i,  stress = (1/V) dE/d(strain) a
 differentiated is told in :mod:`omnicalc.gradients`. Sums and reference energies are float64 whatever the model's dtype.
 """
 
+import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING
 
 import torch
@@ -335,6 +337,17 @@ class Potential(nn.Module):
     def bind(self, systems: Systems, *, head: str | None = None, skin: float = DEFAULT_SKIN) -> "BoundPotential":
         """This potential on one fixed set of atoms, with a neighbour list of its own."""
         return BoundPotential(self, systems, self.choose_head(systems, head), NeighborList(self.cutoff, skin))
+
+
+def _in_one_piece(potential: Potential):
+    """How a potential goes to another process: as bytes.
+
+    Torch would move every tensor to shared memory instead, each with a file descriptor that stays open here.
+    """
+    return pickle.loads, (pickle.dumps(potential),)
+
+
+ForkingPickler.register(Potential, _in_one_piece)
 
 
 class BoundPotential:

@@ -1,6 +1,8 @@
 """The ASE calculator: right numbers, right caching, and never a head that does not fit the structure."""
 
 import copy
+import multiprocessing
+import os
 import pickle
 import warnings
 from pathlib import Path
@@ -33,6 +35,8 @@ from omnicalc.registry import BUNDLED
 from omnicalc.single_point import single_point, single_points
 from omnicalc.systems import Systems
 from tests.tiny_weights import write_weights
+
+WATER = Path(__file__).parents[1] / "examples" / "water.xyz"
 
 
 class Counting(Potential):
@@ -438,6 +442,25 @@ class TestAmongASE:
         assert other.calc.head == "water-theory"
         assert np.array_equal(atoms.get_forces(), forces) and atoms.get_potential_energy() == energy
 
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+    def test_atoms_that_went_to_another_process_go_on_here(self):
+        """Torch would move tensors to shared memory, under arrays that the native kernel reads, and keep it open."""
+        atoms = read(WATER)[:96]
+        atoms.calc = OmniCalc("ubio-s3", device="cpu", kernel="native")
+        atoms.get_forces()
+        atoms.positions += 0.01  # so that the other process, too, has something to compute
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            (energy,) = pool.map(Atoms.get_potential_energy, [atoms])
+            opened = len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else None
+            pool.map(Atoms.get_potential_energy, [atoms] * 2)
+            if opened is not None:
+                assert len(os.listdir("/proc/self/fd")) == opened
+        assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-3)
+        atoms.rattle(0.002, seed=1)  # less than the skin: the neighbour list is the one that was sent
+        expected = OmniCalc(atoms.calc.potential).get_property("forces", atoms)
+        assert atoms.calc._neighbor_list.rebuilds == 1
+        assert np.abs(atoms.get_forces() - expected).max() < 1e-4
+
     def test_copied_atoms_have_no_calculator(self, potential):
         atoms = water()
         atoms.calc = OmniCalc(potential)
@@ -446,7 +469,7 @@ class TestAmongASE:
 
 def test_bundled_weights_know_whether_they_have_seen_a_box():
     """Single molecules refuse one, clusters warn, liquids say nothing."""
-    box = read(Path(__file__).parents[1] / "examples" / "water.xyz")
+    box = read(WATER)
     for name in ("scd", "ubio-s3:organics"):
         with pytest.raises(InputError, match="single molecules in vacuum"):
             OmniCalc(name).get_property("energy", box)

@@ -1,6 +1,8 @@
 """Neighbour lists equal a brute-force search for any cell, and stay equal to it however they are kept."""
 
+import copy
 import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -292,6 +294,13 @@ class TestKeptList:
         for systems in frames[10:]:
             assert same(kept.update(systems), again.update(systems))
             assert kept.rebuilds - first == again.rebuilds
+
+    def test_a_copy_searches_for_itself(self):
+        kept = NeighborList(4.0, 0.5)
+        kept.update(build([[0, 0, 0], [3, 0, 0]]))
+        for other in (pickle.loads(pickle.dumps(kept)), copy.deepcopy(kept)):
+            assert other.reference is None and (other.cutoff, other.skin) == (4.0, 0.5)
+        assert kept.reference is not None
 
     def test_positions_that_are_not_finite(self):
         systems = build([[0, 0, 0], [3, 0, 0]])

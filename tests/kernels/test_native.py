@@ -6,6 +6,7 @@ import os
 import pickle
 import threading
 import warnings
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -203,6 +204,15 @@ def test_copies_and_pickles_work(box):
     assert torch.equal(predict(pickle.loads(pickle.dumps(potential)), box).forces, first)
     small = len(pickle.dumps(load_potential("ubio-s3", device="cpu", kernel="native")))
     assert len(pickle.dumps(potential)) == small  # without the tables, which are made again
+
+
+def test_a_bound_potential_that_was_sent_reads_its_own_arrays(box):
+    systems = Systems.from_atoms(box)
+    bound = native().bind(systems, head="pbe0-ts")
+    expected = bound(systems.positions).forces
+    sent = ForkingPickler.dumps(bound)
+    del bound
+    assert torch.equal(pickle.loads(sent)(systems.positions).forces, expected)
 
 
 def test_two_python_threads_share_one_potential(box):

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 import threading
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +121,9 @@ class Checked:
                 raise TypeError(f"{name}: {dims} contiguous dimensions of {np.dtype(kind)} are needed")
         self._arrays = arrays  # alive as long as their addresses
         self.addresses = [array.ctypes.data for array in arrays.values()]
+
+    def __reduce__(self):  # a copy has its own addresses
+        return partial(Checked, **self._arrays), ()
 
 
 class NativeE2Former:
