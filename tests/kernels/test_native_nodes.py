@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 
 from omnicalc.kernels.native import attention, build, library, nodes
 from omnicalc.models import build_model
+from omnicalc.models.e2former.node_networks import after_attention
 
 BUILT = [name for name in library._supported() if build.library(name, build.NODES).exists()]
 ATOMS = 11  # more than one tile, the last one not full
@@ -148,6 +150,27 @@ def test_copies_use_their_own_weights(copied):
     found, plain, _ = after(other)
     assert max(differences([found(*given)], [plain(*given)])) < 1e-12
     assert torch.equal(network(*given)[0], before_) and not torch.equal(found(*given)[0], before_)
+
+
+def test_threads_may_share_a_block(monkeypatch):
+    """One asks for its networks while another is half way through making them."""
+    shared, half_way = block(), threading.Barrier(2, timeout=10)
+
+    def slowly(*parts):
+        if threading.current_thread() is first:
+            half_way.wait()  # until the second may begin
+            half_way.wait()  # until it has what it asked for
+        return after_attention(*parts)
+
+    monkeypatch.setattr("omnicalc.models.e2former.model.after_attention", slowly)
+    first = threading.Thread(target=shared._native, args=(True,))
+    first.start()
+    half_way.wait()
+    try:
+        assert len(shared._native(True)) == 2
+    finally:
+        half_way.wait()
+        first.join()
 
 
 def test_no_atoms():

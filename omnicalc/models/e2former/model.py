@@ -104,9 +104,10 @@ class Block(nn.Module):
         return after(x, moments)[0]
 
     def _native(self, with_embedding: bool) -> tuple[NodeNetwork, NodeNetwork]:
-        networks = self._networks
+        networks = self._networks  # threads may share the block: each entry is asked for on its own
         if with_embedding not in networks:
             networks[with_embedding] = before_attention(self.norm_attention, self.attention, with_embedding)
+        if None not in networks:
             networks[None] = after_attention(self.attention, self.norm_ffn, self.ffn)
         return networks[with_embedding], networks[None]
 
