@@ -97,13 +97,17 @@ class Graph:
         return FlatEdges.build(self.index, self.mask)
 
     def nearest(self, keep: Tensor, cap: int | None) -> "Graph":
-        """The subset of neighbours with ``keep`` (N, K) true, at most the ``cap`` nearest of them per target."""
+        """The subset of neighbours with ``keep`` (N, K) true, by distance, at most the ``cap`` nearest per target.
+
+        Of equally distant ones the first slots are taken, as by Triton's kernels: the choice is the same in any batch,
+        but where the cap cuts between them it, and with it the energy, depends on the order of the atoms.
+        """
         keep = keep & self.mask
         width = int(keep.sum(1).max()) if keep.numel() else 0
         if cap is not None:
             width = min(width, cap)
         order = self.distances.detach().masked_fill(~keep, torch.inf)
-        slots = order.topk(width, dim=1, largest=False, sorted=True).indices
+        slots = order.sort(dim=1, stable=True).indices[:, :width]
         slots3 = slots.unsqueeze(-1).expand(-1, -1, 3)
         mask = keep.gather(1, slots)
         return replace(
