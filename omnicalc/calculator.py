@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,7 +140,14 @@ class OmniCalc(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = tuple(all_changes),
     ) -> None:
-        """Compute ``properties`` into ``results``; nothing of an earlier structure stays there."""
+        """Compute ``properties`` into ``results``; nothing of an earlier structure stays there.
+
+        Where there is a stress it comes with the forces: it costs little, and is often asked for after them.
+        """
+        if not isinstance(properties, Iterable):
+            raise InputError(f"properties={properties!r} given; a list of names is needed, as in ['energy', 'forces']")
+        if atoms is not None and not hasattr(atoms, "get_positions"):
+            raise InputError(f"{atoms!r} given; ase.Atoms are needed (ase.io.read('file.xyz') makes them of a file)")
         if system_changes:
             self.results = {}
         if atoms is not None:
@@ -173,7 +181,10 @@ class OmniCalc(Calculator):
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
         self.choose_head(systems)
         systems = systems.to(self.potential.device)
-        found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=stress)
+        both = forces and self.potential.conservative and bool(self.atoms.pbc.all())
+        found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)
+        if both and not stress and not found.stress.isfinite().all():  # nobody asked for it
+            found = replace(found, stress=None)
         return _results(found)
 
     @property

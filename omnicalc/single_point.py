@@ -31,7 +31,7 @@ def single_point(atoms: Atoms, calc: OmniCalc, *, stress: bool | None = None) ->
     """
     stress = bool(atoms.pbc.all()) and calc.potential.conservative if stress is None else stress
     calc.calculate(atoms, ["energy", "forces", *(["stress"] if stress else [])])
-    return _point(atoms, calc, calc.results)
+    return _point(atoms, calc, {name: value for name, value in calc.results.items() if stress or name != "stress"})
 
 
 def single_points(

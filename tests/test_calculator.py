@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
 from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.io import read
+from ase.md.nose_hoover_chain import MTKNPT
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 
@@ -28,7 +29,7 @@ from omnicalc import (
     load_potential,
 )
 from omnicalc.card import CARD, read_card
-from omnicalc.errors import InputError, OmniCalcWarning, WeightsError
+from omnicalc.errors import InputError, OmniCalcWarning, RunError, WeightsError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.registry import BUNDLED
@@ -191,10 +192,33 @@ class TestCaching:
         atoms.get_forces()
         atoms.get_forces()
         atoms.get_potential_energy()
-        assert potential.calls == [(False, False), (True, False)]
+        assert potential.calls == [(False, False), (True, True)]
         atoms.get_stress()
         atoms.get_forces()
-        assert potential.calls == [(False, False), (True, False), (True, True)]
+        assert len(potential.calls) == 2
+
+    def test_forces_bring_the_stress_along_where_there_is_one(self, potential):
+        """Which ASE's barostats ask for right after the forces."""
+        for pbc in (True, [True, True, False]):
+            atoms = box()
+            atoms.pbc = pbc
+            atoms.calc = OmniCalc(potential)
+            atoms.get_forces()
+        assert potential.calls == [(True, True), (True, False)]
+        potential.calls.clear()
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        settings = {"temperature_K": 300, "tdamp": 100 * units.fs, "pressure_au": 0.0, "pdamp": 1000 * units.fs}
+        MTKNPT(atoms, timestep=0.5 * units.fs, **settings).run(5)
+        assert potential.calls == [(True, True)] * 6
+
+    def test_a_stress_that_nobody_asked_for_may_be_anything(self, potential, monkeypatch):
+        monkeypatch.setattr("omnicalc.potential.stress_of", lambda virial, systems: torch.full_like(virial, torch.nan))
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        assert np.isfinite(atoms.get_forces()).all()
+        with pytest.raises(RunError, match="stress that are not finite"):
+            atoms.get_stress()
 
     def test_asked_together_computed_together(self, potential):
         calc = OmniCalc(potential)
@@ -402,6 +426,18 @@ class TestConstruction:
     def test_refused_before_any_structure(self, folder, name, value, said):
         with pytest.raises(InputError, match=said):
             OmniCalc(folder, **{name: value})
+
+    @pytest.mark.parametrize(
+        ("given", "said"),
+        [
+            ({"atoms": 42}, "42 given; ase.Atoms are needed"),
+            ({"atoms": "water.xyz"}, r"ase.io.read\('file.xyz'\) makes them"),
+            ({"properties": None}, "properties=None given; a list of names is needed"),
+        ],
+    )
+    def test_what_is_no_structure(self, potential, given, said):
+        with pytest.raises(InputError, match=said):
+            OmniCalc(potential).calculate(**({"atoms": water()} | given))
 
     def test_no_structure(self, potential):
         with pytest.raises(InputError, match="no structure was given"):
