@@ -2,17 +2,17 @@
 
 A model offers them by the methods ``native(numbers)`` and ``on_device(numbers)``, each of which returns one for these
 atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason. ``native`` also takes the last one,
-``known``, where there are more elements now.
+``known``, where there are more elements now. What was made is made again once the weights are written to.
 """
 
 from __future__ import annotations
 
 import threading
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from omnicalc.errors import InputError, KernelError, OmniCalcWarning
 
@@ -39,10 +39,10 @@ class KernelChoice:
         self.wanted = check_kernel(wanted)
         self._native = None
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
-        self._device: torch.device | None = None  # that the two above and the last binding are of
+        self._made_of: Weights | None = None  # that the two above are of
         self._warned = False
         self._lock = threading.Lock()
-        self._last: tuple[Systems, Tensor, DeviceBinding] | None = None
+        self._last: tuple[Weights, list[Tensor], NativeBinding | DeviceBinding] | None = None
 
     def __reduce__(self):  # what is made is made again where a copy needs it, and is not worth carrying
         return KernelChoice, (self.wanted,)
@@ -92,17 +92,20 @@ class KernelChoice:
         return DeviceBinding(potential, kernel, systems, head, record)
 
     def binding_of_call(self, potential: Potential, systems: Systems, head: Tensor):
-        """As :meth:`binding`, for calls that do not say whether more of the same atoms will follow: on a GPU the last
-        one is kept, and recorded when the same atoms come again.
+        """As :meth:`binding`, for calls that do not say whether more of the same atoms will follow: the last one is
+        kept, and on a GPU recorded when the same atoms come again.
         """
-        if potential.device.type == "cpu" or potential.spread:
+        if potential.spread:
             return self.binding(potential, systems, head)
-        if self._last is None or self._device != potential.device or not _same_atoms(systems, head, *self._last[:2]):
-            binding = self.binding(potential, systems, head)
-            self._last = None if binding is None else (systems, head, binding)
-            return binding
-        self._last[2].record = True
-        return self._last[2]
+        weights, last = Weights.of(potential), self._last
+        atoms = [systems.numbers, systems.system, systems.charge, systems.spin, head]
+        if last is not None and last[0] == weights and all(map(torch.equal, last[1], atoms)):
+            last[2].record = True
+            return last[2]
+        binding = self.binding(potential, systems, head)
+        # copies, for the caller may write to its own
+        self._last = None if binding is None else (weights, [t.clone() for t in atoms], binding)
+        return binding
 
     def _made(self, potential: Potential, numbers: Tensor):
         with self._lock:  # threads with other elements may share the potential
@@ -113,15 +116,16 @@ class KernelChoice:
             raise KernelError("kernels are for float32 on a CPU or a CUDA device")
         if potential.spread:
             raise KernelError("the spread of a committee needs plain torch")
-        if any(p.requires_grad for p in potential.model.parameters()):
+        weights = Weights.of(potential)
+        if weights.in_training:
             raise KernelError("weights in training need plain torch")
         offer = "native" if potential.device.type == "cpu" else "on_device"
         if self.wanted in HALF and offer == "native":
             raise KernelError("half precision is for a GPU")
         if not hasattr(potential.model, offer):
             raise KernelError(f"this family has no kernel for the {potential.device.type}")
-        if self._device != potential.device:
-            self._device, self._native, self._refused, self._last = potential.device, None, None, None
+        if self._made_of != weights:
+            self._made_of, self._native, self._refused = weights, None, None
         if self._refused is not None:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
@@ -139,18 +143,32 @@ class KernelChoice:
         return self._native
 
 
-def _same_atoms(systems: Systems, head: Tensor, other: Systems, other_head: Tensor) -> bool:
-    """Whether two batches differ in positions and cells alone."""
-    if systems.positions.shape != other.positions.shape or not torch.equal(head, other_head):
-        return False
-    names = ("numbers", "system", "charge", "spin")
-    return all(torch.equal(getattr(systems, name), getattr(other, name)) for name in names)
+class Weights(NamedTuple):
+    """A model's weights at one time: equal to those of another time as long as nothing was written to them."""
+
+    model: nn.Module
+    device: torch.device
+    dtype: torch.dtype
+    in_training: bool
+    writes: int  # that torch counted, over all weights
+
+    @classmethod
+    def of(cls, potential: Potential) -> Weights:
+        in_training, writes, modules = False, 0, [potential.model]
+        while modules:  # as model.parameters(), which takes three times as long, at every step
+            module = modules.pop()
+            modules += filter(None, module._modules.values())
+            for weight in filter(lambda w: w is not None, module._parameters.values()):
+                in_training |= weight.requires_grad
+                writes += 0 if weight.is_inference() else weight._version  # those of inference mode are not counted
+        return cls(potential.model, potential.device, potential.dtype, in_training, writes)
 
 
 class NativeBinding:
     """A native kernel with one fixed batch of atoms: what the potential adds to it, and the neighbour list's pairs."""
 
     asynchronous = False
+    record = False  # as for :class:`DeviceBinding`, without effect
 
     def __init__(self, potential: Potential, native, systems: Systems, head: Tensor):
         self._run = native.prepare(systems, head)

@@ -24,7 +24,14 @@ import torch
 from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.pair_search import canonical_order, search_molecules, search_pairs, translation, translation_along
+from omnicalc.pair_search import (
+    MOLECULE,
+    canonical_order,
+    search_molecules,
+    search_pairs,
+    translation,
+    translation_along,
+)
 from omnicalc.pair_search_device import bins_of, search_on_device
 from omnicalc.pair_search_device import canonical_order as canonical_order_on_device
 
@@ -33,7 +40,6 @@ if TYPE_CHECKING:
 
 DEFAULT_SKIN = 1.0  # Å; see NeighborList
 FIXED = ("cell", "pbc", "numbers", "system")  # of systems: as long as these are as they were, a list may serve on
-_MOLECULE = 64  # atoms up to which looking at all pairs is faster than a search
 MAX_SKIN = 10.0  # Å; the list grows with the third power of cutoff + skin and fills the memory
 
 
@@ -145,7 +151,7 @@ def flat_pairs(systems: Systems, cutoff: float) -> tuple[Tensor, Tensor, Tensor]
         t.detach().cpu().numpy() for t in (systems.positions, systems.cell, systems.pbc, systems.system)
     )
     counts = np.bincount(system, minlength=len(cell))
-    if not pbc.any() and counts.max(initial=0) <= _MOLECULE:
+    if not pbc.any() and counts.max(initial=0) <= MOLECULE:
         columns = search_molecules(positions, counts, cutoff)
     else:
         found, first = [], 0

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _MARGIN = 1e-6  # Å; the library looks this much further, then the exact test above decides
 _THINNEST_BIN = 1.5  # Å
 _LIBRARY_BINS = 1e5  # at most so many are made by the library
+MOLECULE = 64  # atoms up to which looking at all pairs is faster than a search
 _THREADED = 10_000  # atoms above which the library may use every thread torch may
 
 

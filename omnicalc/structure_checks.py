@@ -89,10 +89,13 @@ def check_occupancy(atoms: Atoms) -> None:
 
 def check_distances(atoms: Atoms) -> None:
     """No two atoms, nor an atom and a periodic image, on top of each other."""
-    from omnicalc.pair_search import search_pairs
+    from omnicalc.pair_search import MOLECULE, search_molecules, search_pairs
 
     positions, cell = np.array(atoms.positions, dtype=np.float64), np.array(atoms.cell.array)
-    i, j, shift = search_pairs(positions, cell, np.asarray(atoms.pbc), MIN_DISTANCE)
+    if len(atoms) <= MOLECULE and not atoms.pbc.any():
+        i, j, shift = search_molecules(positions, np.array([len(atoms)]), MIN_DISTANCE)
+    else:
+        i, j, shift = search_pairs(positions, cell, np.asarray(atoms.pbc), MIN_DISTANCE)
     if not i.size:
         return
     distance = np.linalg.norm(positions[i] - positions[j] - shift @ cell, axis=1)

@@ -1,17 +1,20 @@
 """Which kernel runs, and how long what it made is kept."""
 
 import pickle
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
-from omnicalc.kernel_choice import KernelChoice
+from omnicalc.kernel_choice import KernelChoice, Weights
 from omnicalc.models import build_model
+from omnicalc.neighbors import NeighborList
 from omnicalc.potential import Head, Potential
-from omnicalc.systems import Systems
+from omnicalc.systems import Systems, cat
 
 
 class Kernel:
@@ -32,7 +35,8 @@ class Kernel:
 
 def on_gpu() -> SimpleNamespace:
     """What the choice asks of a potential on a GPU."""
-    model = SimpleNamespace(parameters=lambda: [], on_device=Kernel)
+    model = torch.nn.Module()
+    model.on_device = Kernel
     return SimpleNamespace(
         device=torch.device("cuda"), dtype=torch.float32, model=model, name_resolved="made up", spread=False,
         reference_energies=lambda systems, head: None,
@@ -52,6 +56,70 @@ def test_the_same_atoms_again_are_recorded():
     for other, head in ((Systems.from_atoms(Atoms("H2", positions=[[0, 0, 0], [1, 0, 0]])), HEAD), (water, HEAD + 1)):
         found = choice.binding_of_call(potential, other, head)
         assert found is not first and not found.record
+
+
+def small(kernel: str) -> Potential:
+    """Float32; its energies depend on charge, spin and head."""
+    config = {"elements": [1, 8], "channels": 8, "attention_heads": 4, "layers": 1, "values": ["both"]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_model("e2former", {"heads": ["a", "b"], "system_input": "head-charge-spin", **config})
+    for head in model.energy_heads.values():
+        head[-1].weight.data *= 100
+    references = {1: -13.0, 8: -400.0}
+    potential = Potential(model.float().requires_grad_(False), [Head(name, references) for name in ("a", "b")])
+    potential.kernel = KernelChoice(kernel)
+    return potential
+
+
+class TestAKeptBinding:
+    """Never shows but in speed: whatever changes, results are those of plain torch."""
+
+    @staticmethod
+    def apart(fast: Potential, slow: Potential, kept: NeighborList, systems: Systems, head="a") -> float:
+        found, expected = (
+            p.predict(systems, n, head=head, stress=True) for p, n in ((fast, kept), (slow, NeighborList(slow.cutoff)))
+        )
+        return max(
+            float((getattr(found, x) - getattr(expected, x)).abs().max()) for x in ("energy", "forces", "stress")
+        )
+
+    def test_changes_of_the_structure(self):
+        fast, slow, kept = small("native"), small("torch"), NeighborList(4.5)
+        water = Systems.from_atoms(Atoms("OH2", positions=[[0, 0, 0], [1, 0, 0], [0, 1, 0]], cell=[4, 5, 6], pbc=True))
+        states = [(water, "a"), (water.with_positions(water.positions * 1.01), "a"), (water, "b")]
+        states += [(replace(water, cell=water.cell * 1.1), "a"), (replace(water, pbc=~water.pbc), "a")]
+        states += [(replace(water, charge=water.charge + 1, spin=water.spin + 1), "a")]
+        states += [(replace(water, spin=water.spin + 2), "a"), (replace(water, numbers=water.numbers.flip(0)), "a")]
+        states += [(cat([water, water]), "a"), (water, "a")]
+        energies = [fast.predict(systems, kept, head=head).energy[0].item() for systems, head in states]
+        assert len({round(e, 4) for e in energies}) >= len(states) - 2
+        for systems, head in states:
+            assert self.apart(fast, slow, kept, systems, head) < 1e-4
+        water.numbers[2] = 8  # in place, in what was given before
+        assert self.apart(fast, slow, kept, water) < 1e-4
+
+    def test_it_is_kept(self):
+        potential, systems = small("native"), Systems.from_atoms(Atoms("OH2", positions=np.eye(3)))
+        first, again = (potential.kernel.binding_of_call(potential, systems, HEAD) for _ in range(2))
+        assert again is first is not None
+        assert potential.kernel.binding_of_call(small("native"), systems, HEAD) is not first  # other weights
+
+    def test_weights_that_are_trained(self, monkeypatch):
+        def after_training() -> float:
+            fast, slow, kept = small("native"), small("torch"), NeighborList(4.5)
+            systems = Systems.from_atoms(Atoms("OH2", positions=np.eye(3), cell=[4, 5, 6], pbc=True))
+            assert self.apart(fast, slow, kept, systems) < 1e-4
+            for potential in (fast, slow):
+                potential.requires_grad_(True)
+                with torch.no_grad():
+                    potential.model.energy_heads["a"][0].weight.mul_(1.5)
+                potential.requires_grad_(False)
+            return self.apart(fast, slow, kept, systems)
+
+        assert after_training() < 1e-4
+        monkeypatch.setattr(Weights, "of", classmethod(lambda cls, potential: cls(None, None, None, False, 0)))
+        assert after_training() > 1e-2  # the wrong variant: the kernel made before
 
 
 def test_elements_are_added_to_those_it_was_made_for():

@@ -133,9 +133,11 @@ class Prepared:
         return energies, forces, virials
 
     def _checked(self, pairs: FlatPairs) -> Checked:
-        if self._pairs is None or self._pairs[0] is not pairs:
-            self._pairs = pairs, Checked(row=pairs.row, source=pairs.source, reverse=pairs.reverse, offset=pairs.offset)
-        return self._pairs[1]
+        known = self._pairs  # threads may share this
+        if known is None or known[0] is not pairs:
+            known = pairs, Checked(row=pairs.row, source=pairs.source, reverse=pairs.reverse, offset=pairs.offset)
+            self._pairs = known
+        return known[1]
 
 
 def _tables(
