@@ -18,7 +18,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError, RunError
 from omnicalc.kernel_choice import KernelChoice
-from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
+from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import load_potential, potentials_for
 from omnicalc.systems import Systems

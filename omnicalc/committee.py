@@ -144,7 +144,7 @@ def _rows(potential: Potential, head: str, atoms: Atoms, rng: torch.Generator) -
 @torch.no_grad()
 def _pooled(potential: Potential, head: str, systems: Systems) -> Tensor:
     """H (D,) of one structure."""
-    index = potential._head_index(head, systems)
+    index = potential.head_index(head, systems)
     at = geometry(potential.model, systems, neighbors(systems, potential.cutoff), potential.dtype, False)
     return potential.model.last_features(at.graph(index)).double().sum(0)
 
@@ -154,7 +154,7 @@ def _spread(potential: Potential, head: str, frames: Sequence[Atoms], draws: Ten
     found = []
     for atoms in frames:
         systems = Systems.from_atoms(atoms)
-        index = potential._head_index(head, systems)
+        index = potential.head_index(head, systems)
         with torch.enable_grad():
             at = geometry(potential.model, systems, neighbors(systems, potential.cutoff), potential.dtype, True)
             pooled = potential.model.last_features(at.graph(index)).double().sum(0)

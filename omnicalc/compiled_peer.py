@@ -15,7 +15,8 @@ from torch.nn.functional import pad
 from omnicalc.errors import InputError
 from omnicalc.gradients import forces_from_edges
 from omnicalc.models.graph import Graph
-from omnicalc.neighbors import NeighborList, Neighbors
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import Neighbors
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems
 
@@ -37,7 +38,7 @@ class CompiledForces:
             )
         self._potential, self._backend = potential, backend
         self._systems = Systems.from_atoms(atoms).to(potential.device)
-        self._head = potential._head_index(potential.choose_head(self._systems), self._systems)
+        self._head = potential.head_index(potential.choose_head(self._systems), self._systems)
         self._list = NeighborList(potential.cutoff)
         self._slots, self._compiled = 0, None
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from omnicalc.neighbors import FIXED, FlatPairs, Given, NeighborList, Neighbors, SkinRows
+from omnicalc.neighbor_list import FIXED, FlatPairs, Given, NeighborList, SkinRows
+from omnicalc.neighbors import Neighbors
 from omnicalc.systems import Systems, split
 
 _SURE = 1.0 - 1e-9  # of the square of what atoms may move: within it every list finds the same, whatever the rounding

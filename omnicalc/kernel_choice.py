@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from omnicalc.errors import InputError, KernelError, OmniCalcWarning
 
 if TYPE_CHECKING:
-    from omnicalc.neighbors import NeighborList
+    from omnicalc.neighbor_list import NeighborList
     from omnicalc.potential import Potential, Prediction
     from omnicalc.systems import Systems
 

@@ -18,7 +18,8 @@ from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import geometry, per_structure, stress_of
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models import build_model
-from omnicalc.neighbors import DEFAULT_SKIN, NeighborList, Neighbors
+from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
+from omnicalc.neighbors import Neighbors
 from omnicalc.systems import Systems
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class Potential(nn.Module):
             )
         found, virial = None, None
         with torch.inference_mode(False), torch.set_grad_enabled(need_gradient or create_graph):
-            index = self._head_index(head, systems)
+            index = self.head_index(head, systems)
             at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)
             output = self.model(at.graph(index), spread=True) if self.spread else self.model(at.graph(index))
             energies = output.energies.double() + self.reference_energies(systems, index)
@@ -319,13 +320,17 @@ class Potential(nn.Module):
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
     ) -> Prediction:
         """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
-        index = self._head_index(head, systems)
+        index = self.head_index(head, systems)
         binding = self.kernel.binding_of_call(self, systems, index)
         if binding is None:
             return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
         return binding(systems, neighbor_list, forces=forces, stress=stress)
 
-    def _head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
+    def head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
+        """(S,) int64: the row of the named head, for every structure; a tensor as it is.
+
+        Raises :class:`InputError` for a name that there is not, or without the spread that is asked for.
+        """
         if isinstance(head, Tensor):
             return head
         if head not in self.heads:
@@ -358,7 +363,7 @@ class BoundPotential:
         self.systems = systems.to(potential.device)
         self.head = head
         self.neighbor_list = neighbor_list
-        index = potential._head_index(head, self.systems)
+        index = potential.head_index(head, self.systems)
         self._native = potential.kernel.binding(potential, self.systems, index, record=True)
 
     @property

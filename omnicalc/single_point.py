@@ -75,7 +75,7 @@ def _systems(k: int, atoms: Atoms, calc: OmniCalc) -> Systems:
 def _batch(systems: Sequence[Systems], calc: OmniCalc, stress: bool) -> Iterator[dict]:
     """Results of each structure by the names that ASE has for them."""
     from omnicalc.joint_list import JointList
-    from omnicalc.neighbors import NeighborList
+    from omnicalc.neighbor_list import NeighborList
     from omnicalc.systems import cat
 
     potential = calc.potential

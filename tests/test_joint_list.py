@@ -11,7 +11,8 @@ from ase.build import molecule
 from omnicalc import load_potential
 from omnicalc.errors import InputError
 from omnicalc.joint_list import JointList
-from omnicalc.neighbors import NeighborList, neighbors
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import neighbors
 from omnicalc.potential import BoundPotential
 from omnicalc.systems import Systems, cat, split
 

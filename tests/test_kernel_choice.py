@@ -12,7 +12,7 @@ from ase import Atoms
 from omnicalc.errors import InputError
 from omnicalc.kernel_choice import KernelChoice, Weights
 from omnicalc.models import build_model
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems, cat
 

@@ -2,15 +2,19 @@
 
 import copy
 import itertools
+import math
 import pickle
 
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
+from torch import Tensor
 
 from omnicalc.errors import InputError
-from omnicalc.neighbors import NeighborList, Neighbors, neighbors, neighbors_reference
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import Neighbors, dense_rows, neighbors
+from omnicalc.pair_search import translation
 from omnicalc.systems import Systems, cat
 
 ALL_PBC = list(itertools.product([False, True], repeat=3))
@@ -29,6 +33,45 @@ def build(positions, cell=None, pbc=False) -> Systems:
         spin=torch.ones(1, dtype=torch.int64),
         system=torch.zeros(len(positions), dtype=torch.int64),
     )
+
+
+def neighbors_reference(systems: Systems, cutoff: float) -> Neighbors:
+    """The same list by brute force over images: slow, simple, independent of the search library.
+
+    Along periodic axis k with dual vector b_k (a_m · b_k = 1 if m = k else 0, over the periodic rows a_m of
+    the cell), the image of j nearest to i has a shift near f_k = (r_i - r_j) · b_k, and |d| < cutoff implies
+    |n_k - f_k| < cutoff |b_k|. So every pair is among the shifts round(f) + m with
+    |m_k| <= cutoff |b_k| + 1/2, for any cell however thin or skewed.
+    """
+    found = []
+    for s in range(systems.n_systems):
+        atoms = (systems.system == s).nonzero()[:, 0]
+        positions, cell = systems.positions[atoms].detach(), systems.cell[s].detach()
+        found += _brute_force(positions, cell, systems.pbc[s].nonzero()[:, 0], cutoff, atoms)
+    found.sort()
+    i = torch.tensor([pair[0] for pair in found], dtype=torch.int64, device=systems.device)
+    j = torch.tensor([pair[1] for pair in found], dtype=torch.int64, device=systems.device)
+    shift = torch.tensor([pair[2:] for pair in found], dtype=torch.float64, device=systems.device)
+    return dense_rows(i, j, shift.reshape(-1, 3), systems.n_atoms, cutoff)
+
+
+def _brute_force(positions: Tensor, cell: Tensor, periodic: Tensor, cutoff: float, atoms: Tensor) -> list:
+    """Pairs (i, j, n_a, n_b, n_c) of one structure whose A atoms are numbered ``atoms`` in the batch."""
+    lattice = cell[periodic]  # (P, 3)
+    dual = torch.linalg.pinv(lattice).T if len(periodic) else lattice
+    reach = [math.floor(cutoff * float(b.norm()) + 0.5) for b in dual]
+    images = list(itertools.product(*(range(-r, r + 1) for r in reach)))
+    images = torch.tensor(images, dtype=torch.float64, device=cell.device).reshape(len(images), len(periodic))
+    found = []
+    for a in range(len(atoms)):
+        n = cell.new_zeros(len(atoms), len(images), 3)
+        n[..., periodic] = ((positions[a] - positions) @ dual.T).round()[:, None] + images
+        d = (positions[a] - positions)[:, None] - translation(n.reshape(-1, 3), cell[None]).view_as(n)
+        near = d[..., 0] ** 2 + d[..., 1] ** 2 + d[..., 2] ** 2 < cutoff * cutoff
+        near[a] &= n[a].any(dim=1)
+        b, m = near.nonzero(as_tuple=True)
+        found += [(int(atoms[a]), j, *n) for j, n in zip(atoms[b].tolist(), n[b, m].tolist(), strict=True)]
+    return found
 
 
 def same(a: Neighbors, b: Neighbors) -> bool:
@@ -166,7 +209,7 @@ class TestAgainstBruteForce:
             check(systems, 4.1)
 
 
-def small_strain(count: int, seed: int) -> torch.Tensor:
+def small_strain(count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, 3, 3, dtype=torch.float64, generator=generator) * 0.01
 

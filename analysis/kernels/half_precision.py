@@ -17,7 +17,8 @@ from omnicalc import load_potential
 from omnicalc.models.e2former import E2Former
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.device import DeviceModel
-from omnicalc.neighbors import NeighborList, neighbors
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 from tests.kernels.interpreter import bfloat16_to_the_nearest, quicker
@@ -54,7 +55,7 @@ def main(name, atoms, maps):
     potential, systems = potential_of(name), Systems.from_atoms(cluster(read("examples/water.xyz"), atoms))
     head = next(iter(potential.heads))
     wanted = potential.double()(systems, neighbors(systems, potential.cutoff), head=head).forces
-    rows, index = NeighborList(potential.cutoff).rows_with_skin(systems), potential._head_index(head, systems)
+    rows, index = NeighborList(potential.cutoff).rows_with_skin(systems), potential.head_index(head, systems)
     potential.float()
     click.echo(f"{systems.n_atoms} atoms, forces of rms {float(wanted.square().mean().sqrt()):.2e} eV/Å; errors, eV/Å:")
     for kind in maps.split(","):

@@ -25,7 +25,7 @@ from omnicalc.models.e2former import E2Former
 from omnicalc.models.e2former.attention import Attention
 from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.device import DeviceModel
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 

@@ -17,7 +17,7 @@ from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError
 from omnicalc.interfaces.openmm import GENERIC, INSTALL
 from omnicalc.interfaces.openmm_force import ForceCall
-from omnicalc.neighbors import DEFAULT_SKIN, NeighborList
+from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential
 from omnicalc.systems import Systems

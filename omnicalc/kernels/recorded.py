@@ -6,7 +6,7 @@ from dataclasses import fields
 import torch
 from torch import Tensor
 
-from omnicalc.neighbors import SkinRows
+from omnicalc.neighbor_list import SkinRows
 
 _ROUND = 16  # slots per atom are made up to a multiple of this, so that lists of nearly the same length fit
 

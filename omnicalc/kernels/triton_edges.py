@@ -141,7 +141,7 @@ def edge_forces(
 
 
 @triton.jit
-def _weights(x):
+def spline_weights(x):
     """Values of the four cubic B-splines at fraction x of a cell."""
     z = 1.0 - x
     return (
@@ -153,7 +153,7 @@ def _weights(x):
 
 
 @triton.jit
-def _slopes(x, INVERSE: tl.constexpr):
+def spline_slopes(x, INVERSE: tl.constexpr):
     """Their derivatives by the distance; ``INVERSE`` of a cell's width."""
     z = 1.0 - x
     return (
@@ -206,7 +206,7 @@ def embed(
     a, b, d, t0, t1, t2, t3, t4 = s, s, s, s, s, s, s, s
     for k in range(tl.load(count + i)):
         e = i * slots + k
-        w0, w1, w2, w3 = _weights(tl.load(fraction + e))
+        w0, w1, w2, w3 = spline_weights(tl.load(fraction + e))
         base = table + tl.load(row + e).to(tl.int64) * WIDTH
         x, y, z = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
         s += spline(base, w0, w1, w2, w3, c, ok, WIDTH, ACC)
@@ -253,8 +253,8 @@ def embed_backward(
     for k in range(tl.load(count + i)):
         e = i * slots + k
         fraction_e = tl.load(fraction + e)
-        w0, w1, w2, w3 = _weights(fraction_e)
-        d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
+        w0, w1, w2, w3 = spline_weights(fraction_e)
+        d0, d1, d2, d3 = spline_slopes(fraction_e, INVERSE)
         base = table + tl.load(row + e).to(tl.int64) * WIDTH
         x, y, z = tl.load(unit + 3 * e), tl.load(unit + 3 * e + 1), tl.load(unit + 3 * e + 2)
         _value, slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, c, ok, WIDTH, ACC)

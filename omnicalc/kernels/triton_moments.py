@@ -32,7 +32,7 @@ import triton
 import triton.language as tl
 
 from omnicalc.kernels.triton_attention import EPS, SOFTMAX, SOFTPLUS
-from omnicalc.kernels.triton_edges import _slopes, _weights, spline, spline_pair
+from omnicalc.kernels.triton_edges import spline, spline_pair, spline_slopes, spline_weights
 
 
 @triton.jit
@@ -174,7 +174,7 @@ def attend(
         j_next, r_next = _edge(source, row, e + 1, slot + 1 < n)
         kj = _load(k + j * (D * H) + h, ok, D, H, ACC)
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
-        w0, w1, w2, w3 = _weights(tl.load(fraction + e))
+        w0, w1, w2, w3 = spline_weights(tl.load(fraction + e))
         base = table + r * (2 * H)
         s = spline(base, w0, w1, w2, w3, h, ok, 2 * H, ACC) * _dot(qi, kj, D)
         f = spline(base + H, w0, w1, w2, w3, h, ok, 2 * H, ACC)
@@ -255,8 +255,8 @@ def attend_backward(
         vj = _load(v + j * (P * H) + h, ok, P, H, ACC)
         # all loads of an edge come before its stores, behind which its threads would wait for them
         fraction_e, before = tl.load(fraction + e), tl.load(d_distance + e)
-        w0, w1, w2, w3 = _weights(fraction_e)
-        d0, d1, d2, d3 = _slopes(fraction_e, INVERSE)
+        w0, w1, w2, w3 = spline_weights(fraction_e)
+        d0, d1, d2, d3 = spline_slopes(fraction_e, INVERSE)
         base = table + r * (2 * H)
         g, g_slope = spline_pair(base, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)
         f, f_slope = spline_pair(base + H, w0, w1, w2, w3, d0, d1, d2, d3, h, ok, 2 * H, ACC)

@@ -11,9 +11,9 @@ import triton.language as tl
 
 
 @triton.jit
-def _rows_of(at, c, ok, first: tl.constexpr, ROWS: tl.constexpr, BR: tl.constexpr, C: tl.constexpr):
-    """Addresses (BR, BC) of rows ``first`` .. of one atom, and which of them exist."""
-    row = first + tl.arange(0, BR)
+def _rows_of(at, c, ok, ROWS: tl.constexpr, BR: tl.constexpr, C: tl.constexpr):
+    """Addresses (BR, BC) of the rows of one atom, and which of them exist."""
+    row = tl.arange(0, BR)
     return at + row[:, None] * C + c[None, :], (row < ROWS)[:, None] & ok[None, :]
 
 
@@ -34,7 +34,7 @@ def norm(
     """
     i = tl.program_id(0).to(tl.int64)
     c, row = tl.arange(0, BC), tl.arange(0, BR)
-    at, ok = _rows_of(i * (ROWS * C), c, c < C, 0, ROWS, BR, C)
+    at, ok = _rows_of(i * (ROWS * C), c, c < C, ROWS, BR, C)
     value = tl.load(x + at, ok, 0.0)
     if MORE:
         value += tl.load(more + at, ok, 0.0).to(ACC)
@@ -61,7 +61,7 @@ def norm_backward(
     """Gradient by x of the norm, added to ``d_x`` or, without ADD, written there; with ROUNDED also to ``rounded``."""
     i = tl.program_id(0).to(tl.int64)
     c, row = tl.arange(0, BC), tl.arange(0, BR)
-    at, ok = _rows_of(i * (ROWS * C), c, c < C, 0, ROWS, BR, C)
+    at, ok = _rows_of(i * (ROWS * C), c, c < C, ROWS, BR, C)
     value, g = tl.load(x + at, ok, 0.0), tl.load(grad + at, ok, 0.0).to(ACC)
     mean = tl.sum(tl.where((row == 0)[:, None], value, 0.0)) / C
     value = tl.where((row == 0)[:, None] & ok, value - mean, value)
@@ -168,7 +168,7 @@ def gated(
     i = tl.program_id(0).to(tl.int64)
     c, row = tl.arange(0, BC), tl.arange(0, BR)
     degrees: tl.constexpr = 2 if ROWS == 4 else 3
-    at, ok = _rows_of(i * (ROWS * C), c, c < C, 0, ROWS, BR, C)
+    at, ok = _rows_of(i * (ROWS * C), c, c < C, ROWS, BR, C)
     g = tl.load(gate + i * (degrees * C) + _degree(row)[:, None] * C + c[None, :], ok, 0.0).to(ACC)
     sigmoid = 1.0 / (1.0 + tl.exp(-g))
     scalar = (row == 0)[:, None]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from omnicalc.md.guards import Seen
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 
 if TYPE_CHECKING:
     from omnicalc.md.dynamics import Dynamics

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from omnicalc.errors import RunError
 from omnicalc.joint_list import JointList
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import BoundPotential
 from omnicalc.signals import StopWish
 from omnicalc.systems import cat

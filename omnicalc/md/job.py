@@ -56,7 +56,7 @@ def build_job(
     import torch
 
     from omnicalc.charge_and_spin import origins
-    from omnicalc.neighbors import DEFAULT_SKIN
+    from omnicalc.neighbor_list import DEFAULT_SKIN
     from omnicalc.systems import Systems
 
     skin = DEFAULT_SKIN if skin is None else skin

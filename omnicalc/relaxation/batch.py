@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from omnicalc.joint_list import JointList
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import BoundPotential
 from omnicalc.relaxation.walker import Found, Walker
 from omnicalc.systems import Systems, cat

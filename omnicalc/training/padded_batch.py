@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from omnicalc.neighbors import Neighbors, _Offset
+from omnicalc.neighbors import Neighbors, Offset
 from omnicalc.systems import Systems
 from omnicalc.training.example import Batch, Totals
 from omnicalc.training.packing import Pack
@@ -53,7 +53,7 @@ def padded(batch: Batch, totals: Totals, force_count: int, shape: Shape) -> dict
     systems, near = batch.systems, batch.neighbors
     n, k = near.index.shape
     last = shape.structures - 1
-    offset = near._offset(systems.cell, systems.system)
+    offset = near.offsets(systems.cell, systems.system)
     found = {
         "positions": systems.positions,
         "numbers": _longer(systems.numbers, shape.atoms, value=int(systems.numbers[0])),  # a known element
@@ -87,9 +87,7 @@ def as_batch(tensors: dict[str, Tensor], cutoff: float) -> Batch:
     systems = Systems(cell=cell, pbc=pbc, **{name: tensors[name] for name in names})
     systems.__dict__["counts"] = tensors["counts"]
     offset = tensors["offset"]
-    near = Neighbors(
-        tensors["index"], torch.zeros_like(offset), tensors["mask"], cutoff, known=_Offset.of(offset, cell)
-    )
+    near = Neighbors(tensors["index"], torch.zeros_like(offset), tensors["mask"], cutoff, known=Offset.of(offset, cell))
     labels = ("head", "energy", "energy_weight", "forces", "force_weight")
     return Batch(
         systems=systems,

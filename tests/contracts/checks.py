@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from omnicalc.neighbors import NeighborList, neighbors
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential, Prediction
 from omnicalc.systems import Systems
 

@@ -16,7 +16,8 @@ from omnicalc.models.e2former import from_published
 from omnicalc.models.e2former.angular import coupling
 from omnicalc.models.e2former.native import unsupported
 from omnicalc.models.graph import Graph
-from omnicalc.neighbors import NeighborList, neighbors
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 from tests.conftest import GOLDEN

@@ -16,7 +16,8 @@ from omnicalc.kernels import device, triton_edges, triton_moments, triton_nodes 
 from omnicalc.models import build_model  # noqa: E402
 from omnicalc.models.e2former.config import E2FormerConfig  # noqa: E402
 from omnicalc.models.e2former.device import DeviceModel, Prepared  # noqa: E402
-from omnicalc.neighbors import NeighborList, neighbors  # noqa: E402
+from omnicalc.neighbor_list import NeighborList
+from omnicalc.neighbors import neighbors  # noqa: E402
 from omnicalc.potential import Head, Potential  # noqa: E402
 from omnicalc.systems import Systems  # noqa: E402
 from tests.contracts.structures import waters  # noqa: E402
@@ -67,7 +68,7 @@ def largest_error(config: dict, recompute: bool = False, skin: float = 0.3, maps
     wanted = potential(systems, neighbors(systems, potential.cutoff), head=head, stress=True)
     if maps is not None:
         potential.float()
-    prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential._head_index(head, systems))
+    prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential.head_index(head, systems))
     prepared.recompute = recompute
     rows = NeighborList(potential.cutoff, skin).rows_with_skin(systems)
     energies, forces, virial = prepared(systems.positions, rows, forces=True)
@@ -116,7 +117,7 @@ def test_half_precision_leaves_geometry_alone(monkeypatch):
     monkeypatch.setattr(device, "edge_forces", lambda *given: seen.append(given) or edge_forces(*given))
     rows = NeighborList(potential.cutoff, 0.3).rows_with_skin(systems)
     for maps in (None, torch.float16):
-        prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential._head_index("a", systems))
+        prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential.head_index("a", systems))
         energies, forces, _ = prepared(systems.positions, rows, forces=True)
         assert energies.dtype == forces.dtype == torch.float64
         assert float(forces.sum(0).abs().max()) < 1e-12 * float(forces.abs().max())
@@ -133,7 +134,7 @@ def test_what_float16_cannot_hold_is_not_finite():
     potential.model.blocks[0].attention.value.weight.mul_(1e5)
     rows = NeighborList(potential.cutoff, 0.3).rows_with_skin(systems)
     for maps, finite in ((torch.float16, False), (torch.bfloat16, True)):
-        prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential._head_index("a", systems))
+        prepared = DeviceModel(potential.model, [1, 8], maps).prepare(systems, potential.head_index("a", systems))
         assert bool(prepared(systems.positions, rows, forces=True)[1].isfinite().all()) == finite
 
 
@@ -178,7 +179,7 @@ def test_atoms_that_nothing_is_near():
     potential = potential_of(CONFIGS["softmax, both orders"])
     systems = Systems.from_atoms([Atoms("O"), Atoms("H2", positions=[[0, 0, 0], [0, 0, 9.0]])]).to(DEVICE)
     wanted = potential(systems, neighbors(systems, potential.cutoff), head="a")
-    prepared = DeviceModel(potential.model, [1, 8]).prepare(systems, potential._head_index("a", systems))
+    prepared = DeviceModel(potential.model, [1, 8]).prepare(systems, potential.head_index("a", systems))
     rows = NeighborList(potential.cutoff, 0.3).rows_with_skin(systems)
     energies, forces, _ = prepared(systems.positions, rows, forces=True)
     assert float((energies - wanted.energies).abs().max()) < 1e-12 and not forces.any()

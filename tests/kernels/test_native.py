@@ -23,12 +23,11 @@ from omnicalc.models.e2former import attention, from_published
 from omnicalc.models.e2former.native import NativeModel
 from omnicalc.models.e2former.radial_tables import (
     SLOPE_ERROR,
-    build_tables,
     nearest_distances,
     pair_functions,
     tables_within,
 )
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 from tests.conftest import GOLDEN
@@ -336,6 +335,11 @@ def test_weights_that_do_not_fit_their_settings_are_refused():
     short = np.zeros(100, dtype=np.float32)
     with pytest.raises(ValueError, match="fewer weights than the settings need"):
         library.NativeE2Former(settings, 4.5, short, short)
+
+
+def build_tables(functions, cutoff, intervals=256, nearest=0.5, degree=5):
+    """On one grid, whatever the errors are."""
+    return tables_within(functions, cutoff, nearest, np.inf, degree, intervals)
 
 
 class TestRadialTables:

@@ -5,7 +5,7 @@ import torch
 
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models import build_model
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 from tests.contracts.structures import triclinic_waters

@@ -21,7 +21,7 @@ from omnicalc.md.initial import initial_state
 from omnicalc.md.restart import Restart
 from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.systems import Systems
 
 from .toy import Failing, Pairs, argon, job

@@ -14,7 +14,7 @@ from omnicalc.gradients import forces_from_edges
 from omnicalc.md.job import Job
 from omnicalc.md.record import structure_hash
 from omnicalc.md.state import State
-from omnicalc.neighbors import NeighborList
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.systems import Systems
 
 

@@ -23,7 +23,7 @@ KINDS = {  # of the arrays of NativeE2Former.evaluate: type and dimensions
     "system": (np.int32, 1),  # (N,) structure of each atom
     "head": (np.int32, 1),  # (N,) energy head of each atom
     "embedding": (np.float32, 2),  # (S, C) vector of each structure that every block adds to its scalars
-    "row": (np.int64, 1),  # pairs as in omnicalc.neighbors.FlatPairs
+    "row": (np.int64, 1),  # pairs as in omnicalc.neighbor_list.FlatPairs
     "source": (np.int32, 1),
     "reverse": (np.int32, 1),
     "offset": (np.float64, 2),

@@ -27,7 +27,7 @@ from omnicalc.models.e2former.device_weights import BlockWeights, NormWeights
 from omnicalc.models.e2former.model import E2Former
 from omnicalc.models.e2former.native import beyond_kernels
 from omnicalc.models.e2former.radial_tables import RadialTables, nearest_distances, pair_functions, tables_within
-from omnicalc.neighbors import SkinRows
+from omnicalc.neighbor_list import SkinRows
 from omnicalc.systems import Systems
 
 DEGREE = 3  # of the splines

@@ -16,7 +16,7 @@ from omnicalc.models.e2former.config import E2FormerConfig
 from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
 from omnicalc.models.e2former.model import Block, E2Former
 from omnicalc.models.e2former.radial_tables import DEGREE, nearest_distances, pair_functions, tables_within
-from omnicalc.neighbors import FlatPairs
+from omnicalc.neighbor_list import FlatPairs
 from omnicalc.systems import Systems
 
 MAX_CHANNELS = 512  # of native/model.hpp

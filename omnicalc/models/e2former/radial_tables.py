@@ -66,17 +66,6 @@ def tables_within(
         intervals *= 2
 
 
-def build_tables(
-    functions: list[Function],
-    cutoff: float,
-    intervals: int = INTERVALS,
-    nearest: np.ndarray | float = _NEAREST,
-    degree: int = DEGREE,
-) -> RadialTables:
-    """Splines of one function per element pair, with their errors beyond ``nearest``, (pairs,) or one, in Å."""
-    return _joined(list(_tables_of_each(functions, cutoff, intervals, nearest, degree)))
-
-
 def _joined(tables: list[RadialTables]) -> RadialTables:
     value, slope = (max(getattr(t, name) for t in tables) for name in ("value_error", "slope_error"))
     return replace(tables[0], points=np.concatenate([t.points for t in tables]), value_error=value, slope_error=slope)
