@@ -15,7 +15,7 @@ from omnicalc import kernels  # noqa: E402
 from omnicalc.kernels import device, triton_moments, triton_nodes  # noqa: E402
 from omnicalc.kernels.device import Moments, triton_type  # noqa: E402
 from omnicalc.models.e2former.device import DeviceModel  # noqa: E402
-from omnicalc.neighbors import NeighborList  # noqa: E402
+from omnicalc.neighbor_list import NeighborList  # noqa: E402
 from tests.kernels.attention_case import DEVICE, changed_copy  # noqa: E402
 from tests.kernels.compile_ahead_step import MAPS  # noqa: E402
 from tests.kernels.test_device_model import CONFIGS, HALF, potential_of, water_and_a_far_atom  # noqa: E402
