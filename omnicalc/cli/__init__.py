@@ -1,5 +1,6 @@
 """The ``omnicalc`` command: a group of verbs, one file each, loaded only when called."""
 
+import os
 import sys
 
 import click
@@ -45,4 +46,5 @@ def main() -> None:
     """Entry point: every verb goes through one border, where errors become one message and an exit code."""
     from omnicalc.cli.border import at_border
 
+    os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own on to commands, and matplotlib reads it when imported
     sys.exit(at_border(lambda: group.main(prog_name="omnicalc", standalone_mode=False)))

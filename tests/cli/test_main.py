@@ -1,12 +1,14 @@
 """The command itself: quick, light, and one line per error."""
 
+import os
 import resource
 import subprocess
 import sys
 
 import pytest
+from click.testing import CliRunner
 
-from omnicalc.cli import VERBS
+from omnicalc.cli import VERBS, group
 
 HEAVY = "{'torch', 'numpy', 'ase', 'MDAnalysis', 'matplotlib', 'vesin'}"
 
@@ -53,6 +55,23 @@ def test_quick(words, limit):
         times.append(cpu_time() - start)
         assert process.returncode == 0
     assert min(times) < limit
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense"])
+def test_figures_do_not_depend_on_the_backend_of_a_notebook(monkeypatch, backend):
+    """Notebooks set MPLBACKEND for the commands that are typed in them; matplotlib refuses it where it is unknown."""
+    monkeypatch.setenv("MPLBACKEND", backend)
+    code = "import matplotlib.figure"
+    assert "is not a valid value for backend" in python(code).stderr
+    process = python(f"from omnicalc.cli import main\ntry: main()\nexcept SystemExit: {code}", "--version")
+    assert process.returncode == 0, process.stderr
+
+
+def test_only_the_command_itself_chooses_a_backend(monkeypatch):
+    """`group` may be called inside a process with figures of its own."""
+    monkeypatch.setenv("MPLBACKEND", "svg")
+    CliRunner().invoke(group, ["models", "--help"])
+    assert os.environ["MPLBACKEND"] == "svg"
 
 
 def test_errors_are_one_line_and_exit_code_2():
