@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from ase import Atoms, units
 from ase.io import read
-from ase.md.velocitydistribution import thermalize_momenta
 from ase.md.verlet import VelocityVerlet
 
 from omnicalc.calculator import OmniCalc
 from omnicalc.doctor import Finding
+from omnicalc.md.state import draw_velocities
 
 WATER = Path(__file__).with_name("self_test.xyz")
 MODEL = "ubio-s3"
@@ -65,7 +65,8 @@ def conservation(atoms: Atoms, fast: OmniCalc) -> Finding:
     """Spread of the total energy over a short run at constant energy."""
     atoms = atoms.copy()
     atoms.calc = fast
-    thermalize_momenta(atoms, temperature_K=NVE_KELVIN, rng=np.random.default_rng(0))
+    masses = torch.from_numpy(atoms.get_masses())
+    atoms.set_velocities(draw_velocities(masses, NVE_KELVIN, torch.Generator().manual_seed(0)).numpy())
     run, totals = VelocityVerlet(atoms, NVE_STEP_FS * units.fs), []
     run.attach(lambda: totals.append(atoms.get_total_energy()))
     run.run(NVE_STEPS)

@@ -1,5 +1,6 @@
 """``omnicalc doctor`` finds what is wrong, says what to do, and never stops half-way."""
 
+import importlib
 import subprocess
 import sys
 import time
@@ -194,6 +195,12 @@ class TestSelfTest:
         wrong = Wrong("ubio-s3")
         wrong.late = True
         assert self_test.conservation(water, wrong).problem
+
+    def test_velocities_need_no_ase_newer_than_the_oldest_allowed(self, water, monkeypatch):
+        """What draws them there has changed its name in 3.29."""
+        monkeypatch.setitem(sys.modules, "ase.md.velocitydistribution", None)
+        importlib.reload(self_test)
+        assert not self_test.conservation(water, OmniCalc("ubio-s3")).problem
 
     def test_a_defect_is_a_finding(self, monkeypatch):
         def broken(device):
