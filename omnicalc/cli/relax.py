@@ -8,6 +8,7 @@ import click
 from omnicalc.cli.border import UNFINISHED
 from omnicalc.cli.options import CHARGE, Folder, typed_options
 from omnicalc.cli.structures import BEYOND, these
+from omnicalc.errors import InputError
 from omnicalc.md.settings import COUPLINGS
 from omnicalc.relaxation.settings import OPTIMIZERS, RelaxSettings
 
@@ -71,6 +72,8 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     from omnicalc.relaxation.folder import RelaxFolder
     from omnicalc.structure_set import read_set
 
+    if given["steps"] == 0:  # which `sp` makes of its many structures: nothing converges, and nothing should
+        raise InputError("--steps 0 relaxes nothing; give 1 or more, or take energies and forces alone: omnicalc sp")
     settings = RelaxSettings(**given)
     folder = RelaxFolder(out if out is not None else Path(f"{structures[0].resolve().stem}_relax"))
     if not resume:
@@ -96,7 +99,7 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     if outcome.signal is not None and outcome.done < outcome.structures:
         click.echo(f"go on with:\n  {_command(structures, typed_options(without=('resume',)), '--resume')}")
         raise SystemExit(128 + outcome.signal)
-    if outcome.counts.keys() - {"converged", "done"}:
+    if outcome.counts.keys() - {"converged"}:
         _warn(outcome, settings, folder)
         raise SystemExit(UNFINISHED)
 

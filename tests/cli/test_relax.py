@@ -112,6 +112,8 @@ def test_single_points_into_a_folder(inside, tmp_path):
     [
         (("relax", "nowhere.xyz"), "no such file"),
         (("relax", "empty"), "without structures"),
+        (("relax", "water.xyz", "--steps", "0"), "--steps 0 relaxes nothing; .*omnicalc sp"),
+        (("relax", "water.xyz", "--steps", "-1"), "steps is -1"),
         (("relax", "water.xyz", "--optimizer", "bfgs"), "lbfgs, fire"),
         (("relax", "water.xyz", "--relax-cell", "isotropic"), "frame 0: .*--cell"),
         (("relax", "water.xyz", "--fix", "7"), "atoms outside 0 to 2"),
