@@ -25,13 +25,16 @@ _K_B = 8.617333262e-5  # eV/K
 def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_blocks: int = 10) -> Result:
     """Drift and fluctuation of the total energy of a run, and its mean temperature and energies.
 
-    ``source`` is the folder of a run, or its log.csv; ``atoms`` is needed where no run.json lies beside it.
-    ``skip_ps`` leaves out the beginning. Raises InputError.
+    ``source`` is the folder of a run, or its log.csv; ``atoms`` is needed where no run.json lies beside it, and
+    has to agree with one that does. ``skip_ps`` leaves out the beginning. Raises InputError.
     """
     path = log_path(source)
     log = read_log(path).after(skip_ps)
     record = run_record_of(path)
-    atoms = atoms if atoms is not None else record.get("structure", {}).get("atoms")
+    recorded = record.get("structure", {}).get("atoms")
+    if recorded and atoms not in (None, recorded):
+        raise InputError(f"--atoms {atoms} given, but the run.json beside {path} says {recorded}; leave --atoms out")
+    atoms = atoms if atoms is not None else recorded
     if not atoms or atoms < 1:
         raise InputError(f"no run.json beside {path} says how many atoms there are; give their number with --atoms")
     energy, which = (log.total, "total") if log.conserved is None else (log.conserved, "conserved")

@@ -308,13 +308,13 @@ def _longest_lag(sampling: Sampling, max_lag_ps: float | None, particles: int) -
 
 def _window(fit_ps, lag: int, dt: float) -> tuple[int, int]:
     low, high = (part * lag * dt for part in FIT) if fit_ps is None else fit_ps
-    first, last = max(1, int(np.ceil(low / dt - 1e-6))), int(high / dt + 1e-6)
-    if not (np.isfinite([low, high]).all() and 0 <= low < high and last <= lag and last - first >= 2):
+    first, last = max(1.0, np.ceil(low / dt - 1e-6)), np.floor(high / dt + 1e-6)
+    if not (0 <= low < high and last <= lag and last - first >= 2):  # which nan and infinity are not either
         raise InputError(
             f"--fit {low:g} {high:g} is no window of at least three lags inside 0 to {lag * dt:g} ps, "
             f"the longest lag; change it, or --max-lag"
         )
-    return first, last
+    return int(first), int(last)
 
 
 def _cubic(box: np.ndarray) -> bool:

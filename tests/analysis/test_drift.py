@@ -39,6 +39,7 @@ def test_slope_is_found_in_the_right_units(tmp_path):
     assert result["total change over the log"].value == pytest.approx(0.6, rel=0.01)
     assert result["fluctuation about the line"].value == pytest.approx(1000 * 1e-3 / ATOMS, rel=0.25)
     assert not result.notes
+    (tmp_path / "run" / "run.json").unlink()
     other = energy_drift(tmp_path / "run" / "log.csv", atoms=2 * ATOMS)["drift of the total energy"]
     assert other.value == pytest.approx(found.value / 2)
 
@@ -72,6 +73,13 @@ def test_the_conserved_energy_of_a_thermostatted_run_takes_the_place_of_the_tota
     result = energy_drift(folder)
     assert result["drift of the conserved energy"].value == pytest.approx(0.2 * 1000 / ATOMS, rel=0.01)
     assert not result.notes and "conserved_meV_per_atom" in result.tables["blocks"]
+
+
+def test_a_number_of_atoms_that_the_run_contradicts_is_refused(tmp_path):
+    folder = write_run(tmp_path / "run", np.zeros(30))
+    assert energy_drift(folder, atoms=ATOMS).record() == energy_drift(folder).record()
+    with pytest.raises(InputError, match=f"--atoms 7 given, but the run.json .* says {ATOMS}; leave"):
+        energy_drift(folder, atoms=7)
 
 
 def test_bad_input_names_what_is_missing(tmp_path):

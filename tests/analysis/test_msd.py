@@ -235,6 +235,10 @@ def test_unwrapping_of_upright_and_tilted_boxes_is_one():
         ({"max_lag_ps": 100.0}, "--max-lag 100 ps"),
         ({"fit_ps": (2.0, 1.0)}, "--fit 2 1"),
         ({"fit_ps": (0.1, 99.0)}, "--fit 0.1 99"),
+        ({"fit_ps": (np.nan, 0.1)}, "--fit nan 0.1"),
+        ({"fit_ps": (0.1, np.nan)}, "--fit 0.1 nan"),
+        ({"fit_ps": (0.1, np.inf)}, "--fit 0.1 inf"),
+        ({"fit_ps": (-np.inf, 0.1)}, "--fit -inf 0.1"),
         ({"select": "Na"}, "--select 'Na' selects no atom"),
     ],
 )
