@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import click
 
+from omnicalc.cli.interrupts import interrupts_noted
 from omnicalc.errors import OmniCalcError, OmniCalcWarning
 
 REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
@@ -24,7 +25,7 @@ REFUSED, UNFINISHED, INTERRUPTED = 2, 3, 130
 def at_border(run: Callable[[], object]) -> int:
     """The exit code of ``run``, a click command called with ``standalone_mode=False``; prints what went wrong."""
     try:
-        with warnings.catch_warnings():
+        with interrupts_noted(), warnings.catch_warnings():
             warnings.showwarning = _shown_by(warnings.showwarning)
             code = run()
         sys.stdout.flush()

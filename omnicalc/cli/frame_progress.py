@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import click
 
+from omnicalc.cli.interrupts import raise_dropped
+
 _PLAIN_EVERY = 10.0  # s between lines of progress where there is no terminal
 
 
@@ -22,7 +24,12 @@ def frame_progress() -> Iterator[Callable[[int, int], None]]:
     columns = (TextColumn("frames"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("frames", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def update(done: int, total: int) -> None:
+            raise_dropped()
+            bar.update(task, completed=done, total=total)
+
+        yield update
 
 
 class _PlainProgress:
@@ -30,6 +37,7 @@ class _PlainProgress:
         self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
+        raise_dropped()
         if time.monotonic() - self._last >= _PLAIN_EVERY:
             self._last = time.monotonic()
             click.echo(f"{done} of {total} frames", err=True)

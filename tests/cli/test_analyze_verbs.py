@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
@@ -12,6 +13,8 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
+from omnicalc.analysis import coordination
+from omnicalc.analysis.quiet import quietly
 from omnicalc.cli import main
 from omnicalc.cli.analyze import ANALYSES
 
@@ -199,6 +202,29 @@ def test_bad_input_is_one_message_exit_code_2_and_nothing_written(call, place, w
     assert code == 2 and message in err and out == "", err
     assert "Traceback" not in err
     assert {path: path.stat().st_mtime_ns for path in place.rglob("*")} == before
+
+
+def test_ctrl_c_that_python_drops_still_ends_it(call, tmp_path, monkeypatch):
+    """Inside a destructor, as of readers while modules are imported, the exception is lost."""
+    planned = coordination.plan_cn
+
+    class Reader:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def plan(*args, **settings):
+        with quietly():
+            Reader()
+        return planned(*args, **settings)
+
+    monkeypatch.setattr(coordination, "plan_cn", plan)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, out, err = call(f"analyze cn run --out {tmp_path / 'out'}")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out, err.strip()) == (130, "", "stopped") and not (tmp_path / "out").exists()
 
 
 def test_help_of_every_verb_loads_nothing_heavy_and_no_verb_loads_torch(place, tmp_path):
