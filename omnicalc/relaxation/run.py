@@ -211,7 +211,7 @@ class Relaxation:
         return atoms
 
     def _outcome(self, files: _Files, done: int, wish: StopWish) -> Outcome:
-        lines = files.folder.summary.read_text().splitlines()[1 : done + 1]
+        lines = files.folder.summary.read_text(encoding="utf-8").splitlines()[1 : done + 1]
         states = [line.split(",")[-5] for line in lines]  # from the end: a file's name may have commas
         return Outcome(len(self.members), done, states, wish.signal)
 

@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import pickle
+import subprocess
+import sys
 import threading
 import warnings
 from multiprocessing.reduction import ForkingPickler
@@ -281,14 +283,47 @@ def test_libraries_of_other_sources_are_refused(monkeypatch):
     library._load.cache_clear()
 
 
-@pytest.mark.parametrize("command", ["/nowhere/c++", "false"])
+@pytest.mark.parametrize("command", [None, "false", "{here}/no_program"])
 def test_a_missing_or_broken_compiler_is_said_and_harmless(command, monkeypatch, tmp_path):
-    monkeypatch.setenv("CXX", command)
+    (tmp_path / "no_program").touch(mode=0o755)
+    (tmp_path / "no_program").write_bytes(b"\x7fELF")
+    if command is None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("CXX", raising=False)
+    else:
+        monkeypatch.setenv("CXX", command.format(here=tmp_path))
     monkeypatch.setattr(build, "library", lambda name, source: tmp_path / f"{source.stem}-{name}")
     said = []
     assert build.build(said.append) == []
     assert any("compiler" in text or "not built" in text for text in said)
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["no_program"]
+
+
+@pytest.mark.parametrize("command", ["nosuch++", "/nowhere/c++ -O2", '"unbalanced'])
+@pytest.mark.parametrize("others", [["g++", "clang++"], []])
+def test_a_compiler_that_is_not_there_is_named_and_another_takes_its_place(command, others, monkeypatch, tmp_path):
+    for name in others:
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", command)
+    said = []
+    assert build.compiler(said.append) == (["g++"] if others else None)
+    assert said == [f"$CXX is '{command}', which is no command here" + "; g++ takes its place" * bool(others)]
+
+
+def test_a_compiler_with_options_is_taken_as_it_is(monkeypatch, tmp_path):
+    (tmp_path / "ccache").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "ccache g++ '-DA=b c'")
+    said = []
+    assert build.compiler(said.append) == ["ccache", "g++", "-DA=b c"] and not said
+
+
+def test_sources_are_read_in_any_locale():
+    code = "from omnicalc.kernels.native.build import POTENTIAL, source_hash; print(source_hash(POTENTIAL))"
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | plain)
+    assert done.stdout.strip() == build.source_hash(build.POTENTIAL), done.stderr
 
 
 @pytest.mark.parametrize(

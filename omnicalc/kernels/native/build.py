@@ -44,15 +44,23 @@ def source_hash(source: Path) -> str:
 
 def _included(source: Path) -> set[Path]:
     """The file itself, the headers that it includes from its own folder, and those that they include."""
-    names = re.findall(r'^#include "(.+)"$', source.read_text(), re.MULTILINE)
+    names = re.findall(r'^#include "(.+)"$', source.read_text(encoding="utf-8"), re.MULTILINE)
     return {source}.union(*(_included(source.with_name(name)) for name in names))
 
 
-def compiler() -> list[str] | None:
+def compiler(say=print) -> list[str] | None:
     """The command of the C++ compiler: $CXX, or the first of c++, g++ and clang++ on the path."""
-    wanted = shlex.split(os.environ.get("CXX", ""))
-    commands = [wanted] if wanted else [["c++"], ["g++"], ["clang++"]]
-    return next((command for command in commands if shutil.which(command[0])), None)
+    wanted = os.environ.get("CXX", "").strip()
+    try:
+        command = shlex.split(wanted)
+    except ValueError:  # a quote that does not close
+        command = []
+    if command and shutil.which(command[0]):
+        return command
+    found = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+    if wanted:
+        say(f"$CXX is '{wanted}', which is no command here{f'; {found} takes its place' if found else ''}")
+    return [found] if found else None
 
 
 def library(name: str, source: Path = POTENTIAL) -> Path:
@@ -62,7 +70,7 @@ def library(name: str, source: Path = POTENTIAL) -> Path:
 
 def build(say=print) -> list[Path]:
     """Compile all libraries and return those that worked; none without a compiler, or on a system it does not suit."""
-    cxx = compiler()
+    cxx = compiler(say)
     if cxx is None or sys.platform == "win32":
         say("no C++ compiler found: " + "; ".join(dict.fromkeys(SOURCES.values())))
         return []
@@ -78,9 +86,12 @@ def _compile(cxx: list[str], source: Path, name: str, say) -> Path | None:
     static = ["-static-libstdc++", "-static-libgcc"] if sys.platform == "linux" else []
     stamp = f'-DOMNICALC_SOURCE="{source_hash(source)}"'
     command = [*cxx, *FLAGS, *SETS[name], stamp, str(source), "-o", str(temporary), *static]
-    found = subprocess.run(command, capture_output=True, text=True)
-    if found.returncode:
-        last = (found.stderr.strip().splitlines() or ["no message"])[-1]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        last = (found.stderr.strip().splitlines() or ["no message"])[-1] if found.returncode else None
+    except OSError as error:  # a file that can be executed but is no program
+        last = error.strerror
+    if last is not None:
         say(f"{source.name} for {name} was not built ({cxx[0]}: {last}): {SOURCES[source]}")
         return None
     temporary.replace(path)
