@@ -13,17 +13,10 @@ _UNITS = {"fs": 1.0, "ps": 1000.0}
 
 
 class Folder(click.Path):
-    """A folder to write into. An empty text, as from an unset shell variable, is none: it would mean the folder one
-    is in.
-    """
+    """A folder to write into."""
 
     def __init__(self):
         super().__init__(path_type=Path)
-
-    def convert(self, value, param, ctx):
-        if value == "":
-            self.fail("an empty text is no folder; '.' is the one you are in", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class Time(click.ParamType):

@@ -233,7 +233,7 @@ MODELS = [
     ("ubio-s3:smal", "did you mean ubio-s3:small"),
     ("ubio-s3@0.9", "no version 0.9 of ubio-s3:small on this machine; there is ubio-s3:small@0.1"),
     ("ubio-s3:24m", "its weights are not on this machine"),
-    ("''", "is no model name"),
+    ("''", "is empty; give"),
     ("weights", "for the folder of that name type ./weights"),
     ("./nowhere", "nowhere: no such folder"),
     ("./text", "text is no weights folder"),
@@ -291,7 +291,7 @@ MD_OPTIONS = [
     ("--out text", "text is a file; give another folder with --out"),
     ("--out text/below", "text is not a folder; give another folder with --out"),
     ("--out lone", "lone holds traj.dcd but no run.json"),
-    ("--out ''", "an empty text is no folder"),
+    ("--out ''", "--out is empty; give it a value, or leave --out out"),
     ("--replicas 0", "0 replicas; a number from 1"),
     ("--replicas 2 --beads 4", "leave --replicas or --beads out"),
     ("--beads -1", "-1 beads"),
@@ -350,7 +350,7 @@ ANALYSES = [
     ("run/traj.dcd --blocks 0", "--blocks 0 is too few"),
     ("run/traj.dcd --out text", "text is a file; give another folder with --out"),
     ("run/traj.dcd --out text/below", "text is not a folder; give another folder with --out"),
-    ("run/traj.dcd --out ''", "an empty text is no folder"),
+    ("run/traj.dcd --out ''", "--out is empty; give it a value, or leave --out out"),
     ("run/traj.dcd --compare nope", "--compare nope does not exist"),
 ]
 TRAINING = [
@@ -384,7 +384,7 @@ TRAINING = [
     ("good.toml --out text", "text is a file; give another folder"),
     ("good.toml --out text/below", "text is not a folder"),
     ("good.toml --out run", "'run' is not empty; continue it with --resume or choose another with --out"),
-    ("good.toml --out ''", "an empty text is no folder"),
+    ("good.toml --out ''", "--out is empty; give it a value, or leave --out out"),
     ("good.toml --resume", "holds no training run to resume"),
     ("good.toml --out damaged_training --resume", "state.pt is damaged"),
     ("good.toml --steps 0", "0 is not in the range"),
@@ -439,6 +439,15 @@ CASES = [
     ("train good.toml", "Missing option '--data'"),
     ("analyze nmr run/traj.dcd", "No such command 'nmr'"),
     ("nonsense", "No such command 'nonsense'"),
+    *(
+        (f"md water.xyz --out new --{name} ''", f"--{name} is empty")
+        for name in ("fix", "constrain", "restrain", "save")
+    ),
+    ("md water.xyz --out new --guard=", "--guard is empty; give it a value, or leave --guard out"),
+    ("relax water.xyz --out new --relax-cell ' '", "--relax-cell is empty"),
+    ("data split water.xyz --out new.xyz --property ''", "--property is empty"),
+    ("analyze msd run --select ''", "--select is empty"),
+    ("sp ''", "an argument is empty"),
 ]
 
 
