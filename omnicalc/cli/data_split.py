@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import NewFile
+
 FORMATS = ("auto", "qm9", "matbench", "lba", "frames")
 
 
 @click.command(name="split")
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write, .extxyz or .extxyz.gz.")
+@click.option("--out", type=NewFile(), required=True, help="File to write, .extxyz or .extxyz.gz.")
 @click.option("--format", "kind", type=click.Choice(FORMATS), default="auto", show_default=True)
 @click.option("--property", "key", help="Number in the frames to learn; without it, energies and forces.")
 @click.option("--train", type=click.IntRange(min=1), default=950, show_default=True)
@@ -24,13 +26,7 @@ def command(source, out, kind, key, train, valid, test, seed, exclude):
     part, which then has more.
     """
     from omnicalc.data.raw import read_raw, write_split
-    from omnicalc.errors import InputError
-    from omnicalc.files import no_folder_for
 
-    if out.exists():
-        raise InputError(f"'{out}' is already there; give another file with --out")
-    if reason := no_folder_for(out):
-        raise InputError(f"--out {out}: {reason}")
     frames, target = read_raw(source, kind, exclude=exclude)
     counts = write_split(out, frames, key or target, train=train, valid=valid, test=test, seed=seed)
     what = key or target or "energies and forces"

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import NewFile
+
 
 @click.command(name="subset", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True,
+@click.option("--out", type=NewFile(), required=True,
               help="File: .extxyz or .extxyz.gz (extended XYZ), or .aselmdb (ASE-LMDB).")  # fmt: skip
 @click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--count", type=click.IntRange(min=1), help="At most so many frames.")
@@ -27,8 +29,6 @@ def command(files, out, only, count, max_atoms, max_force, charge, elements, see
     from omnicalc.errors import InputError
     from omnicalc.structure_file import read_structures
 
-    if out.exists():
-        raise InputError(f"'{out}' is there already; choose another --out")
     if not out.name.endswith((".extxyz", ".xyz", ".extxyz.gz", ".xyz.gz", ".aselmdb")):  # readers go by the ending
         raise InputError(
             f"--out {out}: frames are written as extended XYZ or ASE-LMDB; let the name end in .extxyz, .extxyz.gz or "

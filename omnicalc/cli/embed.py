@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import NewFolder
 
 ARRAYS, MAP = "embeddings.npz", "latent_map.png"
 TAKEN = ("atoms", "embeddings", "coordinates", "file", "allow_pickle")  # in the npz, or by NumPy that writes it
@@ -14,7 +14,7 @@ TAKEN = ("atoms", "embeddings", "coordinates", "file", "allow_pickle")  # in the
 @click.command(name="embed")
 @click.argument("structures", type=click.Path(path_type=Path))
 @click.option("--model", default="scd:pretrained", show_default=True, help="SCD weights: name, name:tag or folder.")
-@click.option("--out", type=Folder(), required=True, help="Folder for embeddings.npz and latent_map.png.")
+@click.option("--out", type=NewFolder(), required=True, help="Folder for embeddings.npz and latent_map.png.")
 @click.option("--colour", "keys", multiple=True, metavar="KEY", help="Number in the frames to colour by, or energy.")
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
 @click.option("--untrained", is_flag=True, help="A row for the same network with random weights beside it.")
@@ -26,8 +26,6 @@ def command(structures, model, out, keys, method, untrained, seed):
     from omnicalc.errors import InputError
     from omnicalc.structure_file import read_structures
 
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"'{out}' is not empty; give another folder with --out")
     if taken := sorted({*keys} & {*TAKEN}):
         raise InputError(
             f"--colour {taken[0]}: {ARRAYS} needs this name for itself (the map by number of atoms is always drawn); "

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import NewFile
+
 _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far off on average
 
 
@@ -17,7 +19,7 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 @click.option("--split", help="Only frames whose key `split` has this value, e.g. valid.")
 @click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--by", help="Errors by the values of this key of the frames, e.g. config_type or molecule.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Write a parity plot, a PNG file.")
+@click.option("--plot", type=NewFile(), help="Write a parity plot, a PNG file.")
 @click.option("--atoms", type=click.IntRange(min=1), help="Atoms computed at once. [default: 1000]")
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64"]))
 @click.option("--device", default="auto", show_default=True)
@@ -32,13 +34,8 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
     from omnicalc.data import only as by_keys
     from omnicalc.data.readers import open_frames
     from omnicalc.errors import InputError
-    from omnicalc.files import no_folder_for
     from omnicalc.registry import load_potential
 
-    if plot is not None and plot.exists():
-        raise InputError(f"'{plot}' is there already; give --plot another name")
-    if plot is not None and (reason := no_folder_for(plot)):
-        raise InputError(f"--plot {plot}: {reason}")
     frames = open_frames(data)
     from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.committee import measured_spread

@@ -1,11 +1,15 @@
 """Kinds of options that several verbs share, and options as they were typed."""
 
+import os
 import shlex
 from collections.abc import Container
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
+
+from omnicalc.errors import InputError
+from omnicalc.files import no_folder_for, not_writable
 
 THREADS = click.IntRange(1, 1024)  # of the CPU; OpenMP crashes when asked for tens of thousands
 CHARGE = "Total charge in e. [default: from the file (charge= of extended XYZ, charges of atoms in SDF), else 0]"
@@ -17,6 +21,37 @@ class Folder(click.Path):
 
     def __init__(self):
         super().__init__(path_type=Path)
+
+
+class NewFile(click.Path):
+    """A file to write that is not there yet, in a folder that can be written to."""
+
+    def __init__(self):
+        super().__init__(path_type=Path)
+
+    def convert(self, value, param, ctx):
+        path = super().convert(value, param, ctx)
+        if reason := no_folder_for(path):
+            raise InputError(f"{param.opts[0]} {path}: {reason}")
+        why = f"{path} is there already" if os.path.lexists(path) else not_writable(path.parent)
+        return _free(path, why, "file", param)
+
+
+class NewFolder(Folder):
+    """A folder to write into that is empty or not there yet, and can be written to or made."""
+
+    def convert(self, value, param, ctx):
+        path = super().convert(value, param, ctx)
+        why = not_writable(path)
+        if why is None and path.exists() and any(path.iterdir()):
+            why = f"{path} is not empty"
+        return _free(path, why, "folder", param)
+
+
+def _free(path: Path, why: str | None, what: str, param: click.Parameter) -> Path:
+    if why is not None:
+        raise InputError(f"{why}; give another {what} with {param.opts[0]}")
+    return path
 
 
 class Time(click.ParamType):

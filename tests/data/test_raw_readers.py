@@ -326,7 +326,7 @@ def test_split_command_writes_properties_for_training(qm9, matbench, lba, tmp_pa
             [a.info[key or "neglog_aff"] for a in frames]
         )
         assert f"{train} train" in said
-    with pytest.raises(InputError, match="already there"):
+    with pytest.raises(InputError, match="is there already; give another file with --out"):
         omnicalc("data", "split", qm9, "--out", out)
     with pytest.raises(InputError, match="no finite number under 'colour'"):
         other = tmp_path / "x.extxyz"
