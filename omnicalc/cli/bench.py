@@ -11,8 +11,8 @@ DEFAULT_BOX = Path("examples/water.xyz")
 
 @click.command(name="bench")
 @click.argument("models", nargs=-1)
-@click.option("--structure", type=click.Path(path_type=Path), default=DEFAULT_BOX, show_default=True,
-              help="Water box to cut the sizes from.")  # fmt: skip
+@click.option("--structure", type=click.Path(path_type=Path), default=DEFAULT_BOX,
+              help=f"Water box to cut the sizes from. [default: {DEFAULT_BOX}, of a clone]")  # fmt: skip
 @click.option("--sizes", default="192,648", show_default=True, help="Numbers of atoms, multiples of 3.")
 @click.option("--rounds", type=click.IntRange(min=1), default=20, show_default=True, help="Turns of five force calls.")
 @click.option("--threads", type=THREADS, help="CPU threads. [default: torch's own choice]")
@@ -35,7 +35,9 @@ def command(models, structure, sizes, rounds, threads, device, kernel, against, 
     except ValueError:
         raise InputError(f"--sizes {sizes} given; whole numbers with commas between are needed, e.g. 192,648") from None
     if structure == DEFAULT_BOX and not structure.exists():
-        raise InputError(f"there is no {structure} in this folder; give a water box with --structure FILE")
+        raise InputError(
+            f"there is no {structure} in this folder, as there is in a clone; give a water box with --structure FILE"
+        )
     box = read_structure(structure)
 
     import torch
