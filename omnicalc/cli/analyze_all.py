@@ -2,7 +2,7 @@
 
 import click
 
-from omnicalc.cli.frame_progress import frame_progress
+from omnicalc.cli.progress import progress_of
 from omnicalc.cli.trajectory_options import trajectory_options
 
 
@@ -18,6 +18,6 @@ def command(**settings):
     """
     from omnicalc.analysis.every import write_all
 
-    with frame_progress() as progress:
+    with progress_of("frames") as progress:
         everything = write_all(progress=progress, **settings)
     click.echo("\n".join(everything.lines))

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.frame_progress import frame_progress
 from omnicalc.cli.options import Folder
+from omnicalc.cli.progress import progress_of
 
 
 @click.command(name="rdf")
@@ -66,7 +66,7 @@ def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **s
     """
     from omnicalc.analysis.rdf_run import run_rdf
 
-    with frame_progress() as progress:
+    with progress_of("frames") as progress:
         report = run_rdf(
             trajectory,
             list(pairs),

@@ -22,11 +22,11 @@ def command(model, data, out, head, members, frames, seed):
     MODEL is of the family e2former (ubio-s1, ubio-s2, ubio-s3 and the like), with forces by gradients. Nothing else of
     the weights changes. Other heads: call it again on the weights that came out.
     """
-    from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.cli.progress import progress_of
     from omnicalc.committee_weights import add_committee
     from omnicalc.data.readers import open_frames
 
-    with frame_progress() as progress:
+    with progress_of("frames") as progress:
         done = add_committee(model, open_frames(data), str(data), out, head, members, frames, seed, progress)
     numbers = done.calibration.to_dict()
     click.echo(f"{out}: head {done.head}, {members} members, {done.frames} training frames")

@@ -20,11 +20,11 @@ def command(recipe, out, workers, scheduler):
 
     settings = read_recipe(recipe)
 
-    from omnicalc.cli.task_progress import task_progress
+    from omnicalc.cli.progress import progress_of
     from omnicalc.data.build.build import build
     from omnicalc.data.parallel import runner
 
-    with runner(workers, scheduler) as run_all, task_progress("shards") as progress:
+    with runner(workers, scheduler) as run_all, progress_of("shards") as progress:
         whole = build(settings, out, run_all, lambda done, total, frames: progress(done, total, f"{frames} new frames"))
     if not whole:
         click.echo(f"stopped; go on with the same command. Shards so far: {out}")

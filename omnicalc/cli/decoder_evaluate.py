@@ -1,6 +1,5 @@
 """``omnicalc decoder evaluate``: errors of decoders by horizon, beside those of every baseline."""
 
-import sys
 from pathlib import Path
 
 import click
@@ -31,6 +30,7 @@ def command(models, data, names, first, frames, starts, spacing):
     """
     import numpy as np
 
+    from omnicalc.cli.progress import progress_of
     from omnicalc.data.trajectories import read_folder
     from omnicalc.decoding.baselines import MEAN_RIGID
     from omnicalc.decoding.evaluation import DECODER, HORIZONS, molecule_errors, table, verdict
@@ -43,9 +43,10 @@ def command(models, data, names, first, frames, starts, spacing):
     trajectories = read_folder(data, list(names) or None, spacing)
     part, single = (first, 1.0), []
     settings = {"part": part, "frames": frames, "starts": starts}
-    with click.progressbar(trajectories, label="molecules", file=sys.stderr) as bar:
-        for trajectory in bar:
+    with progress_of("molecules") as progress:
+        for trajectory in trajectories:
             single.append([molecule_errors([model], trajectory, **settings) for model, *_ in loaded])
+            progress(len(single), len(trajectories))
     errors = [_mean(each) for each in single]
     count = f"{len(errors)} molecule{'s' * (len(errors) > 1)}, {frames} frame{'s' * (frames > 1)}"
     click.echo(f"{', '.join(name for *_, name in loaded)}: {count}")

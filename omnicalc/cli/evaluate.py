@@ -37,7 +37,7 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
     from omnicalc.registry import load_potential
 
     frames = open_frames(data)
-    from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.cli.progress import progress_of
     from omnicalc.committee import measured_spread
     from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
@@ -50,7 +50,7 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
     if by is not None and not any(by in a.info for a in frames):
         known = ", ".join(sorted(set().union(*(a.info for a in frames)))) or "none"
         raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
-    with frame_progress() as progress:
+    with progress_of("frames") as progress:
         found = evaluate(
             potential, frames, head, lambda done: progress(done, len(frames)), atoms or ATOMS_PER_BATCH, spread=True
         )

@@ -48,12 +48,12 @@ def command(
         click.echo(write_free_atoms(free_atoms.replace(",", " ").split(), level, out))
         return
 
-    from omnicalc.cli.task_progress import task_progress
+    from omnicalc.cli.progress import progress_of
     from omnicalc.data.labels.run import label_all, read_inputs
     from omnicalc.data.parallel import runner
 
     frames = read_inputs(structures, max_atoms) if structures else _uncertain(run, model, count, above)
-    with runner(workers, scheduler) as run_all, task_progress("structures") as progress:
+    with runner(workers, scheduler) as run_all, progress_of("structures") as progress:
         summary = label_all(frames, level, out, run_all, progress)
     if summary.nothing and not summary.stopped:
         raise RunError(

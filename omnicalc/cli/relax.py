@@ -67,8 +67,8 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     Exit code: 0 all converged; 3 some did not (they are named, and written all the same); 2 nothing was done, the
     message says why; 130 or 143 stopped by a signal.
     """
-    from omnicalc.cli.frame_progress import frame_progress
     from omnicalc.cli.memory import keep_freed_memory
+    from omnicalc.cli.progress import progress_of
     from omnicalc.relaxation.folder import RelaxFolder
     from omnicalc.structure_set import read_set
 
@@ -86,7 +86,7 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     keep_freed_memory()
     potential = load_potential(model, device=device, dtype=dtype, kernel=kernel)
     relaxation = Relaxation(members, potential, settings, head=head, charge=charge, spin=spin)
-    with frame_progress() as progress:
+    with progress_of("structures") as progress:
         outcome = relaxation.go(
             folder,
             resume=resume,

@@ -82,7 +82,7 @@ def command(
 
 def _into_folder(structures, read, options: dict, weights: dict, batch_atoms: int, out: Path, resume: bool) -> None:
     """A relaxation of no steps: the same folder, the same way to go on."""
-    from omnicalc.cli.frame_progress import frame_progress
+    from omnicalc.cli.progress import progress_of
     from omnicalc.relaxation.folder import RelaxFolder
     from omnicalc.relaxation.settings import RelaxSettings
 
@@ -97,7 +97,7 @@ def _into_folder(structures, read, options: dict, weights: dict, batch_atoms: in
 
     potential = load_potential(**weights)
     relaxation = Relaxation(members, potential, settings, **options)
-    with frame_progress() as progress:
+    with progress_of("structures") as progress:
         outcome = relaxation.go(folder, resume=resume, progress=progress)
     click.echo(
         f"model {relaxation.record['model']['name']}, head {relaxation.head}: {outcome.done} of {outcome.structures} "

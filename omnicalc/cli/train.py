@@ -78,7 +78,7 @@ def command(recipe, data, out, start, resume, steps, device, record, threads, pr
 
     import torch
 
-    from omnicalc.cli.train_progress import train_progress
+    from omnicalc.cli.progress import progress_by_unit
     from omnicalc.registry import choose_device
     from omnicalc.training.companions import companions
 
@@ -87,8 +87,8 @@ def command(recipe, data, out, start, resume, steps, device, record, threads, pr
         resume=resume, steps=steps, device=choose_device(device), record=record, command=_typed(recipe),
         threads=threads or max(1, torch.get_num_threads() // processes),
     )  # fmt: skip
-    with companions(processes, work), train_progress() as (report, progress):
-        code = work(report=report, progress=progress)
+    with companions(processes, work), progress_by_unit() as progress:
+        code = work(report=click.echo, progress=progress)
     if code:
         raise SystemExit(code)
 

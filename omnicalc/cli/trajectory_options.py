@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.frame_progress import frame_progress
 from omnicalc.cli.options import Folder
+from omnicalc.cli.progress import progress_of
 
 _OPTIONS = (
     click.option(
@@ -45,6 +45,6 @@ def run(plan, **settings) -> None:
     """Run one verb, write its files beside the trajectory or into ``out``, and print its table."""
     from omnicalc.analysis.verbs import run_verb
 
-    with frame_progress() as progress:
+    with progress_of("frames") as progress:
         written = run_verb(plan, progress=progress, **settings)
     click.echo("\n".join(written.lines))
