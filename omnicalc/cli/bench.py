@@ -44,6 +44,7 @@ def command(models, structure, sizes, rounds, threads, device, kernel, against, 
 
     from omnicalc import benchmark
     from omnicalc.cli.memory import keep_freed_memory
+    from omnicalc.cli.threads import cpu_threads
 
     benchmark.check_box(box, numbers)
     if tf32 and not torch.cuda.is_available():
@@ -51,12 +52,11 @@ def command(models, structure, sizes, rounds, threads, device, kernel, against, 
     if "mace" in against:
         benchmark.check_mace()
     keep_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if tf32 else before)
     try:
-        _time(models or ("ubio-s3",), box, numbers, rounds, device, kernel, against, tf32)
+        with cpu_threads(threads):
+            _time(models or ("ubio-s3",), box, numbers, rounds, device, kernel, against, tf32)
     finally:
         torch.set_float32_matmul_precision(before)
 

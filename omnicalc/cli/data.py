@@ -17,7 +17,6 @@ VERBS = {  # kept here so that `omnicalc data --help` imports none of them
     verbs=VERBS,
     prefix="omnicalc.cli.data_",
     heading="Commands",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 def command():
     """Data sets to train on and to compare with."""

@@ -18,7 +18,6 @@ VERBS = {  # kept here so that `omnicalc data build --help` imports none of them
     heading="Recipes",
     otherwise="recipe",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="RECIPE | COMMAND ...",
 )
 def command():

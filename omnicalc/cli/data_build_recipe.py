@@ -5,7 +5,7 @@ import click
 from omnicalc.cli.options import Folder
 
 
-@click.command(name="recipe", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="recipe")
 @click.argument("recipe")
 @click.option("--out", type=Folder(), required=True, help="Folder of the shards; the same command goes on in it.")
 @click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")

@@ -7,7 +7,7 @@ import click
 from omnicalc.cli.options import NewFile
 
 
-@click.command(name="subset", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="subset")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=NewFile(), required=True,
               help="File: .extxyz or .extxyz.gz (extended XYZ), or .aselmdb (ASE-LMDB).")  # fmt: skip

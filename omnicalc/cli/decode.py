@@ -8,7 +8,7 @@ import click
 from omnicalc.cli.options import Folder, Time
 
 
-@click.command(name="decode", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="decode")
 @click.argument("start", type=click.Path(path_type=Path))
 @click.option("--model", default="atom", show_default=True, help="Name, name:tag or folder of a decoder.")
 @click.option("--frames", type=click.IntRange(min=1), default=8, show_default=True, help="How many, evenly spaced.")

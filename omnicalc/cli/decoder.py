@@ -16,7 +16,6 @@ VERBS = {  # kept here so that `omnicalc decoder --help` imports none of them
     verbs=VERBS,
     prefix="omnicalc.cli.decoder_",
     heading="Commands",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 def command():
     """Train and evaluate decoders; use one with `omnicalc decode`."""

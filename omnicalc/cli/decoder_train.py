@@ -35,23 +35,21 @@ def command(recipe, data, out, seed, resume, steps, threads):
     spacing = settings.spacing_fs or None
     train, valid, unseen = (read_folder(data, list(names), spacing) if names else [] for names in parts)
 
-    import torch
-
+    from omnicalc.cli.threads import cpu_threads
     from omnicalc.training.decoder.export import export
     from omnicalc.training.decoder.trainer import DecoderTrainer
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    trainer = DecoderTrainer(settings, train, valid, out, report=click.echo)
-    trainer.prepare(resume)
-    size = sum(p.numel() for p in trainer.model.parameters())
-    click.echo(f"{settings.name}:{settings.tag}@{settings.version}: {size} parameters, {len(train)} to train on")
-    signal = trainer.run(steps)
-    if trainer.step < settings.steps:
-        click.echo(f"stopped at step {trainer.step} of {settings.steps}; go on with --resume")
-        if signal is not None:
-            raise SystemExit(128 + signal)  # as the shell reports a process ended by this signal
-        return
-    card = export(trainer, unseen, out / "weights")
+    with cpu_threads(threads):
+        trainer = DecoderTrainer(settings, train, valid, out, report=click.echo)
+        trainer.prepare(resume)
+        size = sum(p.numel() for p in trainer.model.parameters())
+        click.echo(f"{settings.name}:{settings.tag}@{settings.version}: {size} parameters, {len(train)} to train on")
+        signal = trainer.run(steps)
+        if trainer.step < settings.steps:
+            click.echo(f"stopped at step {trainer.step} of {settings.steps}; go on with --resume")
+            if signal is not None:
+                raise SystemExit(128 + signal)  # as the shell reports a process ended by this signal
+            return
+        card = export(trainer, unseen, out / "weights")
     click.echo(f"error on molecules not trained on: {card.error_growth() or 'not measured'}")
     click.echo(f"weights: {out / 'weights'}\nnext: omnicalc decode START --model {shlex.quote(str(out / 'weights'))}")

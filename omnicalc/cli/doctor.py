@@ -7,7 +7,7 @@ import click
 _WIDTH = 20
 
 
-@click.command(name="doctor", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="doctor")
 @click.option("--device", default="auto", show_default=True, help="Where the self-test computes: auto, cpu or cuda.")
 @click.pass_context
 def command(context, device):

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 
-@click.command(name="label", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="label")
 @click.argument("structures", nargs=-1, type=click.Path(path_type=Path))
 @click.option("--method", default="wb97m-d3bj/def2-svp", show_default=True, help="gfn2-xtb, or functional/basis.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Extended XYZ file of the entries.")

@@ -3,7 +3,7 @@
 import math
 import secrets
 import shlex
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Ramp(click.ParamType):
             self.fail(f"'{value}' is no number and no two with a colon, such as 300 or 300:600", param, ctx)
 
 
-@click.command(name="md", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="md")
 @click.argument("structure", type=click.Path(path_type=Path))
 @click.option("--model", help=f"Weights: name, name:tag, name:tag@version or a folder. [default: {_DEFAULT_MODEL}]")
 @click.option("--head", help="Level of theory. [default: the first head of the model that knows all elements]")
@@ -215,6 +215,7 @@ def command(
     given again are those it was started with.
     """
     from omnicalc.cli.memory import keep_freed_memory
+    from omnicalc.cli.threads import cpu_threads
     from omnicalc.md.folder import RunFolder
 
     keep_freed_memory()
@@ -227,7 +228,7 @@ def command(
     settings, drawn = _settings(given, stored, folder)
     if stored is not None and replicas is None:
         replicas = stored.get("replicas")
-    with _threads(threads):
+    with cpu_threads(threads):
         result = _run(structure, folder, settings, given, stored, resume, drawn, replicas)
     if result is None:  # only a plan
         return
@@ -432,22 +433,6 @@ def _refuse_without_box(structure: Path, job, settings: Settings, folder) -> Non
         f"{structure} has no periodic cell; give one in Å, as in --cell 12.4, "
         "or run it without periodic boundaries with --no-pbc"
     )
-
-
-@contextmanager
-def _threads(number: int | None):
-    """Run with this number of threads, and leave the setting as it was."""
-    if number is None:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _header(

@@ -19,7 +19,6 @@ VERBS = {  # kept here so that `omnicalc models --help` imports none of them
     heading="Commands",
     otherwise="show",  # without a word too
     no_args_is_help=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
     subcommand_metavar="[NAME | COMMAND ...]",
 )
 def command():

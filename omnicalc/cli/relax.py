@@ -16,7 +16,7 @@ _SHOWN = 20  # structures that get a line of their own
 _OF_INPUT = ("index", "cell", "no_pbc", "charge", "spin", "steps", "out", "resume")  # what results carry, or is new
 
 
-@click.command(name="relax", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="relax")
 @click.argument("structures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", default="ubio-s3", show_default=True, help="Name, name:tag or folder.")
 @click.option("--head", help="Level of theory. [default: the first that knows all elements of the first structure]")

@@ -12,7 +12,7 @@ from omnicalc.cli.structures import BEYOND, these
 from omnicalc.errors import InputError
 
 
-@click.command(name="sp", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="sp")
 @click.argument("structures", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--model", default="ubio-s3", show_default=True, help="Name, name:tag or folder.")
 @click.option("--head", help="Level of theory. [default: the model's first head that knows all elements]")

@@ -102,14 +102,13 @@ def _typed(recipe: str | None) -> str:
 
 def _work(*args, threads: int, **settings) -> int:
     """What each of the processes does."""
-    import torch
-
     from omnicalc.cli.memory import keep_freed_memory
+    from omnicalc.cli.threads import cpu_threads
     from omnicalc.training.run import train
 
     keep_freed_memory()
-    torch.set_num_threads(threads)
-    return train(*args, **settings)
+    with cpu_threads(threads):
+        return train(*args, **settings)
 
 
 def _fine_tuning(start: str | None, data: Path, tuning: dict):

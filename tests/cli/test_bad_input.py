@@ -202,7 +202,7 @@ def scratch(tmp_path_factory):
         make_recipes()
         make_runs()
         yield folder
-    torch.set_num_threads(threads)
+    assert torch.get_num_threads() == threads, "commands leave it as it was"
 
 
 def tree(folder: Path) -> dict:
