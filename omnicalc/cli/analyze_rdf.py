@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
 from omnicalc.cli.progress import progress_of
+from omnicalc.cli.trajectory_options import timeless_options
 
 
 @click.command(name="rdf")
-@click.argument("trajectory", metavar="TRAJ", type=click.Path(path_type=Path))
+@timeless_options
 @click.option(
     "--pair",
     "pairs",
@@ -25,18 +25,10 @@ from omnicalc.cli.progress import progress_of
     metavar="SEL SEL",
     help="A pair of selections such as 'resname MG' 'name OP1 OP2'; repeat for more.",
 )
-@click.option(
-    "--top",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Topology. Default: topology.pdb beside TRAJ, else a file of TRAJ's own name (.pdb, .psf, .gro, .xyz, ...).",
-)
-@click.option("--start", type=int, help="First frame, counted from 0; negative counts from the end.")
-@click.option("--stop", type=int, help="Frame to stop before, as in a Python slice.")
-@click.option("--step", type=int, help="Use every STEP-th frame.")
 @click.option("--bin", "bin_width", type=float, default=0.02, show_default=True, metavar="Å", help="Bin width.")
 @click.option(
     "--rmax",
+    "r_max",
     type=float,
     metavar="Å",
     help="Longest distance. Default and limit: half the smallest cell height of any frame used.",
@@ -47,7 +39,6 @@ from omnicalc.cli.progress import progress_of
     help="Leave out pairs inside one molecule (bonds guessed by "
     "distance in the first frame used), as measured O-H and H-H do.",
 )
-@click.option("--blocks", type=int, default=10, show_default=True, help="Blocks of frames for error bars, 5 or more.")
 @click.option(
     "--compare",
     multiple=True,
@@ -56,8 +47,7 @@ from omnicalc.cli.progress import progress_of
     help="Another RDF to draw and tabulate beside this one: its folder, rdf.json or rdf_A-B.csv; repeat for more.",
 )
 @click.option("--label", help="Name of this curve in the figure, and in later comparisons. Default: the file name.")
-@click.option("--out", type=Folder(), metavar="DIR", help="Where to write. Default: beside TRAJ.")
-def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **settings):
+def command(source, **settings):
     """Radial distribution functions of a trajectory.
 
     Writes rdf_A-B.csv for each pair, rdf.json and rdf.png. Names of selections are shortened to what fits a file
@@ -66,16 +56,8 @@ def command(trajectory, pairs, selections, bin_width, rmax, blocks, compare, **s
     """
     from omnicalc.analysis.rdf_run import run_rdf
 
+    for name in ("pairs", "selections", "compare"):
+        settings[name] = list(settings[name])
     with progress_of("frames") as progress:
-        report = run_rdf(
-            trajectory,
-            list(pairs),
-            selections=list(selections),
-            bin_width=bin_width,
-            r_max=rmax,
-            n_blocks=blocks,
-            compare=list(compare),
-            progress=progress,
-            **settings,
-        )
+        report = run_rdf(source, progress=progress, **settings)
     click.echo("\n".join(report.lines))

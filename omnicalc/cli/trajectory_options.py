@@ -9,6 +9,9 @@ import click
 from omnicalc.cli.options import Folder
 from omnicalc.cli.progress import progress_of
 
+_DT = click.option(
+    "--dt", "dt_ps", type=float, metavar="PS", help="Time between frames of the file. Default: what it says."
+)
 _OPTIONS = (
     click.option(
         "--top",
@@ -19,9 +22,7 @@ _OPTIONS = (
     click.option("--start", type=int, help="First frame, counted from 0; negative counts from the end."),
     click.option("--stop", type=int, help="Frame to stop before, as in a Python slice."),
     click.option("--step", type=int, help="Use every STEP-th frame."),
-    click.option(
-        "--dt", "dt_ps", type=float, metavar="PS", help="Time between frames of the file. Default: what it says."
-    ),
+    _DT,
     click.option(
         "--blocks",
         "n_blocks",
@@ -36,7 +37,16 @@ _OPTIONS = (
 
 def trajectory_options(command):
     """TRAJ (a trajectory, or the folder of a run) and the common options, passed on as keywords."""
-    for option in reversed(_OPTIONS):
+    return _with(_OPTIONS, command)
+
+
+def timeless_options(command):
+    """The same without --dt, for what does not depend on time."""
+    return _with([option for option in _OPTIONS if option is not _DT], command)
+
+
+def _with(options, command):
+    for option in reversed(options):
         command = option(command)
     return click.argument("source", metavar="TRAJ", type=click.Path(path_type=Path))(command)
 
