@@ -7,7 +7,7 @@ import click
 
 from omnicalc.cli.border import UNFINISHED
 from omnicalc.cli.options import CHARGE, Folder, typed_options
-from omnicalc.cli.structures import BEYOND, these
+from omnicalc.cli.structures import BEYOND, end_if_stopped, these, to_type
 from omnicalc.errors import InputError
 from omnicalc.md.settings import COUPLINGS
 from omnicalc.relaxation.settings import OPTIMIZERS, RelaxSettings
@@ -96,9 +96,7 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
         )
     counts = ", ".join(f"{number} {status}" for status, number in outcome.counts.items()) or "none"
     click.echo(f"done: {outcome.done} of {outcome.structures} structures ({counts}); results in {folder.path}")
-    if outcome.signal is not None and outcome.done < outcome.structures:
-        click.echo(f"go on with:\n  {_command(structures, typed_options(without=('resume',)), '--resume')}")
-        raise SystemExit(128 + outcome.signal)
+    end_if_stopped(outcome, "relax", structures)
     if outcome.counts.keys() - {"converged"}:
         _warn(outcome, settings, folder)
         raise SystemExit(UNFINISHED)
@@ -146,7 +144,7 @@ def _warn(outcome, settings: RelaxSettings, folder) -> None:
         new = f"--steps {10 * settings.steps} --out {shlex.quote(str(folder.path / 'more'))}"
         click.echo(
             f"warning: {these(left)} did not converge. Go on from where they are, with those that did, which are done "
-            f"at once:\n  {_command([folder.results], typed_options(without=_OF_INPUT), new)}",
+            f"at once:\n  {to_type('relax', [folder.results], typed_options(without=_OF_INPUT), new)}",
             err=True,
         )
     if failed := outcome.with_status("failed"):
@@ -154,7 +152,3 @@ def _warn(outcome, settings: RelaxSettings, folder) -> None:
             f"warning: {these(failed)} failed: {BEYOND}; start from others, or with --optimizer fire --max-step 0.02",
             err=True,
         )
-
-
-def _command(structures, *options: str) -> str:
-    return " ".join(["omnicalc relax", shlex.join(map(str, structures)), *filter(None, options)])

@@ -1,14 +1,13 @@
 """``omnicalc sp``: energy, forces and stress of structures."""
 
 import json
-import shlex
 from pathlib import Path
 
 import click
 
 from omnicalc.cli.border import UNFINISHED
-from omnicalc.cli.options import CHARGE, Folder, typed_options
-from omnicalc.cli.structures import BEYOND, these
+from omnicalc.cli.options import CHARGE, Folder
+from omnicalc.cli.structures import BEYOND, end_if_stopped, these
 from omnicalc.errors import InputError
 
 
@@ -103,10 +102,7 @@ def _into_folder(structures, read, options: dict, weights: dict, batch_atoms: in
         f"model {relaxation.record['model']['name']}, head {relaxation.head}: {outcome.done} of {outcome.structures} "
         f"structures; results in {out}"
     )
-    if outcome.signal is not None and outcome.done < outcome.structures:
-        options = typed_options(without=("resume",))
-        click.echo(f"go on with:\n  omnicalc sp {shlex.join(map(str, structures))} {options} --resume")
-        raise SystemExit(128 + outcome.signal)
+    end_if_stopped(outcome, "sp", structures)
     if failed := outcome.with_status("failed"):
         click.echo(f"warning: {these(failed)} failed: {BEYOND}", err=True)
         raise SystemExit(UNFINISHED)

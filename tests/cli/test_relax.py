@@ -2,6 +2,7 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from ase.io import read, write
 
 from omnicalc import OmniCalc
 from omnicalc.errors import InputError
+from omnicalc.relaxation.run import _Files
 from tests.command import omnicalc
 from tests.tiny_weights import write_weights
 
@@ -70,6 +72,23 @@ def test_what_did_not_converge_is_named_with_a_command_that_goes_on(tmp_path):
     first, second = (read(f"{folder}/structures.xyz") for folder in ("run", "run/more"))
     assert first.info["charge"] == second.info["charge"] == 2 and second.info["spin"] == 3
     assert second.info["status"] == "converged"
+
+
+@pytest.mark.parametrize("verb", ["relax", "sp"])
+def test_stopped_by_a_signal_it_says_how_to_go_on(verb, tmp_path, monkeypatch):
+    save = _Files.save
+
+    def stopped(files, *args):
+        signal.raise_signal(signal.SIGTERM)
+        save(files, *args)
+
+    monkeypatch.setattr(_Files, "save", stopped)
+    said = omnicalc(verb, "set", "--model", "./tiny", "--batch-atoms", "3", "--out", "run", code=143)
+    next_command = said.strip().splitlines()[-1].strip()
+    assert next_command == f"omnicalc {verb} set --model ./tiny --batch-atoms 3 --out run --resume"
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert "3 of 3 structures" in omnicalc(*next_command.split()[1:])
 
 
 def test_what_failed_is_named(tmp_path, monkeypatch):
