@@ -362,7 +362,7 @@ def test_only_a_centre_of_mass_that_is_set_at_rest_is_said_to_be(argon_file, wor
 
 
 def test_equal_replicas_have_no_error(tmp_path, capsys):
-    from omnicalc.cli.md import _first_replica
+    from omnicalc.cli.md_words import _first_replica
     from omnicalc.md.folder import RunFolder
 
     line = "{},1,10,5,-2080.14935123,301.7017"
@@ -502,6 +502,6 @@ def test_a_plan_starts_nothing(argon_file, tmp_path):
     [(295.458, 11.2, "295 +- 11"), (-29942.51234, 0.151, "-29942.51 +- 0.15"), (300.0, 0.0, "300.00 +- 0.00")],
 )
 def test_means_of_replicas_show_no_more_digits_than_their_errors(mean, error, text):
-    from omnicalc.cli.md import _with_error
+    from omnicalc.cli.md_words import _with_error
 
     assert _with_error(mean, error) == text
