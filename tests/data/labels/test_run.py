@@ -201,7 +201,7 @@ def test_spin_is_the_lowest_unless_said():
         (("WATERS", "--method", "pbe/def2-svp", "--convergence", "nan"), "from 1e-12 to 1e-6"),
         (("WATERS", "--method", "pbe/def2-svp", "--convergence", "-1"), "from 1e-12 to 1e-6"),
         (("WATERS", "--method", "gfn2-xtb", "--max-atoms", "2"), "no structure with at most 2 atoms"),
-        (("--free-atoms", " ", "--method", "gfn2-xtb"), "--free-atoms without a symbol"),
+        (("--free-atoms", ",", "--method", "gfn2-xtb"), "--free-atoms without a symbol"),
         (("--free-atoms", "H U", "--method", "gfn2-xtb"), "no ground state known for U"),
         (("WATERS", "--method", "gfn2-xtb", "--scheduler", "nonsense"), "no Dask scheduler at 'nonsense'"),
     ],
