@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms, units
 from ase.io import write
 
-from omnicalc.analysis.rdf import Value
+from omnicalc.analysis.rdf_curves import Value
 from omnicalc.registry import load_potential
 from tests.analysis.conftest import waters
 from tests.md.toy import Harmonic

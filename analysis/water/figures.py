@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from omnicalc.analysis.energy import EnergyLog, Estimate
-from omnicalc.analysis.rdf import Value
+from omnicalc.analysis.rdf_curves import Value
 
 
 def draw_nve(time: np.ndarray, energy: np.ndarray, found: Estimate) -> Figure:

@@ -16,7 +16,7 @@ import numpy as np
 from ase import units
 from ase.data import atomic_masses, atomic_numbers
 
-from omnicalc.analysis.rdf import Value
+from omnicalc.analysis.rdf_curves import Value
 
 OH_STRETCH = 3500.0  # 1/cm, about the band of the liquid with classical nuclei; one mode per hydrogen
 RESOLVED = 3.0  # standard errors

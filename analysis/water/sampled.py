@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from ase import Atoms
 
-from omnicalc.analysis.rdf import Value
+from omnicalc.analysis.rdf_curves import Value
 from omnicalc.md.observables import DISPLACEMENT, curvature, temperature_of_ratio
 
 ALL = "all"

@@ -26,7 +26,7 @@ from runs import Run, make_run
 from sampled import sampled_temperatures
 
 from omnicalc.analysis.energy import drift, mean_with_error
-from omnicalc.analysis.rdf import Value
+from omnicalc.analysis.rdf_curves import Value, peak_difference
 from omnicalc.analysis.rdf_table import show
 from omnicalc.analysis.results import fingerprint
 from omnicalc.errors import InputError, OmniCalcError, WeightsError
@@ -234,7 +234,7 @@ def timestep(
 def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: Path | None) -> None:
     """First O-O peak of an NVT run against labelled FRAMES of the training theory."""
     from omnicalc.analysis.experiment import experiment_for
-    from omnicalc.analysis.rdf_files import load_curves, peak_difference
+    from omnicalc.analysis.rdf_compare import load_curves
     from omnicalc.analysis.rdf_run import run_rdf
 
     run = Run.open(run, "nvt", skip_ps)
@@ -252,7 +252,7 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
         compare=[out / "frames"],
         out=out,
     )
-    mine, reference = ours.rdfs.pairs[0], load_curves(out / "frames")["O", "O"]
+    mine, reference = ours.result.pairs[0], load_curves(out / "frames")["O", "O"]
     difference = peak_difference(mine, reference)
     if difference is None:
         raise InputError("no first O-O peak stands out in the run or in the frames; give longer ones")
@@ -262,7 +262,7 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
     checks = [
         Check(name, d.value, d.stderr, limit, unit) for d, (name, limit, unit) in zip(difference, limits, strict=True)
     ]
-    measured = experiment_for(("O", "O"), ours.rdfs.composition)
+    measured = experiment_for(("O", "O"), ours.result.composition)
     rows = [
         ("first O-O peak", "r (Å)", "height"),
         ("run", *map(show, mine.peak)),
@@ -280,8 +280,8 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
         + (", so the difference includes what quantum nuclei do to the peak" if nuclei == "quantum" else ""),
         origin,
         "method: polynomial fitted to the top of the peak, bins of 0.02 Å; jackknife over "
-        f"{ours.rdfs.n_blocks} blocks of the run ({len(ours.rdfs.frames)} frames) and "
-        f"{theirs.rdfs.n_blocks} of the frames ({len(theirs.rdfs.frames)}), errors in quadrature;",
+        f"{ours.result.sampling.n_blocks} blocks of the run ({len(ours.result.sampling)} frames) and "
+        f"{theirs.result.sampling.n_blocks} of the frames ({len(theirs.result.sampling)}), errors in quadrature;",
         "  frames that lie shuffled hide their correlation from blocks: their error is then a lower bound",
     ]
     peaks = {"run": mine.peak, "frames": reference.peak, "run_less_frames": difference}

@@ -17,8 +17,8 @@ from omnicalc.analysis.geometry import plan_geometry
 from omnicalc.analysis.hbonds import plan_hbonds
 from omnicalc.analysis.metal import plan_metal
 from omnicalc.analysis.msd import plan_msd
-from omnicalc.analysis.rdf import PairDistributions, plan_rdf
-from omnicalc.analysis.rdf_run import RdfClaim
+from omnicalc.analysis.rdf import plan_rdf
+from omnicalc.analysis.report import Result
 from omnicalc.analysis.sampling import Measure, Progress, Sampling, stream
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.vdos import plan_vdos
@@ -26,6 +26,7 @@ from omnicalc.analysis.verbs import Claim, split
 from omnicalc.errors import InputError
 
 _PLANS = {
+    "rdf": plan_rdf,
     "cn": plan_cn,
     "msd": plan_msd,
     "hbonds": plan_hbonds,
@@ -34,15 +35,15 @@ _PLANS = {
     "geometry": plan_geometry,
     "vdos": plan_vdos,
 }
-VERBS = ("rdf", *_PLANS, "drift")
+VERBS = (*_PLANS, "drift")
 _SLOWEST_SPECTRUM_PS = 0.01  # frames further apart show no vibration worth a spectrum
 
 
 @dataclass(frozen=True)
 class Everything:
-    """Results by verb (an :class:`RDFs` for rdf, else a Result), and why the others were left out."""
+    """Results by verb, and why the others were left out."""
 
-    results: dict[str, object]
+    results: dict[str, Result]
     left_out: dict[str, str]
     lines: list[str]
     files: list[Path]
@@ -95,7 +96,7 @@ def _run(source, top, only, skip, progress: Progress | None, settings: dict, cla
             written = claims[verb].write(result)
             lines += [f"== {verb} ==", *written.lines, ""]
             files += written.files
-        elif verb != "rdf":
+        else:
             lines += [f"== {verb} ==", *result.lines(), ""]
     lines += [f"left out: {verb} ({why})" for verb, why in left_out.items()]
     return Everything(results, left_out, lines, files)
@@ -126,16 +127,10 @@ def _planned(sampling: Sampling, wanted: list[str]) -> tuple[dict[str, _Guarded]
         try:
             if verb == "vdos" and sampling.dt_ps is not None and sampling.dt_ps > _SLOWEST_SPECTRUM_PS:
                 raise InputError(f"frames {sampling.dt_ps * 1000:g} fs apart are too far apart for a spectrum")
-            measures[verb] = _Guarded(_rdf(sampling) if verb == "rdf" else _PLANS[verb](sampling))
+            measures[verb] = _Guarded(_PLANS[verb](sampling))
         except InputError as error:
             left_out[verb] = str(error)
     return measures, left_out
-
-
-def _rdf(sampling: Sampling) -> PairDistributions:
-    frames = sampling.frames
-    at = {"start": frames.start, "stop": frames.stop, "step": frames.step}
-    return PairDistributions(plan_rdf(sampling.trajectory, **at, n_blocks=max(sampling.n_blocks, 5)))
 
 
 def _drift(sampling: Sampling, wanted: list[str], left_out: dict[str, str]):
@@ -151,8 +146,6 @@ def _drift(sampling: Sampling, wanted: list[str], left_out: dict[str, str]):
 
 
 def _claim(verb: str, what, path: Path, out: str | Path | None):
-    if verb == "rdf":
-        return RdfClaim(what.plan, out, "/".join(path.resolve().parts[-2:]), exclude_molecule=False)
     return Claim(verb, tuple(what.tables), path.parent / "log.csv" if verb == "drift" else path, out)
 
 

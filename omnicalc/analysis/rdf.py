@@ -14,104 +14,146 @@ The running coordination number n_{B around A}(r) = < pairs within r > / N_A cou
 density. Distances reach up to half the smallest height of any frame's box, where a minimum image is unique.
 """
 
-import json
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 from pathlib import Path
 
 import numpy as np
 
-from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks, jackknife_error, leave_one_out
+from omnicalc.analysis.blocks import jackknife_error, leave_one_out
 from omnicalc.analysis.in_order import InOrder
 from omnicalc.analysis.molecules import describe_molecules, guess_molecules
 from omnicalc.analysis.pair_counts import PairCounter
 from omnicalc.analysis.peaks import Shell, first_shell
-from omnicalc.analysis.quiet import quietly
-from omnicalc.analysis.sampling import Progress
-from omnicalc.analysis.sources import as_trajectory
+from omnicalc.analysis.rdf_compare import curves_by_pair, load_curves
+from omnicalc.analysis.rdf_curves import Curve, Pair, PairRDF, Value, names_of
+from omnicalc.analysis.rdf_figure import draw_rdfs
+from omnicalc.analysis.rdf_result import RDFs, shell_quantities
+from omnicalc.analysis.report import make_result
+from omnicalc.analysis.sampling import Progress, Sampling
 from omnicalc.analysis.topology import UNKNOWN, composition
 from omnicalc.analysis.trajectory import Frame, Trajectory
+from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
-from omnicalc.files import write_atomically
 
-Pair = tuple[str, str]  # elements, or selections as they were given
 MAX_DEFAULT_ELEMENTS = 4
 MIN_BINS = 10
 
 
-@dataclass(frozen=True)
-class Value:
-    """A number with its standard error, None where there were too few frames for one."""
+def radial_distributions(
+    source, pairs: list[str] | None = None, *, top=None, progress: Progress | None = None, **settings
+) -> RDFs:
+    """g(r), running coordination numbers and first shells.
 
-    value: float
-    stderr: float | None
-
-
-@dataclass(frozen=True)
-class PairRDF:
-    """g(r) of one pair of elements or selections, on bins of equal width."""
-
-    pair: Pair
-    pairs: int  # ordered pairs that were counted in each frame
-    left_out: int  # ordered pairs inside molecules that were not
-    r: np.ndarray  # (n,) bin centres, Å
-    g: np.ndarray  # (n,)
-    g_stderr: np.ndarray | None  # (n,)
-    around: dict[str, np.ndarray]  # "O around O" -> (n,) running coordination number at r
-    peak: tuple[Value, Value] | None  # first peak: r in Å, g
-    minimum: tuple[Value, Value] | None  # first minimum behind it: r in Å, g
-    coordination: dict[str, Value]  # running coordination number at the first minimum
-
-    @property
-    def name(self) -> str:
-        return "-".join(self.pair)
+    ``source`` is a trajectory file, a run's folder, an MDAnalysis Universe or a Trajectory. Settings: those of
+    :func:`plan_rdf`, and ``start``, ``stop``, ``step``, ``n_blocks``. Raises InputError.
+    """
+    return measured(plan_rdf, source, top, progress, pairs=pairs, **settings)
 
 
-@dataclass(frozen=True)
-class RDFs:
-    """All pairs of one trajectory, with what they were made from."""
+def plan_rdf(
+    sampling: Sampling,
+    *,
+    pairs: list[str] | None = None,
+    selections: list[tuple[str, str]] | None = None,
+    bin_width: float = 0.02,
+    r_max: float | None = None,
+    exclude_molecule: bool = False,
+    compare: list[str | Path] | None = None,
+    label: str | None = None,
+) -> PairDistributions:
+    """Check all input, reading the boxes of all frames once, so that bad input is refused before the work.
 
-    pairs: list[PairRDF]
-    frames: range
-    bin_width: float  # Å
-    r_max: float  # Å, upper edge of the last bin
-    limit: float  # Å, half the smallest height of any frame's box
-    mean_volume: float  # Å^3
-    n_blocks: int  # 0: too few frames for error bars
-    molecules: str | None  # what was recognised, where pairs inside molecules were left out
-    composition: dict[str, int]
-    notes: list[str]
-    trajectory: Trajectory
+    ``pairs`` such as ``["O-O", "O-H"]`` (default: :func:`default_pairs`); ``selections`` are further pairs, of atoms
+    selected by elements or in the language of MDAnalysis (``("resname MG", "name OP1 OP2")``), alone where no
+    ``pairs`` are given; ``bin_width`` and ``r_max`` in Å; ``exclude_molecule`` leaves out pairs inside the molecules
+    of the first frame used; ``compare`` names files of earlier RDFs, and ``label`` (default: the end of the
+    trajectory's path) this one. Raises InputError.
+    """
+    trajectory = sampling.trajectory
+    earlier = {path: load_curves(Path(path)) for path in compare or []}
+    counts = composition(trajectory.elements)
+    chosen, note = ([], None) if selections and not pairs else _choose(pairs, counts)
+    boxes = _survey(trajectory, sampling.frames)
+    n_bins = _bins(bin_width, r_max, boxes.limit, boxes.limiting_frame)
+    molecules = described = None
+    if exclude_molecule:
+        first = next(trajectory.frames(sampling.frames[:1]))
+        molecules = guess_molecules(np.array(first.positions), trajectory.elements, first.box)
+        described = describe_molecules(molecules, trajectory.elements)
+    atoms = {pair: tuple(np.flatnonzero(trajectory.elements == e) for e in pair) for pair in chosen}
+    atoms |= {pair: both for pair, both in (_selected(trajectory, *texts) for texts in selections or [])}
+    counters = {pair: _counter(*both, pair, bin_width, n_bins, molecules) for pair, both in atoms.items()}
+    label = label or "/".join(trajectory.path.resolve().parts[-2:])
+    left_out = {pair: counter.left_out > 0 for pair, counter in counters.items()}
+    curves = curves_by_pair(left_out, label, earlier)
+    return PairDistributions(sampling, counters, boxes, described, label, curves, _notes(note, counts, boxes))
 
-    def to_csv(self, folder: str | Path) -> list[Path]:
-        """Write rdf_A-B.csv of every pair into a folder, replacing such files; returns their paths."""
-        from omnicalc.analysis.rdf_files import csv_files
 
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        paths = {Path(folder) / name: data for name, data in csv_files(self).items()}
-        for path, data in paths.items():
-            write_atomically(path, lambda part, data=data: part.write_bytes(data))
-        return list(paths)
+class PairDistributions:
+    """Counts all pairs frame by frame; native counting goes on in other threads meanwhile."""
 
-    def to_json(self, path: str | Path | None = None) -> str:
-        """The content of rdf.json as text, also written to ``path`` if one is given."""
-        from omnicalc.analysis.rdf_files import record
+    verb = "rdf"
 
-        content = record(self.trajectory, self, self.trajectory.path.name, self.molecules is not None, {})
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        if path is not None:
-            write_atomically(Path(path), lambda part: part.write_text(text, encoding="utf-8"))
-        return text
+    def __init__(
+        self,
+        sampling: Sampling,
+        counters: dict[Pair, PairCounter],
+        boxes: _Boxes,
+        molecules: str | None,
+        label: str,
+        curves: dict[Pair, list[Curve]],
+        notes: list[str],
+    ):
+        self.sampling, self.counters, self.boxes, self.molecules = sampling, counters, boxes, molecules
+        self.label, self.curves, self.notes = label, curves, notes
+        self.names = names_of(counters)
+        self.tables = tuple(self.names.values())
+        self._tally = _Tally(counters, max(sampling.n_blocks, 1))
+        self._work = InOrder(lambda counted: self._tally.add(*counted))
 
-    def plot(self, path: str | Path | None = None):
-        """The figure, a matplotlib Figure made without pyplot; also saved to ``path`` if one is given."""
-        from omnicalc.analysis.rdf_figure import rdf_figure
+    def add(self, position: int, frame: Frame) -> None:
+        block, volume = self.sampling.block(position), frame.volume
+        counts = [counter.prepared(frame.positions, frame.box) for counter in self.counters.values()]
+        self._work.give(lambda: (block, volume, [count() for count in counts]))
 
-        figure = rdf_figure(self, self.trajectory.path.name, {})
-        if path is not None:
-            with quietly():
-                figure.savefig(path, dpi=160, facecolor="white")
-        return figure
+    def result(self) -> RDFs:
+        self._work.finish()
+        pairs = [self._tally.result(pair, self.sampling.n_blocks) for pair in self.counters]
+        counter, limit = next(iter(self.counters.values())), self.boxes.limit
+        bin_width, r_max = counter.bin_width, counter.n_bins * counter.bin_width
+        reach = f"bins of {bin_width:g} Å up to {r_max:.2f} Å (half the smallest cell height: {limit:.3f} Å)"
+        inside = [f"pairs inside one molecule left out: {self.molecules}"] if self.molecules else []
+        settings = {
+            "bin_angstrom": bin_width,
+            "rmax_angstrom": round(r_max, 9),
+            "exclude_molecule": self.molecules is not None,
+        }
+        result = make_result(
+            self.verb,
+            self.sampling,
+            settings,
+            [quantity for rdf in pairs for quantity in shell_quantities(rdf)],
+            {self.names[rdf.pair]: rdf.columns() for rdf in pairs},
+            self.notes,
+            lambda figure: draw_rdfs(figure, rdfs),
+            [reach, *inside],
+        )
+        rdfs = RDFs(
+            **vars(result),
+            sampling=self.sampling,
+            pairs=pairs,
+            bin_width=bin_width,
+            r_max=r_max,
+            limit=limit,
+            mean_volume=self.boxes.mean_volume,
+            molecules=self.molecules,
+            label=self.label,
+            curves=self.curves,
+        )
+        return rdfs
 
 
 def parse_pair(text: str, counts: dict[str, int]) -> Pair:
@@ -149,126 +191,6 @@ def default_pairs(counts: dict[str, int]) -> tuple[list[Pair], str | None]:
         f"{len(known)} elements make {len(pairs)} pairs; only {'-'.join(chosen)} was done. "
         f"Name others with --pair, of {', '.join(known)}"
     )
-
-
-@dataclass(frozen=True)
-class Plan:
-    """An analysis whose input has been checked; :func:`compute` does the work."""
-
-    trajectory: Trajectory
-    frames: range
-    counters: dict[Pair, PairCounter]
-    bin_width: float  # Å
-    n_bins: int
-    limit: float  # Å
-    mean_volume: float  # Å^3
-    n_blocks: int
-    molecules: str | None
-    composition: dict[str, int]
-    notes: list[str]
-
-
-def radial_distributions(source, pairs: list[str] | None = None, *, top=None, **settings) -> RDFs:
-    """g(r), running coordination numbers and first shells; settings as of :func:`plan_rdf`.
-
-    ``source`` is a trajectory file, a run's folder, an MDAnalysis Universe or a Trajectory.
-    """
-    return compute(plan_rdf(as_trajectory(source, top), pairs, **settings))
-
-
-def plan_rdf(
-    trajectory: Trajectory,
-    pairs: list[str] | None = None,
-    *,
-    start: int | None = None,
-    stop: int | None = None,
-    step: int | None = None,
-    bin_width: float = 0.02,
-    r_max: float | None = None,
-    exclude_molecule: bool = False,
-    n_blocks: int = 10,
-    selections: list[tuple[str, str]] | None = None,
-) -> Plan:
-    """Check all input, reading the frames and their boxes once, so that bad input is refused before the work.
-
-    ``pairs`` such as ``["O-O", "O-H"]`` (default: :func:`default_pairs`); ``start``, ``stop``, ``step`` are a
-    Python slice of frames; ``bin_width`` and ``r_max`` in Å; ``exclude_molecule`` leaves out pairs inside the
-    molecules of the first frame used; ``selections`` are further pairs, of atoms selected by elements or in the
-    language of MDAnalysis (``("resname MG", "name OP1 OP2")``), alone where no ``pairs`` are given. Raises InputError.
-    """
-    if n_blocks < MIN_BLOCKS:
-        raise InputError(f"--blocks {n_blocks} is too few for an error bar; give {MIN_BLOCKS} or more")
-    counts = composition(trajectory.elements)
-    chosen, note = ([], None) if selections and not pairs else _choose(pairs, counts)
-    frames = trajectory.select(start, stop, step)
-    boxes = _survey(trajectory, frames)
-    n_bins = _bins(bin_width, r_max, boxes.limit, boxes.limiting_frame)
-    molecules = described = None
-    if exclude_molecule:
-        first = next(trajectory.frames(frames[:1]))
-        molecules = guess_molecules(np.array(first.positions), trajectory.elements, first.box)
-        described = describe_molecules(molecules, trajectory.elements)
-    atoms = {pair: tuple(np.flatnonzero(trajectory.elements == e) for e in pair) for pair in chosen}
-    atoms |= {pair: both for pair, both in (_selected(trajectory, *texts) for texts in selections or [])}
-    counters = {pair: _counter(*both, pair, bin_width, n_bins, molecules) for pair, both in atoms.items()}
-    blocks = choose_blocks(len(frames), n_blocks)
-    notes = trajectory.notes() + _notes(note, counts, blocks, len(frames), boxes)
-    return Plan(
-        trajectory,
-        frames,
-        counters,
-        bin_width,
-        n_bins,
-        boxes.limit,
-        boxes.mean_volume,
-        blocks,
-        described,
-        trajectory.counts,
-        notes,
-    )
-
-
-def compute(plan: Plan, progress: Progress | None = None) -> RDFs:
-    """Count all pairs of a plan, frame by frame, calling ``progress(frames done, frames in all)``."""
-    measure = PairDistributions(plan)
-    for done, frame in enumerate(plan.trajectory.frames(plan.frames)):
-        measure.add(done, frame)
-        if progress is not None:
-            progress(done + 1, len(plan.frames))
-    return measure.result()
-
-
-class PairDistributions:
-    """A planned analysis, fed frame by frame; native counting goes on in other threads meanwhile."""
-
-    verb = "rdf"
-
-    def __init__(self, plan: Plan):
-        self.plan = plan
-        self._tally = _Tally(plan.counters, max(plan.n_blocks, 1))
-        self._work = InOrder(lambda counted: self._tally.add(*counted))
-
-    def add(self, position: int, frame: Frame) -> None:
-        block, volume = block_of(position, len(self.plan.frames), self.plan.n_blocks), frame.volume
-        counts = [counter.prepared(frame.positions, frame.box) for counter in self.plan.counters.values()]
-        self._work.give(lambda: (block, volume, [count() for count in counts]))
-
-    def result(self) -> RDFs:
-        self._work.finish()
-        plan = self.plan
-        return RDFs(
-            [self._tally.result(pair, plan.n_blocks) for pair in plan.counters],
-            plan.frames,
-            plan.bin_width,
-            plan.n_bins * plan.bin_width,
-            plan.limit,
-            plan.mean_volume,
-            plan.n_blocks,
-            plan.molecules,
-            plan.composition,
-            plan.notes,
-            plan.trajectory,
-        )
 
 
 @dataclass(frozen=True)
@@ -346,12 +268,10 @@ def _counter(centres, partners, pair: Pair, bin_width: float, n_bins: int, molec
     return counter
 
 
-def _notes(note: str | None, counts: dict[str, int], blocks: int, n_frames: int, boxes: _Boxes) -> list[str]:
+def _notes(note: str | None, counts: dict[str, int], boxes: _Boxes) -> list[str]:
     notes = [note] if note else []
     if UNKNOWN in counts:
         notes.append(f"{counts[UNKNOWN]} sites of unknown element (virtual sites?) were left out")
-    if not blocks:
-        notes.append(f"too few frames for error bars ({n_frames}); ten or more give them (five blocks of two)")
     if boxes.volumes[1] > boxes.volumes[0] * (1 + 1e-6):
         notes.append(f"the box volume varies from {boxes.volumes[0]:.1f} to {boxes.volumes[1]:.1f} Å^3")
     return notes

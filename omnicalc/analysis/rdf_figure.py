@@ -1,59 +1,49 @@
 """The figure of an RDF: a panel per pair, experiment beside it, coordination number on a second axis."""
 
-import io
+from __future__ import annotations
+
 import math
 import textwrap
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from omnicalc.analysis.experiment import Experiment, experiment_for
-from omnicalc.analysis.quiet import quietly
-from omnicalc.analysis.rdf import Pair, PairRDF, RDFs
-from omnicalc.analysis.rdf_files import Curve
+from omnicalc.analysis.plots import MEASURED, OURS, band
+from omnicalc.analysis.rdf_curves import Curve, PairRDF
 from omnicalc.analysis.reference_values import DFT, EXPERIMENT, known_shells
 
-_OURS, _COUNT = "#1b5faa", "#3f8f4f"
+if TYPE_CHECKING:
+    from omnicalc.analysis.rdf_result import RDFs
+
+_COUNT = "#3f8f4f"
 _OTHERS = ("#d1651a", "#8e4ca8", "#b5a000", "#008b8b")
-_MEASURED = "#303030"
-_KNOWN = {EXPERIMENT: (_MEASURED, "--"), DFT: ("#c0392b", ":")}  # other methods are tabulated, not drawn
+_KNOWN = {EXPERIMENT: (MEASURED, "--"), DFT: ("#c0392b", ":")}  # other methods are tabulated, not drawn
 _PAPER = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.8}
 _BOND = 1.8  # Å; a first peak below it in a measured-liquid panel is a bond inside the molecule
 _PANEL = (4.8, 3.7)  # inches
 _LINE = 45  # letters over a panel
 
 
-def rdf_png(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]], dpi: int = 160) -> bytes:
-    """The figure as PNG bytes. Uses Figure objects only: no pyplot, no global state."""
-    with quietly():  # fonts without a letter of some file name
-        out = io.BytesIO()
-        rdf_figure(rdfs, label, curves).savefig(out, format="png", dpi=dpi, facecolor="white")
-        return out.getvalue()
-
-
-def rdf_figure(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
-    """The figure, a matplotlib Figure that needs no pyplot."""
-    with quietly():
-        return _drawn(rdfs, _plain(label), curves)
-
-
-def _drawn(rdfs: RDFs, label: str, curves: dict[Pair, list[Curve]]):
-    from matplotlib.figure import Figure
-
+def draw_rdfs(figure, rdfs: RDFs) -> None:
+    """A panel per pair, onto a matplotlib Figure."""
+    label = _plain(rdfs.label)
     n = len(rdfs.pairs)
     columns = min(n, 3)
     rows = math.ceil(n / columns)
-    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 1.0), layout="constrained")
+    figure.set_size_inches(_PANEL[0] * columns, _PANEL[1] * rows + 1.0)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes[n:]:
         axis.remove()
     named: dict[str, object] = {}  # label -> line, for one legend under all panels
     for axis, rdf in zip(axes, rdfs.pairs, strict=False):
-        named |= _panel(axis, rdf, rdfs, label, curves.get(rdf.pair, []))
+        named |= _panel(axis, rdf, rdfs, label)
     figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     atoms = " ".join(f"{element}{count}" for element, count in rdfs.composition.items())
     left_out = "\npairs inside molecules left out" if rdfs.molecules else ""
-    figure.suptitle(f"{label}\n{len(rdfs.frames)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10)
-    return figure
+    figure.suptitle(
+        f"{label}\n{len(rdfs.sampling)} frames, {atoms}, bins of {rdfs.bin_width:g} Å{left_out}", fontsize=10
+    )
 
 
 def _plain(label: str) -> str:
@@ -67,9 +57,9 @@ def _wrapped(text: str) -> str:
     return _plain(textwrap.fill(text, _LINE))
 
 
-def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> dict[str, object]:
+def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str) -> dict[str, object]:
     """Draw one pair; returns its lines by label."""
-    experiment = experiment_for(rdf.pair, rdfs.composition)
+    experiment, others = experiment_for(rdf.pair, rdfs.composition), rdfs.curves[rdf.pair]
     bond = experiment is not None and rdf.peak is not None and rdf.peak[0].value < _BOND
     count_axis = axis.twinx()
     axis.set_zorder(count_axis.get_zorder() + 1)  # g above n
@@ -79,8 +69,8 @@ def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> d
         _draw_experiment(axis, experiment)
     _draw_known(axis, count_axis, rdf, rdfs)
     for colour, curve in zip(_OTHERS * len(others), others, strict=False):
-        _draw(axis, curve.r, curve.g, curve.g_stderr, colour, 1.2, _plain(curve.label))
-    _draw(axis, rdf.r, rdf.g, rdf.g_stderr, _OURS, 1.6, label)
+        band(axis, curve.r, curve.g, curve.g_stderr, colour, _plain(curve.label))
+    band(axis, rdf.r, rdf.g, rdf.g_stderr, OURS, label)
     _limits(axis, rdf, experiment, others, bond)
     _mark_shell(axis, rdf, bond)
     _draw_counts(count_axis, rdf)
@@ -91,18 +81,12 @@ def _panel(axis, rdf: PairRDF, rdfs: RDFs, label: str, others: list[Curve]) -> d
     return {line.get_label(): line for line in reversed(lines) if not line.get_label().startswith("_")}
 
 
-def _draw(axis, r, g, stderr, colour: str, width: float, label: str) -> None:
-    axis.plot(r, g, color=colour, linewidth=width, label=label)
-    if stderr is not None:
-        axis.fill_between(r, g - stderr, g + stderr, color=colour, alpha=0.25, linewidth=0)
-
-
 def _draw_experiment(axis, experiment: Experiment) -> None:
     dashes = (0, (4, 2)) if not experiment.without_molecule else (0, (4, 1.5, 1, 1.5))
     label = experiment.label.replace(", without", ",\nwithout")
-    axis.plot(experiment.r, experiment.g, color=_MEASURED, linewidth=1.1, linestyle=dashes, label=label)
+    axis.plot(experiment.r, experiment.g, color=MEASURED, linewidth=1.1, linestyle=dashes, label=label)
     low, high = experiment.g - experiment.std, experiment.g + experiment.std
-    axis.fill_between(experiment.r, low, high, color=_MEASURED, alpha=0.15, linewidth=0)
+    axis.fill_between(experiment.r, low, high, color=MEASURED, alpha=0.15, linewidth=0)
 
 
 def _draw_known(axis, count_axis, rdf: PairRDF, rdfs: RDFs) -> None:
@@ -138,16 +122,16 @@ def _mark_shell(axis, rdf: PairRDF, bond: bool) -> None:
     if rdf.peak is None:
         return
     r, g = rdf.peak[0].value, rdf.peak[1].value
-    style = {"textcoords": "offset points", "fontsize": 8, "color": _OURS, "bbox": _PAPER}
+    style = {"textcoords": "offset points", "fontsize": 8, "color": OURS, "bbox": _PAPER}
     if bond:
         top = axis.get_ylim()[1]
         axis.annotate(f"{r:.2f} Å,\nup to {g:.1f}", (r, top * 0.985), xytext=(10, 0), va="top", **style)
         return
     axis.annotate(f"{r:.2f} Å, {g:.2f}", (r, g), xytext=(5, 5), **style)
-    axis.plot([r], [g], marker="o", markersize=3.5, color=_OURS)
+    axis.plot([r], [g], marker="o", markersize=3.5, color=OURS)
     if rdf.minimum is not None:
         r, g = rdf.minimum[0].value, rdf.minimum[1].value
-        axis.plot([r], [g], marker="o", markersize=3.5, color=_OURS)
+        axis.plot([r], [g], marker="o", markersize=3.5, color=OURS)
         low = g < 0.12 * axis.get_ylim()[1]
         axis.annotate(f"{r:.2f} Å, {g:.2f}", (r, g), xytext=(0, 8 if low else -14), ha="center", **style)
 

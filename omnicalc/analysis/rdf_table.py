@@ -1,57 +1,47 @@
 """The short table that `omnicalc analyze rdf` prints."""
 
-from omnicalc.analysis.experiment import experiment_for
-from omnicalc.analysis.rdf import Pair, PairRDF, RDFs, Value
-from omnicalc.analysis.rdf_files import Curve, comparable, peak_difference
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from omnicalc.analysis.experiment import Experiment, experiment_for
+from omnicalc.analysis.rdf_curves import Curve, PairRDF, Value, peak_difference
 from omnicalc.analysis.reference_values import known_shells
-from omnicalc.analysis.report import with_error
-from omnicalc.analysis.trajectory import Trajectory
+from omnicalc.analysis.report import columns_of, with_error
+
+if TYPE_CHECKING:
+    from omnicalc.analysis.rdf_result import RDFs
 
 _HEADS = ("pair", "first peak (Å)", "height", "minimum (Å)", "g there", "coordination to the minimum")
 _PRINTED_ERROR = 0.0005
 _LONGEST = 80  # letters of a name
 
 
-def head_lines(trajectory: Trajectory, rdfs: RDFs) -> list[str]:
-    """What was read and with which settings."""
-    frames = rdfs.frames
-    step = f", step {frames.step}" if frames.step > 1 else ""
-    atoms = " ".join(f"{element}{count}" for element, count in rdfs.composition.items())
-    named = f"; atoms named by {trajectory.topology}" if trajectory.topology else ""
-    blocks = rdfs.n_blocks
-    errors = f"; errors from {blocks} blocks of {len(frames) // blocks} frames" if blocks else ""
-    lines = [
-        f"{trajectory.path}: {len(frames)} of {trajectory.n_frames} frames "
-        f"({frames[0]} to {frames[-1]}{step}) of {trajectory.n_atoms} atoms, {atoms}{named}",
-        f"bins of {rdfs.bin_width:g} Å up to {rdfs.r_max:.2f} Å "
-        f"(half the smallest cell height: {rdfs.limit:.3f} Å){errors}",
-    ]
-    if rdfs.molecules:
-        lines.append(f"pairs inside one molecule left out: {rdfs.molecules}")
-    return lines + [f"note: {note}" for note in rdfs.notes]
-
-
-def table_lines(rdfs: RDFs, exclude_molecule: bool, curves: dict[Pair, list[Curve]]) -> list[str]:
+def table_lines(rdfs: RDFs) -> list[str]:
     """One row per pair, with the experiment and compared curves under it."""
     rows: list[tuple[str, ...]] = [_HEADS]
     hidden = False
     for rdf in rdfs.pairs:
         rows.append((_short(rdf.name), *_cells(rdf.peak, rdf.minimum, rdf.coordination, rdfs.r_max)))
         experiment = experiment_for(rdf.pair, rdfs.composition)
-        if experiment is not None and comparable(experiment, exclude_molecule):
+        if experiment is not None and comparable(experiment, rdfs):
             points = [tuple(Value(v, None) for v in point) for point in (experiment.peak, experiment.minimum)]
             around = {name: Value(n, None) for name, n in experiment.coordination.items() if name in rdf.around}
             name = "  " + experiment.label.split(" (")[0]
             rows.append((name, *_cells(*points, around, rdfs.r_max)))
         rows += _known_rows(rdf, rdfs)
-        hidden |= experiment is not None and not comparable(experiment, exclude_molecule)
-        for curve in curves.get(rdf.pair, []):
+        hidden |= experiment is not None and not comparable(experiment, rdfs)
+        for curve in rdfs.curves[rdf.pair]:
             rows += _curve_rows(rdf, curve, rdfs.r_max)
-    widths = [max(len(row[k]) for row in rows) for k in range(len(_HEADS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = columns_of(rows)
     if hidden:
         lines.append("Measured O-H and H-H leave out pairs inside a molecule; --exclude-molecule does so too.")
     return lines
+
+
+def comparable(experiment: Experiment, rdfs: RDFs) -> bool:
+    """Whether the first peaks of ours and of the measured curve mean the same thing."""
+    return rdfs.molecules is not None or not experiment.without_molecule
 
 
 def _known_rows(rdf: PairRDF, rdfs: RDFs) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -63,10 +64,15 @@ class Result:
         """One table as CSV; ``nan`` for what is not known."""
         columns = self.tables[table]
         out = io.StringIO()
-        out.write(",".join(columns) + "\n")
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            out.write(",".join(_cell(value) for value in row) + "\n")
+            writer.writerow(map(self.cell, columns, row))
         return out.getvalue().encode()
+
+    def cell(self, column: str, value) -> str:
+        """A value of a table as text: eight digits of a number that is not whole."""
+        return f"{value:.8g}" if isinstance(value, float | np.floating) else str(value)
 
     def to_csv(self, folder: str | Path) -> list[Path]:
         """Write every table as ``VERB_TABLE.csv`` into a folder, replacing such files; returns their paths."""
@@ -124,8 +130,11 @@ class Result:
 
     def lines(self) -> list[str]:
         """What the command line prints: what was read, notes, and a table of the quantities."""
-        rows = [(q.name, with_error(q.value, q.stderr), q.unit, q.note) for q in self.quantities]
-        return [*self.head, *(f"note: {note}" for note in self.notes), "", *columns_of(rows)]
+        return [*self.head, *(f"note: {note}" for note in self.notes), "", *self.summary()]
+
+    def summary(self) -> list[str]:
+        """The quantities in columns."""
+        return columns_of([(q.name, with_error(q.value, q.stderr), q.unit, q.note) for q in self.quantities])
 
 
 def series_quantity(name: str, values: np.ndarray, sampling: Sampling, unit: str, note: str = "") -> Quantity:
@@ -199,27 +208,20 @@ def sampling_settings(sampling: Sampling) -> dict:
     }
 
 
-def make_result(verb, sampling: Sampling, settings, quantities, tables, notes, draw) -> Result:
-    """A :class:`Result` of frames of one trajectory."""
+def make_result(verb, sampling: Sampling, settings, quantities, tables, notes, draw, head=()) -> Result:
+    """A :class:`Result` of frames of one trajectory; ``head``: further lines of what was read."""
     trajectory = sampling.trajectory
     sources = [trajectory.path] + ([trajectory.topology] if trajectory.topology else [])
     return Result(
         verb,
         sources,
-        describe_sampling(sampling),
+        [*describe_sampling(sampling), *head],
         {**sampling_settings(sampling), **settings},
         quantities,
         tables,
         [*sampling.notes(), *trajectory.labels.doubts(), *notes],
         draw,
     )
-
-
-def _cell(value) -> str:
-    if isinstance(value, float | np.floating):
-        return f"{value:.8g}"
-    text = str(value)
-    return f'"{text}"' if "," in text else text
 
 
 def _finite(value: float | None) -> float | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from omnicalc.analysis import rdf as rdf_module
 from omnicalc.analysis.rdf import default_pairs, parse_pair, radial_distributions
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
@@ -73,7 +72,8 @@ def test_simple_cubic_lattice_has_exact_coordination_numbers(write_traj):
     side, a = 5, 3.05  # in the middle of a bin
     grid = np.array(list(np.ndindex(side, side, side))) * a
     path = write_traj(["Na"] * side**3, [grid + 0.1, grid - 7.3], (side * a,) * 3 + (90.0,) * 3)
-    rdf = radial_distributions(open_trajectory(path), bin_width=0.1).pairs[0]
+    result = radial_distributions(open_trajectory(path), bin_width=0.1)
+    rdf = result.pairs[0]
     n = rdf.around["Na around Na"]
     total = 0
     for factor, neighbours in SHELLS:
@@ -81,6 +81,8 @@ def test_simple_cubic_lattice_has_exact_coordination_numbers(write_traj):
         assert np.interp(factor * a + 0.2, rdf.r, n) == pytest.approx(total, abs=1e-9)
     assert rdf.peak[0].value == pytest.approx(a, abs=0.05)
     assert rdf.coordination["Na around Na"].value == pytest.approx(6, abs=1e-9)
+    assert result["n(Na around Na)"].value == rdf.coordination["Na around Na"].value
+    assert result["first peak Na-Na"].value == rdf.peak[0].value and result["first peak Na-Na"].unit == "Å"
     shell = 4 * np.pi / 3 * (3.1**3 - 3.0**3)
     assert rdf.g[30] == pytest.approx(6 / (124 / (side * a) ** 3 * shell), rel=1e-4)
 
@@ -156,7 +158,7 @@ def test_error_bars_shrink_with_more_frames_and_are_absent_for_few(write_traj):
     few, more, most = (
         radial_distributions(trajectory, stop=stop, bin_width=0.2, n_blocks=20) for stop in (9, 100, 400)
     )
-    assert few.n_blocks == 0 and few.pairs[0].g_stderr is None
+    assert few.sampling.n_blocks == 0 and few.pairs[0].g_stderr is None
     assert any("too few frames for error bars" in note for note in few.notes)
     ratio = np.median(more.pairs[0].g_stderr[10:]) / np.median(most.pairs[0].g_stderr[10:])
     assert ratio == pytest.approx(2.0, rel=0.3)
@@ -255,7 +257,7 @@ def test_progress_is_reported(write_traj):
     positions, boxes = ideal_gas((14.0,) * 3 + (90.0,) * 3, 9, 4, np.random.default_rng(9))
     trajectory = open_trajectory(write_traj(["O"] * 9, positions, boxes))
     seen = []
-    rdf_module.compute(rdf_module.plan_rdf(trajectory), lambda done, total: seen.append((done, total)))
+    radial_distributions(trajectory, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
@@ -319,8 +321,8 @@ def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_pat
     long = "index " + " ".join(["0"] * 200 + [str(k) for k in range(1, 30)])
     given = [(low, low), (high, high), (low, high), (long, long)]
     report = run_rdf(path, selections=given, bin_width=0.1, out=tmp_path / "a")
-    assert [rdf.pair for rdf in report.rdfs.pairs] == given
-    assert [rdf.pairs for rdf in report.rdfs.pairs[:3]] == [90, 380, 200]
+    assert [rdf.pair for rdf in report.result.pairs] == given
+    assert [rdf.pairs for rdf in report.result.pairs[:3]] == [90, 380, 200]
     names = sorted(file.name for file in report.files if file.suffix == ".csv")
     assert len(names) == 4 and names[1:] == [f"rdf_prop_x_4_5-prop_x_4_5{n}.csv" for n in ("", "_2", "_3")]
     assert low in "".join(report.lines) and high in "".join(report.lines)
@@ -328,7 +330,7 @@ def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_pat
     assert [tuple(entry["of"]) for entry in record["pairs"].values()] == given
     other_way = run_rdf(path, selections=given[1::-1], bin_width=0.1, out=tmp_path / "b", compare=[tmp_path / "a"])
     compared = json.loads((tmp_path / "b" / "rdf.json").read_text())["pairs"].values()
-    for rdf, entry in zip(other_way.rdfs.pairs, compared, strict=True):
+    for rdf, entry in zip(other_way.result.pairs, compared, strict=True):
         assert rdf.peak is None or entry["compared_with"][0]["this_minus_that_first_peak"]["g"] == 0.0
     header = (tmp_path / "a" / "rdf_prop_x_4_5-prop_x_4_5_3.csv").read_text().splitlines()[0].split(",")
     assert len(set(header)) == 5, "both directions have a column"

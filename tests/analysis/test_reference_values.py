@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from omnicalc.analysis import coordination_numbers, metal_sites, radial_distributions
-from omnicalc.analysis.rdf_figure import rdf_figure
-from omnicalc.analysis.rdf_table import table_lines
 from omnicalc.analysis.reference_values import known_shells, reference, references
 from tests.analysis.conftest import waters
 
@@ -56,10 +54,10 @@ def brine(write_traj):
 
 def test_table_and_figure_of_rdf_show_them(brine):
     rdfs = radial_distributions(brine, ["Na-O", "O-O"])
-    lines = table_lines(rdfs, False, {})
+    lines = rdfs.lines()
     assert any("experiment, X-ray diffraction" in line and "2.3840 ± 0.0030" in line for line in lines)
     assert any("5.50 ± 0.30 O around Na" in line for line in lines)
-    panel = rdf_figure(rdfs, "brine", {}).axes[0]
+    panel = rdfs.plot().axes[0]
     drawn = [line.get_xdata()[0] for line in panel.lines if line.get_label() == "peak known from experiment"]
     assert drawn == [2.384, 2.43]
 
