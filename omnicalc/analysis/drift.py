@@ -8,18 +8,18 @@ heat the system by if all of it became kinetic energy of 3N harmonic modes: dT/d
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy import constants, stats
 
 from omnicalc.analysis.energy import EnergyLog, drift, mean_with_error, read_log
 from omnicalc.analysis.plots import OURS, finish
 from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result
+from omnicalc.analysis.trajectory import record_beside
 from omnicalc.errors import InputError
 
-_K_B = 8.617333262e-5  # eV/K
+_K_B = constants.k / constants.e  # eV/K
 
 
 def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_blocks: int = 10) -> Result:
@@ -30,7 +30,7 @@ def energy_drift(source, *, atoms: int | None = None, skip_ps: float = 0.0, n_bl
     """
     path = log_path(source)
     log = read_log(path).after(skip_ps)
-    record = run_record_of(path)
+    record = record_beside(path)
     recorded = record.get("structure", {}).get("atoms")
     if recorded and atoms not in (None, recorded):
         raise InputError(f"--atoms {atoms} given, but the run.json beside {path} says {recorded}; leave --atoms out")
@@ -90,14 +90,6 @@ def log_path(source) -> Path:
     if path.is_dir():
         return path / "log.csv"
     return path if path.suffix == ".csv" or not path.exists() else path.parent / "log.csv"
-
-
-def run_record_of(log: Path) -> dict:
-    """The run.json beside a log; empty where there is none."""
-    try:
-        return json.loads((log.parent / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
 
 
 def _slow(estimate) -> str:

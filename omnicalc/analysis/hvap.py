@@ -13,18 +13,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy.constants import R as GAS_CONSTANT
+from scipy import constants
 
-from omnicalc.analysis.drift import log_path, run_record_of
+from omnicalc.analysis.drift import log_path
 from omnicalc.analysis.energy import EnergyLog, Estimate, mean_with_error, read_log
 from omnicalc.analysis.plots import finish
 from omnicalc.analysis.reference_values import reference
 from omnicalc.analysis.report import SHORT_BLOCKS, Quantity, Result
 from omnicalc.analysis.sources import as_trajectory, bath_temperature
+from omnicalc.analysis.trajectory import record_beside
 from omnicalc.errors import InputError
 
-_KJ = 96.48533212  # kJ/mol in an eV
-_CAL = 4.184
+_KJ = constants.e * constants.N_A / 1000  # kJ/mol in an eV
+_CAL = constants.calorie  # J
 _SAME_TEMPERATURE = 5.0  # K
 
 
@@ -48,7 +49,7 @@ def heat_of_vaporisation(
     _check_same(*phases)
     wet, dry = phases
     t = temperature or bath_temperature(wet.record.get("settings", {})) or wet.temperature.value
-    rt = GAS_CONSTANT * t / 1000.0
+    rt = constants.R * t / 1000.0
     value = (dry.energy.value / dry.molecules - wet.energy.value / wet.molecules) * _KJ + rt
     error = float(np.hypot(dry.energy.stderr / dry.molecules, wet.energy.stderr / wet.molecules)) * _KJ
     notes = []
@@ -97,7 +98,7 @@ class _Phase:
     def __init__(self, source, skip_ps: float, n_blocks: int):
         folder = Path(source)
         self.log: EnergyLog = read_log(log_path(folder)).after(skip_ps)
-        self.record = run_record_of(self.log.path)
+        self.record = record_beside(self.log.path)
         trajectory = as_trajectory(self.log.path.parent / "traj.dcd")
         labels = trajectory.labels
         kinds = np.unique(labels.kinds.astype(str))

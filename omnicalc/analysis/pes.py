@@ -18,6 +18,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
+from scipy import constants
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_mean, block_of, choose_blocks, ratio_mean
 from omnicalc.analysis.plots import MEASURED, OURS, finish
@@ -27,7 +28,7 @@ from omnicalc.errors import InputError
 
 Keys = tuple[str, str]
 STANDARD: Keys = ("energy", "forces")
-_KCAL = 23.060548  # kcal/mol in an eV
+_KCAL = constants.e * constants.N_A / (1000 * constants.calorie)  # kcal/mol in an eV
 _SAME = 1e-3  # Å
 
 

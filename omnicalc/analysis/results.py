@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from omnicalc.errors import InputError, RunError
-from omnicalc.files import made_folder, not_writable, sha256_of
+from omnicalc.files import made_folder, not_writable, sha256_of, write_atomically
 
 _HASH_UP_TO = 1 << 30  # bytes; a longer trajectory is identified by its size alone
 
@@ -54,7 +54,7 @@ class ResultFolder:
         try:
             with made_folder(self.folder):
                 return [
-                    _replace(self.folder / name, data) for name, data in {self.record: text.encode(), **files}.items()
+                    _written(self.folder / name, data) for name, data in {self.record: text.encode(), **files}.items()
                 ]
         except OSError as error:
             raise RunError(
@@ -91,14 +91,6 @@ def fingerprint(path: Path) -> dict:
     return {"name": path.name, "bytes": size, "sha256": digest}
 
 
-def _replace(path: Path, data: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _written(path: Path, data: bytes) -> Path:
+    write_atomically(path, lambda part: part.write_bytes(data))
     return path

@@ -49,7 +49,10 @@ def test_a_folder_that_moves_keeps_its_results(tmp_path):
     (tmp_path / "run").mkdir()
     folder_for(tmp_path / "run").write({}, {"a.csv": b"1"})
     (tmp_path / "run").rename(tmp_path / "moved")
-    folder_for(tmp_path / "moved").claim(["a.csv"])
+    moved = folder_for(tmp_path / "moved")
+    moved.claim(["a.csv"])
+    moved.write({}, {"a.csv": b"2"})
+    assert (tmp_path / "moved" / "a.csv").read_bytes() == b"2"
 
 
 def test_an_out_that_is_a_file(tmp_path):

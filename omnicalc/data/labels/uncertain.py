@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +22,11 @@ def run_record(run: Path) -> dict:
     Raises:
         InputError: no such folder, or a periodic run, whose frames are too large for labels of clusters.
     """
-    path = run / "run.json"
-    if not path.is_file():
-        raise InputError(f"'{run}' is no folder of `omnicalc md`: it has no run.json")
-    record = json.loads(path.read_text(encoding="utf-8"))
+    from omnicalc.analysis.trajectory import record_beside
+
+    record = record_beside(run / "run.json")
+    if not record:
+        raise InputError(f"'{run}' is no folder of `omnicalc md`: it has no run.json that can be read")
     if any(record["structure"]["pbc"]):
         raise InputError(
             f"'{run}' is periodic; labels are of molecules and clusters. Run a cluster (--no-pbc), or carve spheres "

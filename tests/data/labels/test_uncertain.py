@@ -51,6 +51,9 @@ def test_nothing_above_the_limit(run):
 def test_refused(run, tmp_path):
     with pytest.raises(InputError, match="no run.json"):
         omnicalc("label", "--from-uncertain", tmp_path / "nowhere", "--out", tmp_path / "o.extxyz")
+    (run / "run.json").write_text("{")
+    with pytest.raises(InputError, match="no run.json that can be read"):
+        omnicalc("label", "--from-uncertain", run, "--out", tmp_path / "o.extxyz")
     _record(run, pbc=[True] * 3)
     with pytest.raises(InputError, match="periodic; labels are of molecules"):
         omnicalc("label", "--from-uncertain", run, "--out", tmp_path / "o.extxyz")
