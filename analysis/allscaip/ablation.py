@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from analysis.common.figures import new_figure, save_figure
 from analysis.common.trainings import on_frames, train, validations, write_rows
 from omnicalc.errors import InputError
 from omnicalc.training.recipe import Recipe, find_recipe, read_recipe
@@ -108,10 +109,8 @@ def summary(errors: dict[Case, dict[str, float]]) -> list[dict]:
 
 def draw(file: Path, table: list[dict]) -> None:
     """A panel for each source: groups of bars for each size, a bar for each variant."""
-    from matplotlib.figure import Figure
-
     sources, sizes = (list(dict.fromkeys(row[key] for row in table)) for key in ("source", "frames"))
-    figure = Figure(figsize=(3.6 * len(sources) + 1.2, 3.4), layout="constrained")
+    figure = new_figure(3.6 * len(sources) + 1.2, 3.4)
     for axis, source in zip(np.atleast_1d(figure.subplots(1, len(sources))), sources, strict=True):
         for k, variant in enumerate(VARIANTS):
             rows = [r for r in table if (r["source"], r["variant"]) == (source, variant)]
@@ -123,7 +122,7 @@ def draw(file: Path, table: list[dict]) -> None:
         axis.set_ylabel("force MAE on held-out frames (meV/Å)", fontsize=8)
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(VARIANTS), frameon=False, fontsize=8)
-    figure.savefig(file, dpi=150)
+    save_figure(figure, file)
 
 
 @click.command()

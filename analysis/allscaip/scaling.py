@@ -1,6 +1,6 @@
 """Speed of an AllScAIP against the number of atoms, and the size from which attention between all atoms dominates.
 
-    python analysis/allscaip/scaling.py [--preset tiny] [--cells 1,4,8] [--alone 768,3072] [--out analysis/allscaip]
+    python -m analysis.allscaip.scaling [--preset tiny] [--cells 1,4,8] [--alone 768,3072] [--out analysis/allscaip]
 
 Boxes of water made of copies of examples/water.xyz, random weights, float32, one thread; a step is energy and forces,
 neighbour search included. The time of the process itself is taken, so that other work on the machine counts little.
@@ -8,7 +8,6 @@ The share of attention between all atoms is timed alone, forward and backward, o
 Writes scaling.csv and scaling.png.
 """
 
-import csv
 import time
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import torch
 from ase import Atoms
 from ase.io import read
 
+from analysis.common.figures import new_figure, save_figure
+from analysis.common.trainings import write_rows
 from omnicalc.models import build_model
 from omnicalc.models.allscaip.layers import fused_attention
 from omnicalc.neighbors import neighbors
@@ -73,41 +74,41 @@ def main(preset: str, cells: str, alone: str, rounds: int, out: Path) -> None:
         def step(systems=systems):
             potential(systems, neighbors(systems, potential.cutoff), head="a")
 
-        rows.append(("step", len(box), seconds(step, rounds)))
-        click.echo(f"{len(box):6d} atoms: {rows[-1][2]:.3f} s a step")
+        rows.append({"what": "step", "atoms": len(box), "seconds": seconds(step, rounds)})
+        click.echo(f"{len(box):6d} atoms: {rows[-1]['seconds']:.3f} s a step")
     for n in (int(a) for a in alone.split(",")):
-        rows.append(("attention", n, attention_alone(model.config, n, rounds)))
-        click.echo(f"{n:6d} atoms: {rows[-1][2]:.3f} s of attention between all")
+        rows.append({"what": "attention", "atoms": n, "seconds": attention_alone(model.config, n, rounds)})
+        click.echo(f"{n:6d} atoms: {rows[-1]['seconds']:.3f} s of attention between all")
     out.mkdir(parents=True, exist_ok=True)
-    with (out / "scaling.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("what", "atoms", "seconds"), *rows])
+    write_rows(out / "scaling.csv", rows)
     draw(rows, preset, out / "scaling.png")
 
 
-def fits(rows: list) -> tuple[float, float]:
+def measured(rows: list[dict], what: str) -> np.ndarray:
+    """Atoms and seconds (2, n) of all steps, or of the attention alone."""
+    return np.array([(row["atoms"], row["seconds"]) for row in rows if row["what"] == what], dtype=float).T
+
+
+def fits(rows: list[dict]) -> tuple[float, float]:
     """Seconds per atom of everything else, seconds per squared atom of attention between all, by least squares."""
-    n, t = np.array([(n, t) for what, n, t in rows if what == "attention"], dtype=float).T
+    n, t = measured(rows, "attention")
     per_pair = float((t * n**2 / t**2).sum() / (n**4 / t**2).sum())
-    n, t = np.array([(n, t) for what, n, t in rows if what == "step"], dtype=float).T
+    n, t = measured(rows, "step")
     rest = t - per_pair * n**2
     return float((rest * n / t**2).sum() / (n**2 / t**2).sum()), per_pair
 
 
-def draw(rows: list, preset: str, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+def draw(rows: list[dict], preset: str, path: Path) -> None:
     per_atom, per_pair = fits(rows)
     meeting = per_atom / per_pair
     click.echo(
         f"{1e3 * per_atom:.3f} ms per atom and {1e9 * per_pair:.2f} ns per pair: half of a step from {meeting:.0f} on"
     )
-    n, t = np.array([(n, t) for what, n, t in rows if what == "step"], dtype=float).T
-    m, u = np.array([(n, t) for what, n, t in rows if what == "attention"], dtype=float).T
+    n, t = measured(rows, "step")
+    m, u = measured(rows, "attention")
     line = np.geomspace(n.min(), max(3 * meeting, m.max()), 200)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    figure = new_figure(9.0, 3.6)
+    left, right = figure.subplots(1, 2)
     left.loglog(n, t, "o", color="#1b5faa", label="a step, measured")
     left.loglog(line, per_atom * line + per_pair * line**2, "-", color="#1b5faa", linewidth=1, label="fit a N + b N²")
     left.loglog(m, u, "s", color="#b0413e", label="attention between all, measured")
@@ -122,7 +123,7 @@ def draw(rows: list, preset: str, path: Path) -> None:
     left.legend(fontsize=7.5, frameon=False)
     left.set_title(f"AllScAIP {preset}, one thread", fontsize=9)
     right.set_title("dotted: from here on attention between all is most of it", fontsize=9)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import numpy as np
 
 from omnicalc import __version__
 from omnicalc.analysis.quiet import quietly
+from omnicalc.files import write_atomically
 
 WATERS = 1000
 DISTANCE, ANGLE = 3.0, 150.0  # of MDAnalysis by default: donor to acceptor
@@ -62,7 +63,7 @@ def command(frames: int, threads: int, rounds: int, parts: tuple[str, ...], keep
         if "all" in parts:
             found["all"] = _time_all(path, Path(folder), rounds)
         if out is not None:
-            out.write_text(json.dumps(found, indent=1) + "\n")
+            write_atomically(out, lambda part: part.write_text(json.dumps(found, indent=1) + "\n"))
 
 
 def _compared(name: str, path: Path, rounds: int, ours, theirs, compare) -> dict:

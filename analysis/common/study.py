@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import platform
 import sys
 import time
@@ -15,10 +14,8 @@ from ase import Atoms
 
 from analysis.common.intact import first_break
 from omnicalc import __version__
-from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import GuardError, InputError, RunError
-from omnicalc.files import write_atomically
 
 FULL_PS, TEMPERATURE = 200.0, 300.0  # the protocol of the UBio-MolFM report, constant volume
 QUICK_PS = {"model": 0.4, "amber": 4.0}
@@ -144,30 +141,6 @@ def main(command: click.Command) -> None:
     from omnicalc.cli.border import at_border
 
     sys.exit(at_border(lambda: command.main(standalone_mode=False)))
-
-
-def save_figure(figure, folder: Path) -> None:
-    """figure.png with a palette of 128 colours, small enough to keep beside the code."""
-    from PIL import Image
-
-    drawn = io.BytesIO()
-    with quietly():
-        figure.savefig(drawn, dpi=100, format="png", facecolor="white")
-    small = Image.open(drawn).convert("RGB").quantize(128, dither=Image.Dither.NONE)
-    write_atomically(folder / "figure.png", lambda part: small.save(part, format="PNG", optimize=True))
-
-
-def legend_below(axis, columns: int = 1) -> None:
-    """The legend under a panel, where it hides nothing."""
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, fontsize=7.5, frameon=False)
-
-
-def new_figure(width: float, height: float):
-    """A matplotlib Figure without pyplot."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure
 
 
 class _threads:  # noqa: N801 - used like a function

@@ -17,6 +17,7 @@ import numpy as np
 from ase import Atoms
 from ase.units import kJ, mol
 
+from analysis.common.figures import new_figure, save_figure
 from analysis.common.trainings import write_rows
 from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError
@@ -85,9 +86,7 @@ def evenly(frames: list[Atoms], most: int) -> list[Atoms]:
 
 def draw(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
     """Set -> name -> energies, with the distances under ``DISTANCE``."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6 * len(curves), 3.8), layout="constrained")
+    figure = new_figure(4.6 * len(curves), 3.8)
     for axis, (name, lines) in zip(np.atleast_1d(figure.subplots(1, len(curves))), curves.items(), strict=True):
         for line, values in lines.items():
             if line != DISTANCE:
@@ -95,7 +94,7 @@ def draw(path: Path, curves: dict[str, dict[str, np.ndarray]]) -> None:
                 axis.plot(lines[DISTANCE], values, label="wB97X-V/def2-QZVPPD" if line == LABEL else line, **style)
         axis.set(xlabel="distance (Å)", ylabel="interaction energy (kJ/mol)", title=name)
         axis.legend(frameon=False, fontsize=8)
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path)
 
 
 @click.command()

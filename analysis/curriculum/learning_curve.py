@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 import numpy as np
 
+from analysis.common.figures import new_figure, save_figure
 from analysis.common.trainings import train, validations, write_rows
 from omnicalc.errors import InputError
 from omnicalc.training.recipe import Recipe, find_recipe, read_recipe
@@ -83,10 +84,9 @@ def test_frames(recipe: Recipe, data: Path) -> list:
 
 def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
     """Errors against the number of training frames, both logarithmic; finished weights as level lines."""
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-    figure = Figure(figsize=(5.2, 3.8), layout="constrained")
+    figure = new_figure(5.2, 3.8)
     axis = figure.subplots()
     for key, name, colour in (("forces", "all test frames", "C0"), ("forces_of_dynamics", "dynamics alone", "C1")):
         values = [row[key] for row in rows]
@@ -102,7 +102,7 @@ def draw(file: Path, rows: list[dict], beside: list[dict]) -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_major_formatter(ScalarFormatter())
     axis.legend(frameon=False, fontsize=8)
-    figure.savefig(file, dpi=130)
+    save_figure(figure, file)
 
 
 @click.command()

@@ -18,7 +18,8 @@ from ase import Atoms
 from ase.io import read
 
 from analysis.common.boxes import STRUCTURES, label, numbered, solvate
-from analysis.common.study import Settings, legend_below, main, new_figure, save_figure, study
+from analysis.common.figures import legend_below, new_figure, save_figure
+from analysis.common.study import Settings, main, study
 from analysis.common.table import Row, write_table
 from omnicalc.analysis import hydrogen_bonds
 from omnicalc.analysis.plots import finish
@@ -106,7 +107,7 @@ def _draw(settings: Settings, found: dict) -> None:
         name = settings.name if STATES[state] == "water" else settings.name.removeprefix("TIP3P and ")
         axis.set_title(f"{state} in {STATES[state]}, {name}", fontsize=9)
         legend_below(axis)
-    save_figure(figure, settings.out)
+    save_figure(figure, settings.out / "figure.png", dpi=100)
 
 
 OPTIONS = (

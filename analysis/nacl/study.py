@@ -13,7 +13,8 @@ import click
 import numpy as np
 
 from analysis.common.boxes import add_ions, pairs_for, water_box
-from analysis.common.study import Settings, legend_below, main, new_figure, save_figure, study
+from analysis.common.figures import legend_below, new_figure, save_figure
+from analysis.common.study import Settings, main, study
 from analysis.common.table import Row, of_value, write_table
 from omnicalc.analysis import coordination_numbers, radial_distributions
 from omnicalc.analysis.plots import MEASURED, OURS, band, finish
@@ -81,7 +82,7 @@ def _draw(settings: Settings, distributions, few: str) -> None:
         axis.set_ylim(bottom=0)
         if name == "Na-Cl" and few:
             axis.set_title(few, fontsize=8)
-    save_figure(figure, settings.out)
+    save_figure(figure, settings.out / "figure.png", dpi=100)
 
 
 OPTIONS = (

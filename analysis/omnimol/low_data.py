@@ -10,12 +10,12 @@ unfinished ones go on where they stopped: run it again after an interruption.
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.common.trainings import on_frames, train, validations
+from analysis.common.figures import new_figure, save_figure
+from analysis.common.trainings import on_frames, train, validations, write_rows
 from omnicalc.training.recipe import Recipe, Stage, find_recipe, read_recipe
 
 FORCES = {"gradient": "conservative", "direct": "direct"}
@@ -99,24 +99,25 @@ def best_errors(folder: Path) -> dict[str, float]:
 
 
 def write_table(file: Path, rows: list[dict]) -> None:
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["forces", "start", "structures", "force_mae_meV_per_A", "energy_mae_meV_per_atom"])
-        for row in rows:
-            case = row["case"]
-            errors = (round(1e3 * row[key], 3) for key in ("force_mae", "energy_mae"))
-            writer.writerow([FORCES[case.forces], case.start, case.structures or "all", *errors])
+    table = [
+        {
+            "forces": FORCES[row["case"].forces],
+            "start": row["case"].start,
+            "structures": row["case"].structures or "all",
+            "force_mae_meV_per_A": round(1e3 * row["force_mae"], 3),
+            "energy_mae_meV_per_atom": round(1e3 * row["energy_mae"], 3),
+        }
+        for row in rows
+    ]
+    write_rows(file, table)
 
 
 def draw(file: Path, rows: list[dict]) -> None:
     """Force errors against the number of labelled structures, a line for each way."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
     from matplotlib.ticker import ScalarFormatter
 
-    figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    figure = new_figure(5.5, 4.0)
+    axes = figure.subplots()
     sizes = list(dict.fromkeys(row["case"].structures for row in rows))
     labels = ["all" if size is None else f"{size:,}" for size in sizes]
     for colour, forces in zip(("tab:blue", "tab:orange"), FORCES, strict=True):
@@ -129,8 +130,7 @@ def draw(file: Path, rows: list[dict]) -> None:
     for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         set_formatter(ScalarFormatter())
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
-    figure.savefig(file, dpi=160)
-    plt.close(figure)
+    save_figure(figure, file)
 
 
 def _arguments() -> argparse.Namespace:

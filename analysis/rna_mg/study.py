@@ -16,7 +16,8 @@ import click
 import numpy as np
 
 from analysis.common.boxes import add_ions, solvate
-from analysis.common.study import Settings, legend_below, main, new_figure, save_figure, study
+from analysis.common.figures import legend_below, new_figure, save_figure
+from analysis.common.study import Settings, main, study
 from analysis.common.table import Row, write_table
 from analysis.rna_mg.sites import Crystal, Site, geometry
 from omnicalc.analysis import metal_sites
@@ -124,7 +125,7 @@ def _draw(settings: Settings, found: dict, crystal: list[dict]) -> None:
     for axis in (left, right):
         legend_below(axis, 2)
     figure.suptitle(settings.name, fontsize=9)
-    save_figure(figure, settings.out)
+    save_figure(figure, settings.out / "figure.png", dpi=100)
 
 
 OPTIONS = (

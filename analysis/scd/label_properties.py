@@ -21,6 +21,7 @@ from ase.io import iread, write
 
 from omnicalc.data.labels.label import LabelError
 from omnicalc.errors import InputError
+from omnicalc.files import write_atomically
 
 DFT, DFT_GRID = "_dft", 1  # end of the names of their properties; orbitals and dipoles need no finer grid
 KEYS = ("homo", "lumo", "gap", "dipole_moment")  # ase takes "dipole" out of the info when it reads a file
@@ -106,7 +107,7 @@ def main(molecules, out, method, largest, sample):
             write(out, label(atoms), format="extxyz", append=True)
         except (RuntimeError, LabelError) as error:
             click.echo(f"frame {k}: left out ({' '.join(str(error).split())[:80]})", err=True)
-        note.write_text(str(k + 1))
+        write_atomically(note, lambda temporary, done=k + 1: temporary.write_text(str(done)))
         if (k + 1) % (100 if label is xtb_labelled else 10) == 0:
             click.echo(f"{k + 1} of {len(frames)} frames", err=True)
 

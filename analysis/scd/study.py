@@ -12,7 +12,6 @@ kept. Beginnings can run as processes of their own, as with ``--only scd``; the 
 ``--quick`` runs everything once in minutes, for a look at the code, not at numbers.
 """
 
-import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.io import write
 
+from analysis.common.figures import new_figure, save_figure
 from analysis.common.trainings import weights_of, write_rows
 from omnicalc.cli.memory import keep_freed_memory
 from omnicalc.data.protocols import with_property
@@ -170,7 +170,7 @@ def run(folder: Path, data: Path, device: str, **settings) -> Path:
     recipe = folder.with_suffix(".toml")
     if not (folder / "weights" / "card.toml").is_file():  # else it says what these were made by
         recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_text(RECIPE.format(**settings))
+        write_atomically(recipe, lambda temporary: temporary.write_text(RECIPE.format(**settings)))
     return weights_of(read_recipe(recipe), data, folder, device)
 
 
@@ -285,10 +285,8 @@ def summary(rows: list[dict]) -> list[dict]:
 
 
 def draw(path: Path, table: list[dict]) -> None:
-    from matplotlib.figure import Figure
-
     targets = list(dict.fromkeys(r["target"] for r in table))
-    figure = Figure(figsize=(2.6 * len(targets), 3.2), layout="constrained")
+    figure = new_figure(2.6 * len(targets), 3.2)
     for axis, target in zip(np.atleast_1d(figure.subplots(1, len(targets))), targets, strict=True):
         mine = [r for r in table if r["target"] == target]
         axis.bar(range(len(mine)), [r["mae"] for r in mine], yerr=[r["stderr"] for r in mine], capsize=3,
@@ -297,9 +295,7 @@ def draw(path: Path, table: list[dict]) -> None:
         unit = "D" if target.startswith("dipole") else "eV/Å" if target == FORCES else "eV"
         axis.set_title(target)
         axis.set_ylabel(f"MAE on test molecules ({unit})", fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content.getvalue()))
+    save_figure(figure, path)
 
 
 @click.command()

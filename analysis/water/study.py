@@ -10,7 +10,8 @@ import click
 import numpy as np
 
 from analysis.common.boxes import water_box
-from analysis.common.study import TEMPERATURE, Settings, legend_below, main, new_figure, save_figure, study
+from analysis.common.figures import legend_below, new_figure, save_figure
+from analysis.common.study import TEMPERATURE, Settings, main, study
 from analysis.common.table import Row, of_value, write_table
 from omnicalc.analysis import diffusion, hydrogen_bonds, radial_distributions
 from omnicalc.analysis.experiment import experiment_for
@@ -76,7 +77,7 @@ def _draw(settings: Settings, distributions, moved) -> None:
     axes[3].plot(time, line, color=MEASURED, linestyle="--", linewidth=1.1, label=label)
     finish(axes[3], "t (ps)", "mean squared displacement (Å²)")
     legend_below(axes[3])
-    save_figure(figure, settings.out)
+    save_figure(figure, settings.out / "figure.png", dpi=100)
 
 
 OPTIONS = (

@@ -22,6 +22,8 @@ from analysis.allscaip.ablation import (
     main,
     summary,
 )
+from analysis.allscaip.scaling import draw as draw_scaling
+from analysis.allscaip.scaling import fits
 from analysis.common.trainings import train
 from omnicalc.errors import InputError
 from omnicalc.models import build_model
@@ -94,3 +96,11 @@ def test_a_part_that_is_none_is_named(tmp_path):
     with pytest.raises(InputError, match="no-atoms-50-seed0; the parts are full-50-seed0"):
         main.main(["--data", str(tmp_path), "--out", str(tmp_path / "x"), "--only", "no-atoms-50-seed0"],
                   standalone_mode=False)  # fmt: skip
+
+
+def test_scaling_takes_attention_apart_from_the_rest(tmp_path):
+    rows = [{"what": "attention", "atoms": n, "seconds": 2e-8 * n**2} for n in (768, 3072)]
+    rows += [{"what": "step", "atoms": n, "seconds": 4e-4 * n + 2e-8 * n**2} for n in (192, 768, 3072)]
+    assert fits(rows) == pytest.approx((4e-4, 2e-8))
+    draw_scaling(rows, "tiny", tmp_path / "x.png")
+    assert [file.name for file in tmp_path.iterdir()] == ["x.png"]

@@ -102,7 +102,7 @@ def test_figure_without_dynamics(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 5000
 
 
-SCANS = Path(__file__).parents[1] / "data" / "ion-pairs"
+SCANS = Path(__file__).parents[2] / "data" / "ion-pairs"
 
 
 def coulomb(structures: list[Atoms]) -> np.ndarray:

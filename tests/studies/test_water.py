@@ -16,7 +16,7 @@ from tests.analysis.conftest import waters
 from tests.md.toy import Harmonic
 from tests.tiny_weights import write_weights
 
-STUDY = Path(__file__).parent.parent / "analysis" / "water"
+STUDY = Path(__file__).parents[2] / "analysis" / "water"
 SETTINGS = {"temperature_K": 100.0, "friction_per_fs": 0.1, "seed": 1}
 
 
