@@ -234,17 +234,20 @@ def timestep(
 def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: Path | None) -> None:
     """First O-O peak of an NVT run against labelled FRAMES of the training theory."""
     from omnicalc.analysis.experiment import experiment_for
+    from omnicalc.analysis.rdf import plan_rdf
     from omnicalc.analysis.rdf_compare import load_curves
-    from omnicalc.analysis.rdf_run import run_rdf
+    from omnicalc.analysis.verbs import run_verb
 
     run = Run.open(run, "nvt", skip_ps)
     out = out or run.folder / "rdf_vs_frames"
     results = claim("rdf", out, run.log.path, figure=False)
-    theirs = run_rdf(frames, ["O-O"], n_blocks=blocks, label=f"{frames.name}, {nuclei} nuclei", out=out / "frames")
+    about = f"{frames.name}, {nuclei} nuclei"
+    theirs = run_verb(plan_rdf, frames, pairs=["O-O"], n_blocks=blocks, label=about, out=out / "frames")
     label, chosen = f"{run.record['model']['name']}, classical nuclei", run.frames()
-    ours = run_rdf(
+    ours = run_verb(
+        plan_rdf,
         run.folder / "traj.dcd",
-        ["O-O"],
+        pairs=["O-O"],
         start=chosen.start,
         stop=chosen.stop,
         n_blocks=blocks,

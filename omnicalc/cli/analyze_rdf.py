@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.progress import progress_of
-from omnicalc.cli.trajectory_options import timeless_options
+from omnicalc.cli.trajectory_options import run, timeless_options
 
 
 @click.command(name="rdf")
@@ -47,17 +46,15 @@ from omnicalc.cli.trajectory_options import timeless_options
     help="Another RDF to draw and tabulate beside this one: its folder, rdf.json or rdf_A-B.csv; repeat for more.",
 )
 @click.option("--label", help="Name of this curve in the figure, and in later comparisons. Default: the file name.")
-def command(source, **settings):
+def command(**settings):
     """Radial distribution functions of a trajectory.
 
     Writes rdf_A-B.csv for each pair, rdf.json and rdf.png. Names of selections are shortened to what fits a file
     name, and numbered where they repeat; rdf.json has them as given. Run again, it replaces its own files; any
     other file is left alone.
     """
-    from omnicalc.analysis.rdf_run import run_rdf
+    from omnicalc.analysis.rdf import plan_rdf
 
     for name in ("pairs", "selections", "compare"):
         settings[name] = list(settings[name])
-    with progress_of("frames") as progress:
-        report = run_rdf(source, progress=progress, **settings)
-    click.echo("\n".join(report.lines))
+    run(plan_rdf, **settings)

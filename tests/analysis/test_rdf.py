@@ -312,7 +312,8 @@ def test_selections_make_pairs_too(write_traj):
 
 def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_path):
     """Also very long ones; files are numbered, and a later run finds each by its text."""
-    from omnicalc.analysis.rdf_run import run_rdf
+    from omnicalc.analysis.rdf import plan_rdf
+    from omnicalc.analysis.verbs import run_verb
 
     rng = np.random.default_rng(10)
     positions = rng.random((10, 30, 3)) * [4.5, 9.0, 9.0] + np.where(np.arange(30) < 10, 0.0, 4.5)[:, None] * [1, 0, 0]
@@ -320,7 +321,7 @@ def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_pat
     low, high = "prop x < 4.5", "prop x > 4.5"
     long = "index " + " ".join(["0"] * 200 + [str(k) for k in range(1, 30)])
     given = [(low, low), (high, high), (low, high), (long, long)]
-    report = run_rdf(path, selections=given, bin_width=0.1, out=tmp_path / "a")
+    report = run_verb(plan_rdf, path, selections=given, bin_width=0.1, out=tmp_path / "a")
     assert [rdf.pair for rdf in report.result.pairs] == given
     assert [rdf.pairs for rdf in report.result.pairs[:3]] == [90, 380, 200]
     names = sorted(file.name for file in report.files if file.suffix == ".csv")
@@ -328,7 +329,9 @@ def test_selections_that_differ_in_signs_only_are_kept_apart(write_traj, tmp_pat
     assert low in "".join(report.lines) and high in "".join(report.lines)
     record = json.loads((tmp_path / "a" / "rdf.json").read_text())
     assert [tuple(entry["of"]) for entry in record["pairs"].values()] == given
-    other_way = run_rdf(path, selections=given[1::-1], bin_width=0.1, out=tmp_path / "b", compare=[tmp_path / "a"])
+    other_way = run_verb(
+        plan_rdf, path, selections=given[1::-1], bin_width=0.1, out=tmp_path / "b", compare=[tmp_path / "a"]
+    )
     compared = json.loads((tmp_path / "b" / "rdf.json").read_text())["pairs"].values()
     for rdf, entry in zip(other_way.result.pairs, compared, strict=True):
         assert rdf.peak is None or entry["compared_with"][0]["this_minus_that_first_peak"]["g"] == 0.0
