@@ -74,11 +74,13 @@ def check_cell(atoms: Atoms) -> None:
 def check_occupancy(atoms: Atoms) -> None:
     """Every atom there, not one of several places of it: by the occupancies that PDB and CIF files have."""
     partial = []
-    if atoms.has("occupancy"):
-        given = np.array([1.0 if x is None else x for x in atoms.arrays["occupancy"].tolist()])
+    of_atoms, of_sites = atoms.arrays.get("occupancy"), atoms.info.get("occupancy")  # PDB; CIF, by kind of site
+    if of_atoms is not None and of_atoms.shape == (len(atoms),) and of_atoms.dtype.kind in "fO":
+        given = np.array([x if isinstance(x, float) else 1.0 for x in of_atoms.tolist()])
         partial = [f"atom {k} ({atoms.symbols[k]})" for k in np.flatnonzero((given > 0) & (given < 1))]
-    elif isinstance(sites := atoms.info.get("occupancy"), dict):  # of a CIF file, by kind of site
-        partial = [f"a site of {'/'.join(site)}" for site in sites.values() if not min(site.values()) >= 1]
+    elif isinstance(of_sites, dict):
+        sites = [site for site in of_sites.values() if isinstance(site, dict) and site]
+        partial = [f"a site of {'/'.join(site)}" for site in sites if not min(site.values()) >= 1]
     if partial:
         raise InputError(
             f"{partial[0]} is occupied in part{f', and {len(partial) - 1} more' * (len(partial) > 1)}: the file holds "

@@ -13,6 +13,7 @@ from ase.io import read, write
 
 from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError
+from omnicalc.structure_checks import check_occupancy
 from omnicalc.structure_file import parse_cell, read_structure, read_structures
 
 ROOT = Path(__file__).parent.parent
@@ -232,6 +233,14 @@ class TestPDB:
         for occupancy in (0.0, 1.0):  # 0 of all atoms is what many programs write
             (inside / "a.pdb").write_text(pdb().replace("  1.00  0.00", f"  {occupancy:.2f}  0.00"))
             assert len(read_structure("a.pdb")) == 3
+
+
+@pytest.mark.parametrize("column", [np.array(["full", "half", "none"]), np.full((3, 2), 0.5), np.array([1, 0, 1])])
+def test_columns_that_are_no_occupancies_say_nothing(column):
+    water = molecule("H2O")
+    water.set_array("occupancy", column)
+    water.info["occupancy"] = {"0": {}, "1": 0.5}
+    check_occupancy(water)
 
 
 def test_sites_of_a_crystal_that_are_occupied_in_part(inside):

@@ -16,13 +16,13 @@ def geometry_digest(atoms: Atoms) -> bytes:
 
 
 def placed_anywhere_digest(atoms: Atoms) -> bytes:
-    """As :func:`geometry_digest`, but also the same for a molecule that was shifted (not turned), not the same bytes.
-
-    A periodic structure is taken as it stands.
+    """As :func:`geometry_digest`, but also the same for a molecule that was shifted (not turned) or put into a box that
+    is not periodic, and another for another charge; not the same bytes. A periodic structure is taken as it stands.
     """
     origin = np.zeros(3) if atoms.pbc.any() else atoms.positions[0]
-    steps = np.floor(np.concatenate([atoms.positions - origin, atoms.cell.array]) / _SAME + _OFF)
-    return _digest(atoms, steps)
+    cell = atoms.cell.array * atoms.pbc[:, None]
+    steps = np.floor(np.concatenate([atoms.positions - origin, cell]) / _SAME + _OFF)
+    return _digest(atoms, np.append(steps, round(float(atoms.info.get("charge") or 0))))
 
 
 def _digest(atoms: Atoms, steps: np.ndarray) -> bytes:

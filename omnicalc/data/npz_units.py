@@ -22,7 +22,8 @@ def energy_unit(arrays: Mapping[str, np.ndarray], where: str) -> float:
 
 
 def _unit(arrays: Mapping[str, np.ndarray], key: str, known: dict[str, float], usual: str, where: str) -> float:
-    unit = str(arrays[key]).strip() if key in arrays else usual
+    given = np.asarray(arrays[key]).item() if key in arrays else ""
+    unit = (given.decode() if isinstance(given, bytes) else str(given)).strip() or usual
     if unit.lower() not in known:
         raise InputError(f"{where}: {key} is '{unit}'; known are {', '.join(known)}")
     return known[unit.lower()]

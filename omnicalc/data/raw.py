@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ase import Atoms
 
-from omnicalc.data.geometry_digest import geometry_digest
+from omnicalc.data.geometry_digest import placed_anywhere_digest
 from omnicalc.data.lba import TARGET as AFFINITY
 from omnicalc.data.lba import read_lba
 from omnicalc.data.matbench import read_matbench
@@ -53,7 +53,7 @@ def write_split(
     if key is None and (frames[0].calc is None or "energy" not in frames[0].calc.results):
         raise InputError("the frames carry no energies; say which of their numbers to learn with --property")
     numbers: dict[bytes, int] = {}  # of the different geometries
-    geometry = [numbers.setdefault(geometry_digest(atoms), len(numbers)) for atoms in frames]
+    geometry = [numbers.setdefault(placed_anywhere_digest(atoms), len(numbers)) for atoms in frames]
     parts = random_split(len(numbers), train=train, valid=valid, test=test, seed=seed)
     labelled = split_frames(frames, [parts[g] for g in geometry])
     labelled = with_property(labelled, key) if key else labelled

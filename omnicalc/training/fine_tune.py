@@ -29,7 +29,6 @@ _ATOMS = 128  # in a pack, or the largest structure
 _ALIKE, _LARGEST_SCALE = 0.7, 2.5  # cosine of labels with the start's forces, and ratio beyond which units differ
 _VALID = 0.1  # of the frames, where they do not say
 _REPLAYED = 0.5  # of the structures drawn
-_NOT_KEPT = ("heads", "committee")  # settings: heads are the recipe's, and a committee was fitted to the old features
 _SMALL, _RATE, _RATE_OF_LARGE = 1_000_000, 2e-3, 5e-4  # parameters; learning rates of networks below and above
 
 
@@ -81,7 +80,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         family=card.family,
         summary=f"{card.full_name}, fine-tuned on {wish.data.name}",
         licence=f"that of {card.full_name} ({card.licence}) and of {wish.data.name}",
-        model={k: v for k, v in card.config.items() if k not in _NOT_KEPT},
+        model=_model(card),
         optimiser=_optimiser(wish, card),
         stages=(_stage(wish, folder),),
         data=tuple(data),
@@ -97,6 +96,11 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         trains=wish.trains,
         lora_rank=wish.lora_rank,
     )
+
+
+def _model(card: Card) -> dict:
+    """Settings of the network: heads are the recipe's, and a committee was fitted to features that change."""
+    return {k: 0 if k == "committee" else v for k, v in card.config.items() if k != "heads"}
 
 
 def _frames(data: Path) -> Sequence:

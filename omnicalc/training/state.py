@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields
@@ -17,6 +18,7 @@ from omnicalc.training.run_log import LOG
 
 STATE, RECIPE = "state.pt", "recipe.json"
 _DAMAGE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, UnpicklingError)
+_ROUNDING = 1e-6  # relative
 
 
 def save_state(path: Path, payload: dict) -> None:
@@ -57,7 +59,7 @@ def check_folder(recipe: Recipe, out: Path, resume: bool) -> None:
         return
     with refusing_damage(out / RECIPE):
         before = _told(json.loads((out / RECIPE).read_text()))
-    if before != _told(json.loads(as_json(recipe))):
+    if not _same(before, _told(json.loads(as_json(recipe)))):
         raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use --out")
 
 
@@ -94,6 +96,17 @@ def _without_defaults(table: dict, kind: type) -> dict:
     defaults |= {f.name: f.default_factory() for f in fields(kind) if f.default_factory is not MISSING}
     plain = json.loads(json.dumps(defaults, default=asdict))
     return {k: v for k, v in table.items() if k not in plain or plain[k] != v}
+
+
+def _same(before: object, now: object) -> bool:
+    """Equal but for rounding: reference energies that were fitted elsewhere differ in their last digits."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return before.keys() == now.keys() and all(_same(before[key], now[key]) for key in before)
+    if isinstance(before, list) and isinstance(now, list):
+        return len(before) == len(now) and all(map(_same, before, now))
+    if type(before) is type(now) is float:
+        return math.isclose(before, now, rel_tol=_ROUNDING)
+    return before == now
 
 
 def as_json(recipe: Recipe) -> str:

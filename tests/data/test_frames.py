@@ -208,7 +208,7 @@ def test_md17(tmp_path, names):
     np.testing.assert_allclose(found[2].get_forces(), values[3][2] * kcal)
     np.savez(tmp_path / "ev.npz", **dict(zip(names, values, strict=True)), e_unit="eV")
     assert open_frames(tmp_path / "ev.npz")[0].get_potential_energy() == pytest.approx(values[2][0, 0])
-    np.savez(tmp_path / "bohr.npz", **dict(zip(names, values, strict=True)), e_unit="hartree", r_unit=" a0")
+    np.savez(tmp_path / "bohr.npz", **dict(zip(names, values, strict=True)), e_unit="hartree", r_unit=b" a0")
     atoms = open_frames(tmp_path / "bohr.npz")[2]
     np.testing.assert_allclose(atoms.positions, values[1][2] * units.Bohr)
     np.testing.assert_allclose(atoms.get_forces(), values[3][2] * units.Hartree / units.Bohr)

@@ -23,6 +23,11 @@ def test_a_molecule_is_one_geometry_wherever_it_stands():
         assert placed_anywhere_digest(copy) == placed_anywhere_digest(ETHANOL)
         kept += geometry_digest(copy) == geometry_digest(ETHANOL)  # the wrong variant
     assert kept == 0
+    boxed, ion = ETHANOL.copy(), ETHANOL.copy()
+    boxed.set_cell([30.0, 30, 30])
+    assert placed_anywhere_digest(boxed) == placed_anywhere_digest(ETHANOL)
+    ion.info["charge"] = 1
+    assert placed_anywhere_digest(ion) != placed_anywhere_digest(ETHANOL)
     moved = ETHANOL.copy()
     moved.positions[3, 1] += 2e-4
     assert placed_anywhere_digest(moved) != placed_anywhere_digest(ETHANOL)

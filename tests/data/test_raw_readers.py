@@ -301,7 +301,8 @@ def test_copies_of_a_geometry_go_to_one_part(tmp_path):
     frames = []
     for k in range(40):
         atoms = molecule("H2O")
-        atoms.positions += 0.01 * (k // 2)
+        atoms.positions *= 1 + 0.01 * (k // 2)
+        atoms.positions += k % 2  # a copy may stand elsewhere
         atoms.calc = SinglePointCalculator(atoms, energy=-1.0 - k % 2)
         frames.append(atoms)
     write(tmp_path / "md.extxyz", frames)
@@ -337,7 +338,7 @@ def test_split_command_keeps_energies_and_forces(tmp_path):
     frames = []
     for k in range(6):
         atoms = molecule("H2O")
-        atoms.positions += 0.01 * k
+        atoms.positions *= 1 + 0.01 * k
         atoms.calc = SinglePointCalculator(atoms, energy=-1.0 * k, forces=np.full((3, 3), 0.1 * k))
         frames.append(atoms)
     write(tmp_path / "md.extxyz", frames)

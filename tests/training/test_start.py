@@ -140,7 +140,9 @@ def test_fine_tuning_leaves_committees_behind(tmp_path):
     write_weights(tmp_path / "old", heads={"one": ("H", "O")}, settings=settings)
     write_frames(tmp_path, 6)
     wish = FineTune(str(tmp_path / "old"), tmp_path / "frames.extxyz", head="mine", replay="none", length=1)
-    work = Trainer(fine_tune_recipe(wish), None, tmp_path / "run", report=lambda line: None)
+    made = fine_tune_recipe(wish)
+    assert made.model["committee"] == 0  # not left out: runs that began with cards of "committee = 0" go on
+    work = Trainer(made, None, tmp_path / "run", report=lambda line: None)
     assert "1 of the start are not used: committee" in work.start_report
     assert not hasattr(work.model, "committee")
 

@@ -1,7 +1,9 @@
 """The trainer on a toy data set: learning, exact resume, refusals, signals, full disks, export."""
 
 import hashlib
+import json
 import signal
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.training import run
 from omnicalc.training.export import export
 from omnicalc.training.recipe import read_recipe
-from omnicalc.training.state import load_state, save_state
+from omnicalc.training.state import check_folder, load_state, save_state
 from omnicalc.training.trainer import Trainer
 from omnicalc.training.validation import averaged_weights, validate
 from tests.training.toy import recipe_in, trainer, write_frames
@@ -96,6 +98,21 @@ def test_log_lines_after_the_saved_state_are_dropped_on_resume(folder):
     again.prepare(resume=True)
     steps = [int(line.split(",")[0]) for line in (folder / "run" / "log.csv").read_text().splitlines()[1:]]
     assert max(steps) == again.step == 20
+
+
+def test_rounding_of_references_makes_no_other_recipe(folder):
+    """They are fitted again by whatever machine goes on."""
+    work = trainer(folder)
+    work.prepare(resume=False)
+    work.run(10)
+    stored = folder / "run" / "recipe.json"
+    told = json.loads(stored.read_text())
+    for change, refused in ((1e-9, False), (1e-3, True)):
+        told["references"] = {"a": {"H": -13.6 * (1 + change)}}
+        stored.write_text(json.dumps(told))
+        given = replace(work.recipe, references={"a": {"H": -13.6}})
+        with pytest.raises(InputError, match="recipe differs") if refused else nullcontext():
+            check_folder(given, folder / "run", resume=True)
 
 
 def test_refusals(folder):
