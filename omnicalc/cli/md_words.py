@@ -158,10 +158,8 @@ def closing_words(
     ps = settings.steps * settings.timestep_fs / 1000
     copies = f"{replicas} replicas of " if replicas else ""
     together = " together" if replicas else ""
-    click.echo(
-        f"done: {copies}{result.step} steps, {ps:g} ps, {result.steps_per_s:.1f} steps/s{together}; results in "
-        f"{folder.path}"
-    )
+    rate = f", {result.steps_per_s:.1f} steps/s{together}" if result.steps_per_s else ""  # none: all steps were there
+    click.echo(f"done: {copies}{result.step} steps, {ps:g} ps{rate}; results in {folder.path}")
     if replicas:
         folder = _first_replica(folder, replicas)
     if periodic:  # g(r) needs a density

@@ -44,6 +44,13 @@ def free_MB(folder: Path) -> float:  # noqa: N802
     return shutil.disk_usage(there).free / 1e6
 
 
+def is_behind(path: Path, source: Path) -> bool:
+    """Whether ``path``, which is made from ``source``, is missing or older; not so where there is no ``source``."""
+    if not source.exists():
+        return False
+    return not path.exists() or path.stat().st_mtime_ns < source.stat().st_mtime_ns
+
+
 def shortage(path: Path, size: int) -> str | None:
     """What to say of a file that has not its first ``size`` bytes; None: it has."""
     if not path.exists():

@@ -13,7 +13,7 @@ from omnicalc.errors import GuardError, OmniCalcError, RunError
 from omnicalc.md import plots, restart
 from omnicalc.md.ahead import Ahead
 from omnicalc.md.box import standard_box
-from omnicalc.md.files import AppendFile
+from omnicalc.md.files import AppendFile, is_behind
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.frames import Frames
 from omnicalc.md.progress import Silent, Speed
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from omnicalc.md.dynamics import Dynamics
     from omnicalc.md.guards import Guards, Seen
+    from omnicalc.md.settings import Settings
 
 LOG_COLUMNS = ("step", "time_fs", "potential_eV", "kinetic_eV", "total_eV", "temperature_K")
 _DRAWING = threading.Lock()  # matplotlib's caches serve one thread at a time
@@ -76,7 +77,7 @@ class Loop:
                 raise self._stopped(error) from error
             step, rate = self.state.step, self.speed.steps_per_s(self.state.step)
             self._save()
-            self._draw()
+            draw_plots(self.folder, self.settings, len(self.job.atoms))
             return Result(step, step >= self.settings.steps, wish.signal, rate)
 
     def _loop(self, progress: Silent, wish: StopWish) -> None:
@@ -224,25 +225,32 @@ class Loop:
         """The error to raise: what happened, and where the last good state lies."""
         with contextlib.suppress(RunError):  # a full disk: the restart file before is whole
             self._save()
-            self._draw()
+            draw_plots(self.folder, self.settings, len(self.job.atoms))
         kind = GuardError if isinstance(error, GuardError) else RunError
         return kind(
             f"{error}. The run stopped; its state at step {self.saved_step} is kept in {self.folder.path} "
             "(restart.npz, traj.dcd)"
         )
 
-    def _draw(self) -> None:
-        folder, settings = self.folder, self.settings
-        with _DRAWING:
-            plots.draw(
-                folder.log,
-                folder.energy_plot,
-                folder.temperature_plot,
-                n_atoms=len(self.job.atoms),
-                bath=(lambda step: settings.at(step)[0]) if settings.has_bath else None,
-            )
-            if self.moving_cell:
-                plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
+
+def draw_plots(folder: RunFolder, settings: Settings, n_atoms: int) -> None:
+    """Write the figures of a run from its log."""
+    with _DRAWING:
+        plots.draw(
+            folder.log,
+            folder.energy_plot,
+            folder.temperature_plot,
+            n_atoms=n_atoms,
+            bath=(lambda step: settings.at(step)[0]) if settings.has_bath else None,
+        )
+        if settings.ensemble == "npt":
+            plots.draw_cell(folder.log, folder.cell_plot, pressure=lambda step: settings.at(step)[1])
+
+
+def lacks_plots(folder: RunFolder, settings: Settings) -> bool:
+    """Whether a figure is missing, or is that of a shorter log, as after a kill while they were drawn."""
+    cell = [folder.cell_plot] * (settings.ensemble == "npt")
+    return any(is_behind(path, folder.log) for path in (folder.energy_plot, folder.temperature_plot, *cell))
 
 
 def _whole_lines(folder: RunFolder) -> int:

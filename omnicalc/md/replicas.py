@@ -18,14 +18,14 @@ import numpy as np
 from omnicalc.errors import InputError, RunError
 from omnicalc.md import record, restart
 from omnicalc.md.dynamics import Dynamics
-from omnicalc.md.files import replace_file
+from omnicalc.md.files import is_behind, replace_file
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.gang import Gang, ReleasedError, renew_thread_pool
 from omnicalc.md.initial import given_velocities
 from omnicalc.md.job import Job
 from omnicalc.md.loop import Result
 from omnicalc.md.progress import Silent
-from omnicalc.md.run import check_unfinished, run
+from omnicalc.md.run import add_plots, check_unfinished, is_finished, run
 from omnicalc.md.settings import MAX_SEED, Settings
 from omnicalc.signals import StopWish
 
@@ -77,9 +77,9 @@ def run_replicas(
         gang = Gang(job.bound, count, wish)
         replicas = _replicas(job, settings, folder, gang)
         if old is not None:
-            if not (folder.path / _TABLE).exists():  # killed at the end, just before it
-                _write_table(folder.path / _TABLE, replicas)
-            _choose_steps(replicas, old, settings, folder)
+            if _complete(replicas, old, settings, folder, say):
+                return [replica.result for replica in replicas]
+            _choose_steps(replicas, old, settings, folder, say)
 
         def start() -> None:
             announce()
@@ -139,7 +139,22 @@ def _replicas(job: Job, settings: Settings, folder: RunFolder, gang: Gang) -> li
     ]
 
 
-def _choose_steps(replicas: list[_Replica], old: Mapping, settings: Settings, folder: RunFolder) -> None:
+def _complete(replicas: list[_Replica], old: Mapping, settings: Settings, folder: RunFolder, say) -> bool:
+    """Where all have finished, write what a kill at the end has left out: plots, table. Whether there was anything."""
+    done = [max(restart.steps(replica.folder.restart, replica.job.device), default=0) for replica in replicas]
+    if not is_finished(old, min(done), settings.steps):
+        return False
+    drawn = [add_plots(replica.settings, replica.folder, replica.job, say) for replica in replicas]
+    table = folder.path / _TABLE
+    lacks_table = any(is_behind(table, replica.folder.log) for replica in replicas)
+    if lacks_table:
+        _write_table(table, replicas)
+    for replica, step in zip(replicas, done, strict=True):
+        replica.result = Result(step, True, None, 0.0)
+    return lacks_table or any(drawn)
+
+
+def _choose_steps(replicas: list[_Replica], old: Mapping, settings: Settings, folder: RunFolder, say) -> None:
     """The step that all go on from: the latest that every one of them has a restart file of, since a batch is the same
     only when all members are at the same step. Those that have none of it, having stopped on their own, go on from
     their own last one.
@@ -153,6 +168,7 @@ def _choose_steps(replicas: list[_Replica], old: Mapping, settings: Settings, fo
         newest_step = max(steps, default=0)  # none: killed before its first restart file, it begins anew
         if replica.up_to is None and newest_step >= settings.steps:
             replica.result = Result(newest_step, True, None, 0.0)
+            add_plots(replica.settings, replica.folder, replica.job, say)
 
 
 def _in_threads(

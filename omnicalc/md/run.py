@@ -22,7 +22,7 @@ from omnicalc.md.forces import follow
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
 from omnicalc.md.job import Job
-from omnicalc.md.loop import Loop, Result
+from omnicalc.md.loop import Loop, Result, draw_plots, lacks_plots
 from omnicalc.md.mass_record import as_record
 from omnicalc.md.progress import Silent
 from omnicalc.md.restart import Restart
@@ -94,10 +94,24 @@ def _mention_turned_cell(job: Job, say: Callable[[str], None]) -> None:
 def check_unfinished(record: Mapping, done: int, steps: int, folder: RunFolder) -> None:
     """Raise :class:`InputError` when a run that has done ``done`` steps has none left of ``steps`` in all."""
     if steps <= done:
-        state = "finished" if done >= record["settings"].get("steps", Settings.steps) else "already"
+        state = "finished" if is_finished(record, done, steps) else "already"
         raise InputError(
             f"the run in {folder.path} is {state} at step {done}; to extend it, add --steps N with N above {done}"
         )
+
+
+def is_finished(record: Mapping, done: int, steps: int) -> bool:
+    """Whether ``done`` steps are all that the run was to have, and all of the ``steps`` that are asked for now."""
+    return done >= max(steps, record["settings"].get("steps", Settings.steps))
+
+
+def add_plots(settings: Settings, folder: RunFolder, job: Job, say: Callable[[str], None]) -> bool:
+    """Draw the plots of a finished run that was killed before it had them; whether there was anything to draw."""
+    if not lacks_plots(folder, settings):
+        return False
+    say(f"the run in {folder.path} is at its last step, but was stopped before its plots: they are drawn now")
+    draw_plots(folder, settings, len(job.atoms))
+    return True
 
 
 def _go_on(
@@ -114,7 +128,10 @@ def _go_on(
     job, settings = dynamics.job, dynamics.settings
     guards = _guards(job, settings, folder, say)
     last = _last_restart(job, settings, folder, up_to)
-    check_unfinished(old, last.state.step if last else 0, settings.steps, folder)
+    done = last.state.step if last else 0
+    if is_finished(old, done, settings.steps) and add_plots(settings, folder, job, say):
+        return Result(done, True, None, 0.0)
+    check_unfinished(old, done, settings.steps, folder)
     if last is None:  # killed before the first restart file; the first frame comes again
         state = initial_state(job.atoms, dynamics, settings, guards, job.device)
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from omnicalc.md.files import replace_file
 from omnicalc.md.folder import RunFolder
 
 
@@ -18,6 +19,18 @@ def without_plots(monkeypatch, request):
     if "with_plots" not in request.fixturenames:
         for name in ("draw", "draw_cell"):
             monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", lambda *arguments, **keywords: None)
+
+
+@pytest.fixture
+def quick_plots(monkeypatch, without_plots):
+    """Plots that are drawn at once: the log itself."""
+
+    def draw(log: Path, *paths: Path, **keywords) -> None:
+        for path in paths:
+            replace_file(path, log.read_bytes())
+
+    for name in ("draw", "draw_cell"):
+        monkeypatch.setattr(f"omnicalc.md.loop.plots.{name}", draw)
 
 
 def log_of(folder: RunFolder) -> list[dict[str, float]]:

@@ -178,7 +178,7 @@ def test_a_signal_stops_all_at_the_same_step(tmp_path):
         assert bytes_of(tmp_path / "run" / f"replica_{k}") == bytes_of(tmp_path / "whole" / f"replica_{k}")
 
 
-def test_what_cannot_be(tmp_path):
+def test_what_cannot_be(tmp_path, quick_plots):
     folder = RunFolder(tmp_path / "run")
     for count in (0, -1, 10**6):
         with pytest.raises(InputError, match="--replicas"):
@@ -256,15 +256,26 @@ def test_a_table_that_fails_hides_no_error_of_a_replica(tmp_path, monkeypatch):
         run_replicas(pairs_job(), SETTINGS, RunFolder(tmp_path / "b"), 3)
 
 
-def test_a_table_that_a_kill_came_before_is_written_by_resume(tmp_path):
+LAST = ("replica_0/energy.png", "replica_1/temperature.png", "replicas.csv")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_a_kill_at_the_end_came_before_is_written_by_resume(tmp_path, quick_plots, old):
+    """A table or plots that are not there, or are those of the run before it was extended."""
     folder = RunFolder(tmp_path / "run")
     run_replicas(pairs_job(), SETTINGS, folder, 2)
-    table = folder.path / "replicas.csv"
-    before = table.read_bytes()
-    table.unlink()
-    with pytest.raises(InputError, match="finished at step"):
-        run_replicas(pairs_job(), SETTINGS, folder, 2, resume=True)
-    assert table.read_bytes() == before
+    for name in LAST:
+        path = folder.path / name
+        before = path.read_bytes()
+        path.write_bytes(b"old")
+        os.utime(path, (1, 1))
+        if not old:
+            path.unlink()
+        results = run_replicas(pairs_job(), SETTINGS, folder, 2, resume=True)
+        assert [(result.step, result.finished) for result in results] == [(12, True)] * 2
+        assert path.read_bytes() == before
+        with pytest.raises(InputError, match="finished at step"):
+            run_replicas(pairs_job(), SETTINGS, folder, 2, resume=True)
 
 
 def first_kinetic_energies(tmp_path) -> np.ndarray:

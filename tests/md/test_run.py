@@ -14,6 +14,7 @@ from ase import units
 from ase.constraints import FixBondLength
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.md.files import replace_file
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.restart import Restart, previous
 from omnicalc.md.run import run
@@ -168,7 +169,47 @@ def test_resume_allows_another_restart_interval(tmp_path):
     assert bytes_of(a) == bytes_of(b)
 
 
-def test_resume_of_a_finished_run(tmp_path):
+def killed_at_plots(monkeypatch, *arguments, **keywords) -> None:
+    """A run that is killed while it writes the second of its plots."""
+
+    def killed(log, first, second, **more):
+        replace_file(first, log.read_bytes())
+        second.with_name(f".{second.name}.part").write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("omnicalc.md.loop.plots.draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(*arguments, **keywords)
+
+
+@pytest.mark.parametrize("before", [0, 8])
+def test_plots_that_a_kill_came_before_are_drawn_by_resume(tmp_path, monkeypatch, quick_plots, before):
+    """Also where there are older ones, of the run before it was extended."""
+    settings, folder = replace(SETTINGS, ensemble="npt", barostat="mc"), RunFolder(tmp_path / "run")
+    if before:
+        run(pairs_job(), replace(settings, steps=before), folder)
+    killed_at_plots(monkeypatch, pairs_job(), settings, folder, resume=bool(before))
+    assert folder.temperature_plot.exists() == bool(before)
+    kept, said = snapshot(folder.path), []
+    result = run(pairs_job(), settings, folder, resume=True, say=said.append)
+    assert result.finished and result.step == 20 and "its plots: they are drawn now" in said[0]
+    now = snapshot(folder.path)
+    drawn = {"energy.png", "temperature.png", "cell.png"}
+    assert all(now.pop(name) == now["log.csv"] for name in drawn)
+    assert now == {name: kept[name] for name in kept if name not in drawn and not name.endswith(".part")}
+    with pytest.raises(InputError, match="finished at step 20"):
+        run(pairs_job(), settings, folder, resume=True)
+
+
+def test_plots_of_a_run_that_goes_on_wait_for_its_end(tmp_path, monkeypatch, quick_plots):
+    folder = RunFolder(tmp_path / "run")
+    killed_at_plots(monkeypatch, pairs_job(), SETTINGS, folder)
+    assert run(pairs_job(), replace(SETTINGS, steps=24), folder, resume=True).step == 24
+    assert folder.temperature_plot.read_bytes() == folder.log.read_bytes()
+
+
+def test_resume_of_a_finished_run(tmp_path, quick_plots):
     folder = RunFolder(tmp_path / "run")
     run(pairs_job(), SETTINGS, folder)
     before = snapshot(folder.path)
