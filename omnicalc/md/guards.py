@@ -58,6 +58,17 @@ class Guards:
         self._to_save: dict[Path, State] = {}
         self._places: list[str] = []  # of the last structure, and of others of its kind
 
+    @property
+    def tripped(self) -> frozenset[str]:
+        """Guards that have warned, or saved a structure, of what is not over yet."""
+        return frozenset(self._over)
+
+    def go_on(self, tripped: frozenset[str]) -> None:
+        """Be silent, as before a restart, of what was ``tripped`` then, until it is over."""
+        self._over |= tripped
+        if tripped:
+            self.tell(f"warning: beyond the limit since before this restart: guard {', '.join(sorted(tripped))}")
+
     def look(self, state: State, before: State, centroid: Callable[[], Tensor] | None = None) -> Tensor:
         """(4,) float64 on the state's device, the numbers of :class:`Seen`; nothing waits for them. ``centroid`` as for
         :meth:`check_bonds`; without it bonds are not looked at.

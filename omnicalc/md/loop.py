@@ -90,6 +90,7 @@ class Loop:
                     self._record(state)
                 # only now: a state whose frame or line could not be written is not the last good one
                 self.state, self.log_bytes, self.sizes = state, self.log.size, self.frames.sizes
+                self.tripped = self.guards.tripped
                 if state.step % settings.restart_interval == 0:
                     self._save()
                 progress.update(state.step, self.temperature_K, self.total_eV)
@@ -129,6 +130,7 @@ class Loop:
             self.log.append(self._header())
             self._record(self.state)
         self.log_bytes, self.sizes = self.log.size, self.frames.sizes
+        self.tripped = self.guards.tripped
         if self.last is None:
             self._save(timing=False)
 
@@ -213,7 +215,8 @@ class Loop:
         reference = None if neighbor_list is None else neighbor_list.reference
         cell = None if reference is None else bound.systems.cell[0]  # a list is always searched in this one
         frames = self.state.step // self.settings.interval + 1
-        restart.save(self.folder.restart, Restart(self.state, frames, self.log_bytes, reference, cell, self.sizes))
+        found = Restart(self.state, frames, self.log_bytes, reference, cell, self.sizes, self.tripped)
+        restart.save(self.folder.restart, found)
         self.saved_step = self.state.step
         if timing:
             step, now = self.state.step, datetime.now(UTC).isoformat(timespec="seconds")

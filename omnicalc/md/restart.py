@@ -20,6 +20,7 @@ from omnicalc.md.state import State
 
 _FORMAT = 2
 _BYTES = "bytes_"
+_TRIPPED = "guards_tripped"  # absent in files of versions that did not keep it
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Restart:
     )  # (N, 3), Å, positions at which the neighbour list was searched; None: the potential has none
     reference_cell: torch.Tensor | None = None  # (3, 3), Å, the cell in which it was
     sizes: Mapping[str, int] = field(default_factory=dict)  # bytes of further files, see omnicalc.md.frames
+    tripped: frozenset[str] = frozenset()  # guards that have spoken and are not over, see omnicalc.md.guards
 
     def to_bytes(self) -> bytes:
         """A zip of plain arrays (npz without pickle), each with a checksum."""
@@ -42,6 +44,7 @@ class Restart:
             "format": np.array(_FORMAT),
             "frames": np.array(self.frames),
             "log_bytes": np.array(self.log_bytes),
+            _TRIPPED: np.array(sorted(self.tripped), dtype=str),
         }
         for name in ("reference", "reference_cell"):
             if getattr(self, name) is not None:
@@ -65,7 +68,8 @@ class Restart:
             )
             state = State.from_arrays(arrays, device)
             sizes = {name.removeprefix(_BYTES): int(arrays[name]) for name in arrays if name.startswith(_BYTES)}
-            return cls(state, int(arrays["frames"]), int(arrays["log_bytes"]), reference, cell, sizes)
+            tripped = frozenset(arrays[_TRIPPED].tolist()) if _TRIPPED in arrays else frozenset()
+            return cls(state, int(arrays["frames"]), int(arrays["log_bytes"]), reference, cell, sizes, tripped)
         except (
             OSError,
             EOFError,

@@ -148,6 +148,8 @@ def _go_on(
             f"note: forces by another kernel than before ({old['model'].get('kernel')}); they round differently, "
             "so not the same bytes"
         )
+    if last is not None and old["settings"].get("guards", "") == settings.guards:  # others look afresh
+        guards.go_on(last.tripped)
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
     record_now = old | {"settings": old["settings"] | changed, "masses": new["masses"]}

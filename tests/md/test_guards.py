@@ -17,7 +17,7 @@ from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
 from omnicalc.systems import Systems
 
-from .toy import Pairs, argon, job, pairs_job, state_of, thermal
+from .toy import Failing, Pairs, argon, job, pairs_job, state_of, thermal
 
 SETTINGS = Settings(steps=20, timestep_fs=4.0, temperature_K=90.0, interval=4, restart_interval=6, seed=11)
 
@@ -247,10 +247,54 @@ def test_drift_in_nve_is_watched_and_a_resumed_run_warns_alike(tmp_path):
     again: list[str] = []
     run(pairs_job(), replace(settings, steps=12), RunFolder(tmp_path / "short"), say=lambda text: None)
     run(pairs_job(), settings, RunFolder(tmp_path / "short"), resume=True, say=again.append)
-    assert any("drifted" in line for line in again)
+    spoken = sum("drifted" in line for line in again)
+    assert spoken <= sum("drifted" in line for line in said)
+    assert any("beyond the limit since before this restart: guard drift" in line for line in again) != spoken
     quiet: list[str] = []
     run(pairs_job(), replace(settings, guards="", ensemble="nvt"), RunFolder(tmp_path / "nvt"), say=quiet.append)
     assert quiet == []
+
+
+SAVING = replace(SETTINGS, interval=2, guards="temperature=save:1,force=save:1e-9,drift=warn")
+
+
+def saved_in(folder: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.path.glob("guard_*")}
+
+
+@pytest.mark.parametrize("stops", [(5,), (2, 7, 14)])
+def test_a_guard_that_is_still_tripped_is_silent_after_a_restart(tmp_path, stops):
+    whole, folder = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "run")
+    run(pairs_job(), SAVING, whole)
+    for steps in (*stops, 20):
+        run(pairs_job(), replace(SAVING, steps=steps), folder, resume=True, say=(said := []).append)
+    assert saved_in(folder) == saved_in(whole) and len(saved_in(whole)) == 2
+    assert said[1] == "warning: beyond the limit since before this restart: guard force, temperature"
+    assert Restart.read(folder.restart).tripped == {"force", "temperature"}
+
+
+def test_a_restart_file_that_knows_nothing_of_guards_and_other_guards_look_afresh(tmp_path):
+    old, other = RunFolder(tmp_path / "old"), RunFolder(tmp_path / "other")
+    for folder in (old, other):
+        run(pairs_job(), replace(SAVING, steps=6), folder)
+    with np.load(old.restart) as file:
+        arrays = {name: file[name] for name in file.files if name != "guards_tripped"}
+    np.savez(old.restart, **arrays)
+    run(pairs_job(), SAVING, old, resume=True)
+    assert {"guard_force_7.xyz", "guard_temperature_8.xyz"} <= saved_in(old).keys()
+    run(pairs_job(), replace(SAVING, guards="temperature=save:2,force=off"), other, resume=True)
+    assert saved_in(other).keys() == {f"guard_{name}.xyz" for name in ("force_0", "temperature_0", "temperature_8")}
+
+
+def test_what_tripped_in_a_step_that_stopped_is_not_remembered(tmp_path):
+    """The step is made again, with all that its guards say."""
+    atoms, folder, said = argon(), RunFolder(tmp_path / "run"), []
+    settings = replace(SETTINGS, guards="force=warn:500,jump=off,bond=off")
+    bound = Failing(Pairs(Systems.from_atoms(atoms)), 8, value=900.0)
+    with pytest.raises(RunError, match="guard temperature"):
+        run(job(atoms, bound), settings, folder, say=said.append)
+    assert len(said) == 1 and "at step 8 the force" in said[0]
+    assert Restart.read(folder.restart).tripped == frozenset()
 
 
 def test_guards_may_change_on_resume(tmp_path):
