@@ -211,7 +211,8 @@ def command(
 
     keep_freed_memory()
     folder = RunFolder(out if out is not None else Path(f"{structure.stem}_md"))
-    stored = folder.read_record() if resume else folder.check_free()
+    look = folder.read_record if resume else folder.check_free
+    stored = look(to_write=not given["plan"])
     if resume and stored is None:  # as after a kill before anything was written; or --out is mistyped
         click.echo(f"note       {folder.path} holds no run to go on with: a new one starts")
     if stored is not None:

@@ -50,24 +50,30 @@ class RunFolder:
         self.cell_plot = self.path / "cell.png"  # of npt runs
         self.centroids = self.path / "centroid.dcd"  # of path-integral runs
 
-    def check_free(self) -> None:
-        """Raise :class:`InputError` when a new run here would touch something that exists."""
-        self._check_writable()
+    def check_free(self, *, to_write: bool = True) -> None:
+        """Raise :class:`InputError` when a new run here would touch something that exists, or, unless nothing is
+        ``to_write``, could not be written.
+        """
+        if to_write:
+            self._check_writable("give another folder with --out")
         if self.record.exists():
             raise InputError(
                 f"{self.path} already holds a run: go on with it with --resume, or choose another folder with --out"
             )
         self._check_foreign()
 
-    def read_record(self) -> dict | None:
-        """The content of run.json; None when no run was started here.
+    def read_record(self, *, to_write: bool = True) -> dict | None:
+        """The content of run.json; None when no run was started here. ``to_write`` as in :meth:`check_free`.
 
         Raises :class:`InputError` when the folder holds files of these names that belong to no run.
         """
         if not self.record.exists():
-            self.check_free()
+            self.check_free(to_write=to_write)
             return None
-        self._check_writable()
+        if to_write:
+            self._check_writable(
+                "a run goes on in the folder that it is in: make that writable, or copy it and give the copy with --out"
+            )
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -111,10 +117,10 @@ class RunFolder:
                     lock.unlink(missing_ok=True)
                 os.close(descriptor)
 
-    def _check_writable(self) -> None:
+    def _check_writable(self, remedy: str) -> None:
         why = not_writable(self.path)
         if why is not None:
-            raise InputError(f"{why}; give another folder with --out")
+            raise InputError(f"{why}; {remedy}")
 
     def _check_foreign(self) -> None:
         there = [name for name in (*self.NAMES, *self.OTHERS) if (self.path / name).exists()]

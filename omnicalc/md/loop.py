@@ -66,7 +66,7 @@ class Loop:
         called once all files are found to be those of the run.
         """
         with ExitStack() as stack, wish or StopWish() as wish:
-            self._open(stack)
+            self.open(stack)
             opened()
             self.speed = Speed(self.state.step, self.settings.steps, self.settings.timestep_fs)
             progress.start(self.state.step, self.settings.steps, self.settings.timestep_fs)
@@ -76,34 +76,34 @@ class Loop:
             except OmniCalcError as error:
                 raise self._stopped(error) from error
             step, rate = self.state.step, self.speed.steps_per_s(self.state.step)
-            self._save()
+            self.save()
             draw_plots(self.folder, self.settings, len(self.job.atoms))
             return Result(step, step >= self.settings.steps, wish.signal, rate)
 
     def _loop(self, progress: Silent, wish: StopWish) -> None:
         settings = self.settings
-        ahead = Ahead(self.dynamics, self.guards) if Ahead.possible(self.dynamics) else None
         while self.state.step < settings.steps and wish.signal is None:
-            for state, seen in self._next(ahead):
-                self._check(state, seen)
+            for state, seen in self.next():
+                self.check(state, seen)
                 if state.step % settings.interval == 0:
-                    self._record(state)
+                    self.record(state)
                 # only now: a state whose frame or line could not be written is not the last good one
                 self.state, self.log_bytes, self.sizes = state, self.log.size, self.frames.sizes
                 self.tripped = self.guards.tripped
                 if state.step % settings.restart_interval == 0:
-                    self._save()
+                    self.save()
                 progress.update(state.step, self.temperature_K, self.total_eV)
 
-    def _next(self, ahead: Ahead | None) -> list[tuple[State, Seen | None]]:
+    def next(self) -> list[tuple[State, Seen | None]]:
         """The next state, or several up to the next that is written down, with what guards ask where that is known."""
-        if ahead is None:
+        if self._ahead is None:
             return [(self.dynamics.step(self.state), None)]
         settings, step = self.settings, self.state.step
         every = (settings.interval, settings.restart_interval)
-        return ahead.steps(self.state, min(settings.steps - step, *(n - step % n for n in every)))
+        return self._ahead.steps(self.state, min(settings.steps - step, *(n - step % n for n in every)))
 
-    def _check(self, state: State, seen: Seen | None) -> None:
+    def check(self, state: State, seen: Seen | None) -> None:
+        """Let the guards look at a new state. Raises :class:`GuardError` where to stop."""
         if not (self.settings.beads and self.guards.check_beads(state, self.state)):
             for view, before in zip(self.dynamics.views(state), self.dynamics.views(self.state), strict=True):
                 self.guards.check_step(view, before, seen)
@@ -111,7 +111,9 @@ class Loop:
         self.guards.check_uncertainty(first, self.dynamics.uncertainty)
         self.guards.check_bonds(first, lambda: self.dynamics.centroid(state), seen)
 
-    def _open(self, stack: ExitStack) -> None:
+    def open(self, stack: ExitStack) -> None:
+        """Open all files, with the first frame and the first restart file of a new run; ``stack`` closes them."""
+        self._ahead = Ahead(self.dynamics, self.guards) if Ahead.possible(self.dynamics) else None
         folder, settings, atoms = self.folder, self.settings, self.job.atoms
         self.guards.save()
         if self.last is not None:
@@ -128,11 +130,11 @@ class Loop:
             self.timing.append(TIMING_HEADER.encode())
         if self.last is None:
             self.log.append(self._header())
-            self._record(self.state)
+            self.record(self.state)
         self.log_bytes, self.sizes = self.log.size, self.frames.sizes
         self.tripped = self.guards.tripped
         if self.last is None:
-            self._save(timing=False)
+            self.save(timing=False)
 
     def _dcd(self, path: Path, stack: ExitStack) -> DcdWriter:
         writer = DcdWriter(
@@ -169,7 +171,7 @@ class Loop:
         more = ("conserved_eV",) * self.dynamics.has_conserved
         return LOG_COLUMNS + more + ("volume_A3", "pressure_bar") * self.moving_cell + self.dynamics.columns
 
-    def _record(self, state: State) -> None:
+    def record(self, state: State) -> None:
         """Add a frame and a line to the log, once the guards have nothing against it."""
         potential, kinetic = self._measure(state)
         total, kelvin = self.total_eV, self.temperature_K
@@ -201,7 +203,7 @@ class Loop:
         self.total_eV = potential + kinetic
         return potential, kinetic
 
-    def _save(self, timing: bool = True) -> None:
+    def save(self, timing: bool = True) -> None:
         """Write the restart file of the last good state, unless it is there, and a line to timing.csv."""
         if self.saved_step == self.state.step:
             return
@@ -227,7 +229,7 @@ class Loop:
     def _stopped(self, error: OmniCalcError) -> RunError:
         """The error to raise: what happened, and where the last good state lies."""
         with contextlib.suppress(RunError):  # a full disk: the restart file before is whole
-            self._save()
+            self.save()
             draw_plots(self.folder, self.settings, len(self.job.atoms))
         kind = GuardError if isinstance(error, GuardError) else RunError
         return kind(

@@ -6,7 +6,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from omnicalc.md.box import standard_box
 from omnicalc.md.engines import dynamics_of
 from omnicalc.md.files import free_MB
-from omnicalc.md.frames import Frames
+from omnicalc.md.folder import RunFolder
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
-from omnicalc.md.restart import Restart
-from omnicalc.md.saving import FILES
-from omnicalc.md.trajectory import frame_layout
+from omnicalc.md.loop import Loop
 from omnicalc.pair_search import search_pairs
 
 if TYPE_CHECKING:
@@ -31,7 +28,10 @@ if TYPE_CHECKING:
 
 _LEAST_STEPS, _MOST_STEPS = 5, 1000
 _PATIENCE = 30.0  # s, after which fewer steps than the least will do
-_LOG_LINE = 90  # bytes, about
+_FRAMES_TIMED, _FRAMES_TIME = 10, 1.0  # and no more after so many s
+_RECORD = 2000  # bytes of run.json, about, as those that follow
+_TIMING_LINE = 60  # of timing.csv, for each restart file
+_PLOTS, _CELL_PLOT = 230_000, 100_000  # of energy.png and temperature.png, and of cell.png
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Plan:
     cutoff: float | None  # Å
     memory_MB: float  # noqa: N815 - most that the process has needed so far, or on a GPU of its memory
     steps_timed: int
-    ms_per_step: float
+    ms_per_step: float  # with its share of frames, log lines and restart files
     run_s: float  # of the steps that are left
     disk_MB: float  # noqa: N815
     free_MB: float  # noqa: N815
@@ -59,14 +59,21 @@ def plan(
     at least as fast. Writes nothing but into a temporary folder. Errors are those of a start.
     """
     dynamics, guards = dynamics_of(job, settings), Guards(settings, job.atoms, folder, lambda text: None)
+    _only_warn(guards, "save")  # where the folder is there already
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
-    restart_bytes = len(Restart(state, 1, 0, state.positions).to_bytes())
-    state, done, per_step = _timed(dynamics, state, job.device, seconds)
+    _only_warn(guards, "save", "stop")
+    with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
+        loop = Loop(dynamics, guards, RunFolder(place), state)
+        loop.open(stack)
+        done, per_step = _timed(loop, job.device, seconds)
+        per_restart, _ = _cost(lambda: loop.save(timing=False), place, 1)
+        fixed = _bytes(place)
+        per_frame, frame_bytes = _cost(lambda: loop.record(loop.state), place, _FRAMES_TIMED)
+    per_step += per_frame / settings.interval + per_restart / settings.restart_interval
     left = max(settings.steps - first, 0)
     frames = settings.steps // settings.interval + 1
-    dcd_files = 2 if settings.beads else 1
-    per_frame = dcd_files * frame_layout(len(job.atoms), bool(job.atoms.pbc.any())).itemsize + _LOG_LINE
-    per_frame += _more(job, settings, dynamics.view(state))
+    fixed += _RECORD + _PLOTS + _CELL_PLOT * (settings.ensemble == "npt")
+    lines = _TIMING_LINE * (settings.steps // settings.restart_interval)
     edges, cutoff = _edges(job)
     return Plan(
         atoms=len(job.atoms),
@@ -76,16 +83,23 @@ def plan(
         steps_timed=done,
         ms_per_step=1e3 * per_step,
         run_s=left * replicas * per_step,
-        disk_MB=replicas * (frames * per_frame + 2 * restart_bytes) / 1e6,
+        disk_MB=replicas * (fixed + (frames - 1) * frame_bytes + lines) / 1e6,
         free_MB=free_MB(folder),
         frames=frames,
     )
 
 
-def _timed(dynamics, state, device: str, seconds: float) -> tuple[object, int, float]:
-    """The state after some steps, how many were timed, and seconds per step.
+def _only_warn(guards: Guards, *actions: str) -> None:
+    """Turn ``actions`` of guards into warnings, which nobody hears here."""
+    guards.rules = {
+        name: rule._replace(action="warn") if rule.action in actions else rule for name, rule in guards.rules.items()
+    }
 
-    The first step makes what later ones find, so it counts only where steps take so long that it makes no difference.
+
+def _timed(loop: Loop, device: str, seconds: float) -> tuple[int, float]:
+    """How many steps were timed, without what is written on the way, and seconds per step.
+
+    The first steps make what later ones find, so they count only where they take so long that it makes no difference.
     """
 
     def synchronised() -> float:
@@ -94,29 +108,36 @@ def _timed(dynamics, state, device: str, seconds: float) -> tuple[object, int, f
         return time.perf_counter()
 
     start = synchronised()
-    state = dynamics.step(state)
+    done = _advance(loop)
     first = synchronised() - start
     if first > _PATIENCE:
-        return state, 1, first
+        return done, first / done
     start, done = synchronised(), 0
     while done < _MOST_STEPS and time.perf_counter() - start < (seconds if done >= _LEAST_STEPS else _PATIENCE):
-        state, done = dynamics.step(state), done + 1
-    return state, done, (synchronised() - start) / done
+        done += _advance(loop)
+    return done, (synchronised() - start) / done
 
 
-def _more(job: Job, settings: Settings, state) -> int:
-    """Bytes per frame of the files that --save asks for, from one of each."""
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        frames = Frames(Path(folder), job.atoms, settings, {}, stack)
-        box = standard_box(job.atoms.cell.array, job.atoms.pbc)
-        frames.append(state, box)
-        first = _bytes(frames.sizes)
-        frames.append(state, box)
-        return _bytes(frames.sizes) - first
+def _advance(loop: Loop) -> int:
+    """Go on by as many steps as are made at a time; how many those are."""
+    made = loop.next()
+    for state, seen in made:
+        loop.check(state, seen)
+        loop.state = state
+    return len(made)
 
 
-def _bytes(sizes: Mapping[str, int]) -> int:
-    return sum(size for name, size in sizes.items() if name in FILES)
+def _cost(write: Callable[[], None], folder: str, most: int) -> tuple[float, float]:
+    """Seconds and bytes in ``folder`` that one call of ``write`` takes, the mean over at ``most`` so many."""
+    before, start, times = _bytes(folder), time.perf_counter(), 0
+    while times < most and time.perf_counter() - start < _FRAMES_TIME:
+        write()
+        times += 1
+    return (time.perf_counter() - start) / times, (_bytes(folder) - before) / times
+
+
+def _bytes(folder: str) -> int:
+    return sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
 def _edges(job: Job) -> tuple[int | None, float | None]:
@@ -152,8 +173,8 @@ def as_text(found: Plan, settings: Settings, replicas: int, device: str) -> str:
             f"speed      {found.ms_per_step:.3g} ms per step, {1e3 / found.ms_per_step:.1f} steps/s, {ns_per_day:.3g} "
             f"ns/day (over {found.steps_timed} steps)",
             f"time       {duration(found.run_s)} for what is left of {settings.steps} steps{copies}",
-            f"disk       {found.disk_MB:.1f} MB for {found.frames} frames{' each' * (replicas > 1)} and restart files; "
-            f"{found.free_MB:.0f} MB are free{enough}",
+            f"disk       {found.disk_MB:.1f} MB for {found.frames} frames{' each' * (replicas > 1)}, restart files and "
+            f"plots; {found.free_MB:.0f} MB are free{enough}",
             "nothing was started; leave --plan out to run",
         ]
     )

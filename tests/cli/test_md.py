@@ -487,7 +487,7 @@ def test_help_loads_nothing_heavy():
     assert process.stdout.splitlines()[-1] == "set()" and "--temperature" in process.stdout
 
 
-def test_a_plan_starts_nothing(argon_file, tmp_path):
+def test_a_plan_starts_nothing(argon_file, tmp_path, monkeypatch):
     before = sorted(path.name for path in tmp_path.iterdir())
     said = omnicalc("md", argon_file, *QUICK, "--plan", "--seed", "1")
     assert "ms per step" in said and "MB for 4 frames" in said and "nothing was started" in said
@@ -495,6 +495,9 @@ def test_a_plan_starts_nothing(argon_file, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     omnicalc("md", argon_file, *QUICK, "--seed", "1")
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # a folder that only others may write into
+    assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
+    assert "nothing was started" in omnicalc("md", argon_file, *QUICK, "--plan", "--out", "new")
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,41 @@ from .toy import pairs_job
 SETTINGS = Settings(steps=200, timestep_fs=4.0, temperature_K=90.0, interval=2, restart_interval=100, seed=1)
 
 
-@pytest.mark.parametrize("save", ["", "forces,velocities,xtc"])
-def test_disk_is_what_is_written(tmp_path, monkeypatch, save):
-    monkeypatch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
-    settings, folder = replace(SETTINGS, save=save), RunFolder(tmp_path / "run")
+DISKS = {
+    "usual": {},
+    "formats": {"save": "forces,velocities,xtc,traj,extxyz"},
+    "npt": {"ensemble": "npt", "barostat": "mc", "restart_interval": 10},
+    "beads": {"beads": 2},
+}
+
+
+@pytest.mark.parametrize("kind", DISKS)
+def test_disk_is_what_is_written(tmp_path, with_plots, kind):
+    settings, folder = replace(SETTINGS, **DISKS[kind]), RunFolder(tmp_path / "run")
     found = plan(pairs_job(), settings, folder.path, seconds=0.1)
     assert not folder.path.exists() and found.frames == 101
     run(pairs_job(), settings, folder)
     written = sum(path.stat().st_size for path in folder.path.iterdir()) / 1e6
-    assert found.disk_MB == pytest.approx(written, rel=0.1)
+    assert found.disk_MB == pytest.approx(written, rel=0.1, abs=0.1)  # plots differ in size
+
+
+@pytest.mark.parametrize(
+    ("what", "interval"), [("frames.Frames.append", "interval"), ("restart.save", "restart_interval")]
+)
+def test_time_has_its_share_of_what_is_written(monkeypatch, what, interval):
+    monkeypatch.setattr(f"omnicalc.md.{what}", lambda *arguments: time.sleep(0.05))
+    often, seldom = (
+        plan(pairs_job(), replace(SETTINGS, **{interval: steps}), RunFolder("nowhere").path, seconds=0.0).ms_per_step
+        for steps in (1, 20)
+    )
+    assert 40 < often - seldom < 80
+
+
+def test_nothing_is_written_into_a_folder_that_is_there(tmp_path):
+    """Whatever guards are to save, at the start or later; and none of them stops the timing."""
+    guards = ",".join(f"{name}=save:1e-9" for name in ("temperature", "force", "jump")) + ",drift=stop:1e-12"
+    plan(pairs_job(), replace(SETTINGS, guards=guards, ensemble="nve"), tmp_path, seconds=0.0)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Slow(type(pairs_job().bound)):

@@ -366,6 +366,17 @@ def test_two_processes_never_share_a_folder(tmp_path):
     assert snapshot(tmp_path) == {}
 
 
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    folder = RunFolder(tmp_path / "run")
+    run(pairs_job(), SETTINGS, folder)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"run cannot be written to; a run goes on in .* copy it and give the copy"):
+        run(pairs_job(), replace(SETTINGS, steps=24), folder, resume=True)
+    with pytest.raises(InputError, match="cannot be written to; give another folder with --out"):
+        run(pairs_job(), SETTINGS, RunFolder(tmp_path / "new"))
+    assert folder.read_record(to_write=False)["settings"]["steps"] == 20
+
+
 # stops
 
 
