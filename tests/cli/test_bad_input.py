@@ -196,6 +196,7 @@ def scratch(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr("omnicalc.registry.BUNDLED", bundled)
         patch.setattr("omnicalc.md.loop.plots.draw", lambda *arguments, **keywords: None)
+        patch.setattr("omnicalc.md.run.lacks_plots", lambda folder, settings: False)
         patch.setattr("omnicalc.cli.memory.keep_freed_memory", lambda: None)
         make_structures()
         make_weights(bundled)

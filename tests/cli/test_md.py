@@ -330,7 +330,8 @@ def test_resume_without_a_run_says_that_it_starts_one(argon_file):
     assert "mistyped holds no run to go on with: a new one starts" in said
 
 
-def test_resume_of_a_finished_run_suggests_steps(argon_file):
+def test_resume_of_a_finished_run_suggests_steps(argon_file, monkeypatch):
+    monkeypatch.setattr("omnicalc.md.run.lacks_plots", lambda folder, settings: False)
     omnicalc("md", argon_file, *QUICK)
     assert "finished at step 12; to extend it, add --steps N" in refused("md", argon_file, "--resume")
 
@@ -495,7 +496,7 @@ def test_a_plan_starts_nothing(argon_file, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     omnicalc("md", argon_file, *QUICK, "--seed", "1")
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # a folder that only others may write into
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)  # a folder that only others may write into
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
     assert "nothing was started" in omnicalc("md", argon_file, *QUICK, "--plan", "--out", "new")
 
