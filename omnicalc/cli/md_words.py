@@ -59,12 +59,19 @@ def header(
     for name, text in lines.items():
         if text:
             click.echo(f"{name:<10} {text}")
-    _warn(settings, model)
+    _warn(settings, model, job.atoms)
 
 
-def _warn(settings: Settings, model: dict) -> None:
+def _warn(settings: Settings, model: dict, atoms) -> None:
     """What this kind of run may not be relied on for."""
+    from omnicalc.md.molecules import is_molecular
+
     notes = []
+    if settings.ensemble == "npt" and settings.coupling != "isotropic" and is_molecular(atoms):
+        notes.append(
+            f"note: these are molecules, and a fluid of them resists no change of shape: under {settings.coupling} "
+            "coupling its cell wanders until an edge is too short; for a fluid use --coupling isotropic"
+        )
     if settings.bath == "qtb":
         notes.append(
             "note: in a quantum thermal bath the logged temperature holds zero-point energy, and some of that leaks "

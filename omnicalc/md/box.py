@@ -10,6 +10,12 @@ VACUUM = 1000.0  # Å, written for an axis of a partly periodic structure that h
 _FLAT = 1e-6  # of unit vectors: singular values below it mean a vector that the others span
 
 
+def heights(cell: np.ndarray) -> np.ndarray:
+    """(3,) Å: how far apart the two faces of ``cell`` (3, 3) are that each of its vectors joins."""
+    areas = np.linalg.norm(np.cross(cell[[1, 2, 0]], cell[[2, 0, 1]]), axis=1)
+    return abs(np.linalg.det(cell)) / areas
+
+
 @dataclass(frozen=True, eq=False)
 class Box:
     """A periodic cell in the standard orientation, and the way there from the structure's own."""

@@ -49,7 +49,7 @@ GUARDS: Mapping[str, Guard] = {
         "the start may stretch to; with --beads between centres of rings; 2 with the quantum bath",
     ),
     "drift": Guard("warn", 0.02, "eV per atom, change of the conserved energy since the start"),
-    "box": Guard("stop", 3.0, "factor by which the volume may grow or shrink since the start"),
+    "box": Guard("stop", 3.0, "factor by which volume or a height of the cell may grow or shrink since the start"),
     "uncertainty": Guard(
         "stop", 1.0, "eV/Å, spread of the force on an atom over a committee; the weights' card may say less or more"
     ),

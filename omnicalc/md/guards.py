@@ -14,6 +14,7 @@ from ase.data import chemical_symbols, covalent_radii
 
 from omnicalc.errors import GuardError, InputError
 from omnicalc.md.bond_watch import BondWatch, Opened
+from omnicalc.md.box import heights
 from omnicalc.md.files import free_MB, replace_file
 from omnicalc.md.guard_settings import GUARDS, guard_rules
 from omnicalc.md.snapshot import blank, fill
@@ -48,7 +49,6 @@ class Guards:
         self.settings, self.folder, self.tell = settings, folder, tell
         self.rules = guard_rules(settings.guards)
         self.atoms, self.numbers, self.pbc = atoms, atoms.numbers, np.asarray(atoms.pbc)
-        self.volume = abs(float(np.linalg.det(atoms.cell.array)))
         heat = max(1.0, settings.hottest_K / 300.0)
         self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
         self.force = self._limit("force")
@@ -261,17 +261,26 @@ class Guards:
         )
 
     def _check_box(self, state: State) -> None:
-        factor, volume = self._limit("box"), state.volume
-        inside = self.volume / factor <= volume <= self.volume * factor
-        self._judge(
-            "box",
-            not inside,
-            state,
-            lambda: (
-                f"the volume is {volume:.5g} Å^3, {volume / self.volume:.3g} times that of the start; "
-                f"no more than a factor {factor:g} is expected. Check --pressure, and that the model knows this density"
-            ),
-        )
+        wrong = self._box(state.cell.cpu().numpy(), self._limit("box"))
+        self._judge("box", wrong is not None, state, lambda: wrong)
+
+    def _box(self, cell: np.ndarray, factor: float) -> str | None:
+        """What is too large or too small of ``cell``, against the start."""
+        now, start = heights(cell), heights(self.atoms.cell.array)
+        worst = int(np.abs(np.log(now / start)).argmax())
+        expected = f"no more than a factor {factor:g} is expected"
+        volume, first = abs(np.linalg.det(cell)), abs(np.linalg.det(self.atoms.cell.array))
+        if not first / factor <= volume <= first * factor:
+            return (
+                f"the volume is {volume:.5g} Å^3, {volume / first:.3g} times that of the start; {expected}. Check "
+                "--pressure, and that the model knows this density"
+            )
+        if not start[worst] / factor <= now[worst] <= start[worst] * factor:
+            return (
+                f"the cell is {now[worst]:.5g} Å high along {'abc'[worst]}, {now[worst] / start[worst]:.3g} times as "
+                f"at the start; {expected}. A fluid resists no change of shape: --coupling isotropic keeps it"
+            )
+        return None
 
     def _too_close(self, state: State) -> str | None:
         """The closest pair, in words, when it is nearer than the limit times the sum of covalent radii."""

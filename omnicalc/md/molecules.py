@@ -45,6 +45,12 @@ def molecules_of(atoms: Atoms) -> Molecules:
     return Molecules(molecule, images, count, networks)
 
 
+def is_molecular(atoms: Atoms) -> bool:
+    """Whether atoms are bonded to molecules, and none to an endless network."""
+    found = molecules_of(atoms)
+    return found.networks == 0 and found.count < len(atoms)
+
+
 def _walk(first: int, neighbours: list[list[tuple[int, tuple]]]) -> tuple[dict[int, tuple], bool]:
     """Image of each atom bonded to ``first``, directly or not; whether all bonds agree on them."""
     found, whole, front = {first: (0.0, 0.0, 0.0)}, True, [first]

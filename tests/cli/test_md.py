@@ -11,12 +11,14 @@ from types import SimpleNamespace
 import click
 import numpy as np
 import pytest
-from ase.build import molecule
+from ase.build import bulk, molecule
 from ase.io import read, write
 from click.testing import CliRunner
 
 from omnicalc.cli import group
+from omnicalc.cli.md import _warn
 from omnicalc.errors import OmniCalcError
+from omnicalc.md.settings import Settings
 from tests.md.toy import Pairs, ToyPotential, argon
 from tests.tiny_weights import write_weights
 
@@ -486,6 +488,17 @@ def test_help_loads_nothing_heavy():
     code += "print({'torch', 'numpy', 'ase', 'MDAnalysis', 'matplotlib'} & set(sys.modules))"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.splitlines()[-1] == "set()" and "--temperature" in process.stdout
+
+
+@pytest.mark.parametrize("coupling", ["isotropic", "semi-isotropic", "anisotropic"])
+def test_molecules_in_a_cell_that_may_change_its_shape_are_noted(capsys, coupling):
+    """Not so single atoms, as of a crystal, or a network."""
+    diamond = bulk("C", cubic=True)
+    for atoms, molecular in ((molecule("H2O", cell=[6.5] * 3, pbc=True), True), (argon(), False), (diamond, False)):
+        model = {"name": "toy", "stress_trained": True, "conservative": True}
+        _warn(Settings(ensemble="npt", coupling=coupling), model, atoms)
+        said = capsys.readouterr().err
+        assert (f"no change of shape: under {coupling} coupling" in said) == (molecular and coupling != "isotropic")
 
 
 def test_a_plan_starts_nothing(argon_file, tmp_path, monkeypatch):

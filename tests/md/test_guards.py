@@ -144,6 +144,23 @@ def test_a_collapsed_or_exploded_box(tmp_path):
             guards.check_step(moved, state)
 
 
+@pytest.mark.parametrize("way", ["edges", "shear"])
+def test_a_cell_that_changes_its_shape_alone(tmp_path, way):
+    """At constant volume, as that of a fluid may under anisotropic coupling: edges, or one face slid along another."""
+    guards, state, _ = watched(tmp_path)
+    for factor, seen in ((2.9, False), (3.1, True)):
+        change = torch.diag(torch.tensor([factor**0.5, factor**0.5, 1 / factor], dtype=torch.float64))
+        if way == "shear":  # edges are as long as ever, or longer, and yet a height is lost
+            change = torch.eye(3, dtype=torch.float64)
+            change[2, 0] = (factor**2 - 1) ** 0.5
+        moved = replace(state, cell=state.cell @ change)
+        if seen:
+            with pytest.raises(RunError, match=r"high along [ac], 0.323 times as at the start.*--coupling isotropic"):
+                guards.check_step(moved, state)
+        else:
+            guards.check_step(moved, state)
+
+
 def test_drift_is_warned_of_once_until_it_is_over(tmp_path):
     guards, state, told = watched(tmp_path)
     for drift in (0.1, 1.0, 1.1, 0.0, -1.0, -1.0):  # 32 atoms: the limit is 0.64 eV
