@@ -99,13 +99,14 @@ class OpenMMDynamics(Dynamics):
         picoseconds = 1e-3 * settings.timestep_fs
         if settings.has_bath:
             made = openmm.LangevinMiddleIntegrator(settings.temperature_K, 1e3 * settings.friction_per_fs, picoseconds)
-            made.setRandomNumberSeed(settings.seed % (2**31 - 2) + 1)  # 0 would mean one drawn by OpenMM
-            return made
-        made = openmm.CustomIntegrator(picoseconds)
-        made.addUpdateContextState()
-        made.addComputePerDof("v", "v+0.5*dt*f/m")
-        made.addComputePerDof("x", "x+dt*v")
-        made.addComputePerDof("v", "v+0.5*dt*f/m")
+        else:
+            made = openmm.CustomIntegrator(picoseconds)
+            made.addUpdateContextState()
+            made.addComputePerDof("v", "v+0.5*dt*f/m")
+            made.addComputePerDof("x", "x+dt*v")
+            made.addComputePerDof("v", "v+0.5*dt*f/m")
+        # 0 would mean one drawn by OpenMM; the checkpoint holds random numbers even where none is ever drawn
+        made.setRandomNumberSeed(settings.seed % (2**31 - 2) + 1)
         return made
 
     def _at(self, state: State) -> openmm.Context:

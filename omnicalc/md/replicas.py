@@ -63,17 +63,18 @@ def run_replicas(
     ``progress`` follows the first copy.
     """
     check_count(count, settings)
-    old = folder.read_record() if resume else None
+    goes_on = resume and folder.read_record() is not None
     new = record.describe(settings, job.structure, job.model, Dynamics(job, settings).degrees_of_freedom)
     new["replicas"] = count
-    if old is None:
+    if not goes_on:
         check_differ(count, settings, job.atoms)
         folder.check_free()
-    else:
-        record.check_same(old, new, folder.path)
-    changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
-    new = new if old is None else old | {"settings": old["settings"] | changed}
     with StopWish() as wish, folder.locked():
+        old = folder.read_record() if goes_on else None
+        if old is not None:
+            record.check_same(old, new, folder.path)
+            changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
+            new = old | {"settings": old["settings"] | changed}
         gang = Gang(job.bound, count, wish)
         replicas = _replicas(job, settings, folder, gang)
         if old is not None:

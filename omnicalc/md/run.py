@@ -53,16 +53,11 @@ def run(
     and :class:`RunError` when the run has to stop, its last good state saved.
     """
     progress = progress or Silent()
-    old = folder.read_record() if resume else None
-    if old is not None:
-        wanted = record.describe(settings, job.structure, job.model, old.get("degrees_of_freedom", 0))
-        record.check_same(old, wanted, folder.path)
+    if resume and folder.read_record() is not None:
+        with folder.locked():  # before the record is compared: that of a run that just starts is told as such
+            return _go_on(job, settings, folder, folder.read_record(), progress, say, announce, wish, up_to)
     dynamics = dynamics_of(job, settings)
-    masses = as_record(job.atoms.numbers, dynamics.masses[: len(job.atoms)].cpu().numpy())  # of one bead
-    new = record.describe(settings, job.structure, job.model, dynamics.degrees_of_freedom, masses)
-    if old is not None:
-        with folder.locked():
-            return _go_on(dynamics, folder, old, new, progress, say, announce, wish, up_to)
+    new = _described(dynamics)
     folder.check_free()
     guards = _guards(job, settings, folder, say)
     state = initial_state(job.atoms, dynamics, settings, guards, job.device)
@@ -74,6 +69,13 @@ def run(
         folder.check_free()  # again, now that no other process can start here
         folder.write_record(new)
         return Loop(dynamics, guards, folder, state).go(progress, wish)
+
+
+def _described(dynamics: Dynamics) -> dict:
+    """The record of a run of these dynamics."""
+    job = dynamics.job
+    masses = as_record(job.atoms.numbers, dynamics.masses[: len(job.atoms)].cpu().numpy())  # of one bead
+    return record.describe(dynamics.settings, job.structure, job.model, dynamics.degrees_of_freedom, masses)
 
 
 def _guards(job: Job, settings: Settings, folder: RunFolder, say: Callable[[str], None]) -> Guards:
@@ -115,17 +117,20 @@ def add_plots(settings: Settings, folder: RunFolder, job: Job, say: Callable[[st
 
 
 def _go_on(
-    dynamics: Dynamics,
+    job: Job,
+    settings: Settings,
     folder: RunFolder,
     old: dict,
-    new: dict,
     progress: Silent,
     say: Callable[[str], None],
     announce: Callable[[], None],
     wish: StopWish | None,
     up_to: int | None,
 ) -> Result:
-    job, settings = dynamics.job, dynamics.settings
+    wanted = record.describe(settings, job.structure, job.model, old.get("degrees_of_freedom", 0))
+    record.check_same(old, wanted, folder.path)
+    dynamics = dynamics_of(job, settings)
+    new, job = _described(dynamics), dynamics.job
     guards = _guards(job, settings, folder, say)
     last = _last_restart(job, settings, folder, up_to)
     done = last.state.step if last else 0

@@ -31,6 +31,10 @@ def _part(atoms: Atoms, part: str, option: str) -> np.ndarray | slice:
         last = first if numbers[2] is None else int(numbers[2])
         if first <= last < len(atoms):
             return slice(first, last + 1)
+        if last < first:
+            raise InputError(
+                f"'{part}' goes backwards; a range has its lower number first, as in {option} {last}-{first}"
+            )
         raise InputError(
             f"'{part}' names atoms outside 0 to {len(atoms) - 1}, counted from 0 in the order of the file ({option})"
         )

@@ -312,6 +312,7 @@ RELAX_OPTIONS = [
     ("--optimizer newton", "unknown optimizer 'newton'; known: lbfgs, fire (--optimizer)"),
     ("--relax-cell up", "unknown cell move 'up'"),
     ("--pressure 5", "add --relax-cell isotropic"),
+    ("--fix 5-2", "'5-2' goes backwards; a range has its lower number first, as in --fix 2-5"),
     ("--fix 99", "'99' names atoms outside 0 to 23"),
     ("--batch-atoms 0", "0 atoms per batch"),
     ("--out run", "run already holds a run"),

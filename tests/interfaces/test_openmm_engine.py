@@ -57,6 +57,15 @@ def test_nve_equals_our_own_steps():
     assert theirs.conserved(a, 1.0) == 1.0 and theirs.has_conserved
 
 
+@pytest.mark.parametrize("way", ["nve", "langevin"])
+def test_a_checkpoint_holds_nothing_that_the_seed_does_not_decide(way):
+    baths = []
+    for _ in range(2):
+        dynamics, state = started(OpenMMDynamics, replace(SETTINGS, **WAYS[way]))
+        baths.append(dynamics.step(state).bath)
+    assert torch.equal(*baths)
+
+
 def test_one_force_call_per_step(monkeypatch):
     calls, call = [], Pairs.__call__
     monkeypatch.setattr(Pairs, "__call__", lambda self, x, **more: calls.append(1) or call(self, x, **more))

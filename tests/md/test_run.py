@@ -16,6 +16,8 @@ from ase.constraints import FixBondLength
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.files import replace_file
 from omnicalc.md.folder import RunFolder
+from omnicalc.md.record import describe
+from omnicalc.md.replicas import run_replicas
 from omnicalc.md.restart import Restart, previous
 from omnicalc.md.run import run
 from omnicalc.md.settings import Settings
@@ -375,6 +377,19 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="cannot be written to; give another folder with --out"):
         run(pairs_job(), SETTINGS, RunFolder(tmp_path / "new"))
     assert folder.read_record(to_write=False)["settings"]["steps"] == 20
+
+
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_a_resume_beside_a_run_that_just_starts_says_so(tmp_path, replicas):
+    """Another seed is drawn for it, as there is no record yet to take it from; that is not what is wrong."""
+    folder, other = RunFolder(tmp_path), replace(SETTINGS, seed=12)
+    with folder.locked():
+        folder.write_record(describe(SETTINGS, pairs_job().structure, pairs_job().model, 96))
+        with pytest.raises(InputError, match="another process is running"):
+            if replicas is None:
+                run(pairs_job(), other, folder, resume=True)
+            else:
+                run_replicas(pairs_job(), other, folder, replicas, resume=True)
 
 
 # stops
