@@ -16,7 +16,7 @@ from ase.io import read, write
 from click.testing import CliRunner
 
 from omnicalc.cli import group
-from omnicalc.cli.md import _warn
+from omnicalc.cli.md_words import _warn
 from omnicalc.errors import OmniCalcError
 from omnicalc.md.settings import Settings
 from tests.md.toy import Pairs, ToyPotential, argon
