@@ -121,7 +121,8 @@ def _check_formal_charges(atoms: Atoms) -> None:
     if total:
         raise InputError(
             f"formal charges in the PDB file add up to {total:+d}, and few such files have those of all atoms; say the "
-            f"total charge, as with --charge {total}"
+            f"total charge, as with --charge {total} where the command has it, or as charge={total} in an extended XYZ "
+            "file of the structure"
         )
 
 

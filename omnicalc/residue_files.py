@@ -23,12 +23,12 @@ def read_pdb(path: Path) -> list[Atoms]:
         frames.pop()
     lines = _first_model(path)
     total = sum(_charge(line[78:80]) for line in lines)
-    nameless = bool(lines) and not any(line[76:78].strip() for line in lines)
+    nameless = bool(lines) and not any(map(str.isalpha, "".join(line[76:78] for line in lines)))
     for atoms in frames:
         if total:
             atoms.info["formal_charges"] = total
         if nameless:
-            _name_elements(atoms)
+            _name_elements(atoms, _aligned(lines))
     return frames
 
 
@@ -60,13 +60,25 @@ def _charge(field: str) -> int:
     return int(field[1] + field[0]) if re.fullmatch(r"\d[+-]", field) else 0
 
 
-def _name_elements(atoms: Atoms) -> None:
+def _aligned(lines: list[str]) -> list[str]:
+    """Of each atom, the element of two letters that its name has by the rules of PDB, which put them into columns 13
+    and 14; else nothing. A file with elements of one letter in column 13 does not go by the rules.
+    """
+    names = [line[12:16] for line in lines]
+    if any(name[:1].isalpha() and name[1:2] == " " for name in names):
+        return [""] * len(names)
+    return [name[:2] if name[:2].isalpha() and name[3:] == " " else "" for name in names]
+
+
+def _name_elements(atoms: Atoms, known: list[str] | None = None) -> None:
+    """Elements by names of atoms and residues; ``known``: of each atom an element that goes before, or nothing."""
     from ase.data import atomic_numbers
 
     from omnicalc.analysis.topology import UNKNOWN, element_of
 
+    known = known if known is not None and len(known) == len(atoms) else [""] * len(atoms)
     for k, (name, residue) in enumerate(zip(atoms.arrays["atomtypes"], atoms.arrays["residuenames"], strict=True)):
-        given = name if name[1:].islower() else ""  # Cu, as ASE writes it; force fields have capitals only
+        given = name if name[1:].islower() else known[k]  # Cu, as ASE writes it; force fields have capitals only
         element = element_of(given, name, residue, 0.0)
         if element == UNKNOWN:
             raise InputError(

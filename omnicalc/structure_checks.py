@@ -80,7 +80,9 @@ def check_occupancy(atoms: Atoms) -> None:
         partial = [f"atom {k} ({atoms.symbols[k]})" for k in np.flatnonzero((given > 0) & (given < 1))]
     elif isinstance(of_sites, dict):
         sites = [site for site in of_sites.values() if isinstance(site, dict) and site]
-        partial = [f"a site of {'/'.join(site)}" for site in sites if not min(site.values()) >= 1]
+        partial = [
+            f"a site of {'/'.join(s)}" for s in sites if any(isinstance(x, int | float) and x < 1 for x in s.values())
+        ]
     if partial:
         raise InputError(
             f"{partial[0]} is occupied in part{f', and {len(partial) - 1} more' * (len(partial) > 1)}: the file holds "

@@ -215,6 +215,24 @@ class TestPDB:
         (inside / "a.pdb").write_text("".join(text))
         assert list(read_structure("a.pdb").symbols) == ["C", "H", "Ca", "Na", "Cl", "C"]
 
+    def test_columns_of_names_tell_metals(self, inside):
+        """Two letters from column 13 on, unless others begin there too. Old files number lines at the end."""
+        names = [("PT  ", "Pt"), ("PD1 ", "Pd"), ("CO2 ", "Co"), (" CA ", "C"), ("HB12", "H"), ("NI  ", "Ni")]
+        for extra, wanted in (
+            ("", [element for _, element in names]),
+            ("N   ", ["Pt", "Pd", "C", "C", "H", "Ni", "N"]),
+        ):
+            lines = [*(name for name, _ in names), *([extra] if extra else [])]
+            text = [
+                ATOM.format(k, "?", "", "SLB", 1, 3.0 * k, 0, 0, 1, "", "")[:12]
+                + name
+                + ATOM.format(k, "?", "", "SLB", 1, 3.0 * k, 0, 0, 1, "", "")[16:72].ljust(56)
+                + f"1CRN {k + 199}\n"
+                for k, name in enumerate(lines)
+            ]
+            (inside / "a.pdb").write_text("".join(text))
+            assert list(read_structure("a.pdb").symbols) == wanted
+
     def test_formal_charges_are_never_passed_over(self, inside):
         line = ATOM.format(1, "NA", "", "NA", 1, 0, 0, 0, 1, "NA", "1+")
         (inside / "a.pdb").write_text(line)
@@ -249,6 +267,8 @@ def test_sites_of_a_crystal_that_are_occupied_in_part(inside):
     assert len(read_structure("a.cif")) == 2 and " 1.0000" in text
     (inside / "b.cif").write_text("0.5000".join(text.rsplit("1.0000", 1)))
     assert "b.cif: a site of Cl is occupied in part" in refused("b.cif")
+    (inside / "c.cif").write_text("?".join(text.rsplit("1.0000", 1)))  # not known, which is to say whole
+    assert len(read_structure("c.cif")) == 2
 
 
 class TestGro:

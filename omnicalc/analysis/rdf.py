@@ -159,6 +159,7 @@ class PairDistributions:
 def parse_pair(text: str, counts: dict[str, int]) -> Pair:
     """``"o-h"`` -> ``("O", "H")``; InputError unless both elements are there, twice for a like pair."""
     parts = [part.strip().capitalize() for part in text.split("-")]
+    parts = ["H" if part == "D" and "D" not in counts else part for part in parts]  # as trajectories have heavy ones
     present = ", ".join(f"{e} ({n})" for e, n in counts.items() if e != UNKNOWN)
     if len(parts) != 2 or not all(parts):
         raise InputError(f"--pair {text} is not a pair of elements; write it as O-H (here: {present})")

@@ -50,6 +50,10 @@ _TWO_LETTERS = {
     "ZN": "Zn",
     "FE": "Fe",
     "AR": "Ar",
+    "CU": "Cu",
+    "NI": "Ni",
+    "PD": "Pd",
+    "PT": "Pt",
 }
 _ONE_LETTER = set("HBCNOFPSKI")
 

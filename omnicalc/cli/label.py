@@ -25,10 +25,10 @@ def command(
     """Energies and forces of all frames of STRUCTURES (any files that ASE reads).
 
     Charge and spin (2S+1) come from the frames' charge= and spin=; without them, the charge is the sum of initial
-    charges, or zero, and the spin the lowest. Can be stopped at any time, by a first signal once a structure under way
-    is done, by a second at once; the same command again labels what is missing. One OUT is of one method. What does
-    not converge is written to OUT.failures.jsonl, with the reason, and not tried again while it is there; the exit
-    code is an error's only when nothing could be labelled.
+    charges, or zero (not of a PDB file with formal charges), and the spin the lowest. Can be stopped at any time, by a
+    first signal once a structure under way is done, by a second at once; the same command again labels what is missing.
+    One OUT is of one method. What does not converge is written to OUT.failures.jsonl, with the reason, and not tried
+    again while it is there; the exit code is an error's only when nothing could be labelled.
 
     \b
     omnicalc label waters.xyz --method gfn2-xtb --out labelled.extxyz

@@ -12,7 +12,10 @@ from omnicalc.errors import InputError
 from omnicalc.files import no_folder_for, not_writable
 
 THREADS = click.IntRange(1, 1024)  # of the CPU; OpenMP crashes when asked for tens of thousands
-CHARGE = "Total charge in e. [default: from the file (charge= of extended XYZ, charges of atoms in SDF), else 0]"
+CHARGE = (
+    "Total charge in e; a PDB file with formal charges needs it. [default: from the file (charge= of extended XYZ, "
+    "charges of atoms in SDF), else 0]"
+)
 _UNITS = {"fs": 1.0, "ps": 1000.0}
 
 

@@ -116,6 +116,25 @@ def add_plots(settings: Settings, folder: RunFolder, job: Job, say: Callable[[st
     return True
 
 
+def _tell_differences(
+    old: dict, job: Job, settings: Settings, n_fixed: int, step: int, say: Callable[[str], None]
+) -> None:
+    """What keeps the files of this run from being as if it had never stopped."""
+    if old["model"].get("threads") != job.model.get("threads"):
+        say("note: another number of threads than before; sums may round differently, so not the same bytes")
+    if old["model"].get("kernel") != job.model.get("kernel"):
+        say(
+            f"note: forces by another kernel than before ({old['model'].get('kernel')}); they round differently, "
+            "so not the same bytes"
+        )
+    own_labels = "masses" in old  # a record has them since frames hold the model's own energy and forces
+    if settings.save and not own_labels and (settings.restraints or n_fixed or not job.model["conservative"]):
+        say(
+            f"note: in frames after step {step} energy and forces are the model's own; in those before, springs, fixed "
+            "atoms and the balance of direct forces had a part"
+        )
+
+
 def _go_on(
     job: Job,
     settings: Settings,
@@ -146,13 +165,7 @@ def _go_on(
             job.bound.neighbor_list.rebuild_at(job.bound.systems.with_positions(last.reference))
     announce()
     say(f"resuming {folder.path} at step {state.step}")
-    if old["model"].get("threads") != job.model.get("threads"):
-        say("note: another number of threads than before; sums may round differently, so not the same bytes")
-    if old["model"].get("kernel") != job.model.get("kernel"):
-        say(
-            f"note: forces by another kernel than before ({old['model'].get('kernel')}); they round differently, "
-            "so not the same bytes"
-        )
+    _tell_differences(old, job, settings, len(dynamics.fixed), state.step, say)
     if last is not None and old["settings"].get("guards", "") == settings.guards:  # others look afresh
         guards.go_on(last.tripped)
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}

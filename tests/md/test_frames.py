@@ -1,5 +1,6 @@
 """Further files of a run: what is in them, that they are cut back and go on exactly, and that bad words are refused."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -141,8 +142,15 @@ def test_frames_go_on_after_those_of_an_older_version(tmp_path, monkeypatch):
     with monkeypatch.context() as older:
         older.setattr("omnicalc.md.frames.blank", lambda atoms, fix: atoms.copy())
         run(pairs_job(), replace(HELD, steps=12), folder := RunFolder(tmp_path / "run"))
-    run(pairs_job(), replace(HELD, steps=16), folder, resume=True)
-    run(pairs_job(), HELD, folder, resume=True)
+    record = json.loads((folder.path / "run.json").read_text())
+    del record["masses"]
+    (folder.path / "run.json").write_text(json.dumps(record))
+    said: list[str] = []
+    run(pairs_job(), replace(HELD, steps=16), folder, resume=True, say=said.append)
+    assert "in frames after step 12 energy and forces are the model's own" in "".join(said)
+    said.clear()
+    run(pairs_job(), HELD, folder, resume=True, say=said.append)
+    assert "the model's own" not in "".join(said)
     for name in ("frames.xyz", "frames.traj"):
         frames = read(folder.path / name, ":")
         assert [len(frame.constraints) for frame in frames] == [0, 0, 0, 0, 1, 1, 1]
