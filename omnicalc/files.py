@@ -38,12 +38,23 @@ def no_folder_for(path: Path) -> str | None:
 
 def not_writable(folder: Path) -> str | None:
     """Why no file could be made in ``folder``, were it made now; None when one could. Touches nothing."""
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-    if not there.is_dir():
-        return f"{there} is not a folder" if there != folder else f"{folder} is a file"
-    if not os.access(there, os.W_OK | os.X_OK):
-        return f"{there} cannot be written to"
-    return None
+    if why := no_place_for(folder):
+        return why
+    there = _nearest(folder)
+    return None if os.access(there, os.W_OK | os.X_OK) else f"{there} cannot be written to"
+
+
+def no_place_for(folder: Path) -> str | None:
+    """Why there can be no such folder, whoever makes it; None when there can."""
+    there = _nearest(folder)
+    if there.is_dir():
+        return None
+    return f"{there} is not a folder" if there != folder else f"{folder} is a file"
+
+
+def _nearest(path: Path) -> Path:
+    """``path``, or what there is of it."""
+    return next(p for p in (path, *path.absolute().parents) if os.path.lexists(p))
 
 
 @contextlib.contextmanager

@@ -62,12 +62,16 @@ def _charge(field: str) -> int:
 
 def _aligned(lines: list[str]) -> list[str]:
     """Of each atom, the element of two letters that its name has by the rules of PDB, which put them into columns 13
-    and 14; else nothing. A file with elements of one letter in column 13 does not go by the rules.
+    and 14; else nothing. A file with elements of one letter in column 13 (``C1``) does not go by the rules, and names
+    of ions in force fields (``POT``) never do.
     """
+    from omnicalc.analysis.topology import ION_NAMES
+
     names = [line[12:16] for line in lines]
-    if any(name[:1].isalpha() and name[1:2] == " " for name in names):
+    if any(name[:1].isalpha() and not name[1:2].isalpha() and name[3:] == " " for name in names):
         return [""] * len(names)
-    return [name[:2] if name[:2].isalpha() and name[3:] == " " else "" for name in names]
+    by_rule = (name[:2].isalpha() and name[3:] == " " and name.strip() not in ION_NAMES for name in names)
+    return [name[:2] if taken else "" for name, taken in zip(names, by_rule, strict=True)]
 
 
 def _name_elements(atoms: Atoms, known: list[str] | None = None) -> None:

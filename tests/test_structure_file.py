@@ -217,12 +217,11 @@ class TestPDB:
 
     def test_columns_of_names_tell_metals(self, inside):
         """Two letters from column 13 on, unless others begin there too. Old files number lines at the end."""
-        names = [("PT  ", "Pt"), ("PD1 ", "Pd"), ("CO2 ", "Co"), (" CA ", "C"), ("HB12", "H"), ("NI  ", "Ni")]
-        for extra, wanted in (
-            ("", [element for _, element in names]),
-            ("N   ", ["Pt", "Pd", "C", "C", "H", "Ni", "N"]),
-        ):
-            lines = [*(name for name, _ in names), *([extra] if extra else [])]
+        names = ["PT  ", "PD1 ", "CO2 ", " CA ", "HB12", "NI  ", "POT ", "CES "]
+        ruled = ["Pt", "Pd", "Co", "C", "H", "Ni", "K", "Cs"]
+        free = ["Pt", "Pd", "C", *ruled[3:]]
+        for extra, wanted in (([], ruled), (["N   "], [*free, "N"]), (["C1  "], [*free, "C"])):
+            lines = names + extra
             text = [
                 ATOM.format(k, "?", "", "SLB", 1, 3.0 * k, 0, 0, 1, "", "")[:12]
                 + name

@@ -40,7 +40,7 @@ READ_BY_MDANALYSIS = {
     ".data",
     ".crd",
 }
-_ION_NAMES = {"SOD": "Na", "POT": "K", "CLA": "Cl", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb"}
+ION_NAMES = {"SOD": "Na", "POT": "K", "CLA": "Cl", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb"}
 _TWO_LETTERS = {
     "CL": "Cl",
     "BR": "Br",
@@ -153,8 +153,8 @@ def element_of(given: str, name: str, residue: str, mass: float) -> str:
     if symbol in atomic_numbers and symbol != UNKNOWN:
         return symbol
     letters = re.sub(r"[^A-Za-z]", "", str(name)).upper()
-    if letters in _ION_NAMES:
-        return _ION_NAMES[letters]
+    if letters in ION_NAMES:
+        return ION_NAMES[letters]
     ion = re.sub(r"[^A-Za-z]", "", str(residue)).upper()
     if letters and ion in {letters, "ION", "IONS"} and letters.capitalize() in atomic_numbers:
         return letters.capitalize()  # atom CA of residue CA is calcium; CA of ALA is a carbon

@@ -366,12 +366,14 @@ def _plan(potential, job, settings: Settings, folder, given, stored: dict | None
     from omnicalc.md import restart
     from omnicalc.md.plan import as_text, plan
     from omnicalc.md.replicas import replica_folder
+    from omnicalc.md.run import check_unfinished
 
     count = replicas or 1
     steps = set()
     if stored is not None:
         place = folder.path if replicas is None else replica_folder(folder.path, 0, count)
         steps = restart.steps(place / folder.restart.name, job.device)
+        check_unfinished(stored, max(steps, default=0), settings.steps, folder)
     header(potential, job, settings, folder, given, replicas, drawn=drawn, resumed=stored is not None)
     click.echo("timing     the first steps of a copy: seconds, or minutes where one step takes so long")
     found = plan(job, settings, folder.path, replicas=count, first=max(steps, default=0))

@@ -22,7 +22,11 @@ def placed_anywhere_digest(atoms: Atoms) -> bytes:
     origin = np.zeros(3) if atoms.pbc.any() else atoms.positions[0]
     cell = atoms.cell.array * atoms.pbc[:, None]
     steps = np.floor(np.concatenate([atoms.positions - origin, cell]) / _SAME + _OFF)
-    return _digest(atoms, np.append(steps, round(float(atoms.info.get("charge") or 0))))
+    charge = atoms.info.get("charge")
+    known = isinstance(charge, int | float | np.number) and np.isfinite(
+        charge
+    )  # what is no number is refused elsewhere
+    return _digest(atoms, np.append(steps, round(charge) if known else 0))
 
 
 def _digest(atoms: Atoms, steps: np.ndarray) -> bytes:

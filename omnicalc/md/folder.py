@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from omnicalc.errors import InputError
-from omnicalc.files import made_folder, not_writable
+from omnicalc.files import made_folder, no_place_for, not_writable
 from omnicalc.md.files import replace_file
 from omnicalc.md.saving import FILES
 
@@ -56,6 +56,8 @@ class RunFolder:
         """
         if to_write:
             self._check_writable("give another folder with --out")
+        elif why := no_place_for(self.path):
+            raise InputError(f"{why}; give another folder with --out")
         if self.record.exists():
             raise InputError(
                 f"{self.path} already holds a run: go on with it with --resume, or choose another folder with --out"

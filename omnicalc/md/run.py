@@ -19,6 +19,7 @@ from omnicalc.md.engines import dynamics_of
 from omnicalc.md.files import shortage
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.forces import follow
+from omnicalc.md.guard_settings import guard_rules
 from omnicalc.md.guards import Guards
 from omnicalc.md.initial import initial_state
 from omnicalc.md.job import Job
@@ -111,7 +112,7 @@ def add_plots(settings: Settings, folder: RunFolder, job: Job, say: Callable[[st
     """Draw the plots of a finished run that was killed before it had them; whether there was anything to draw."""
     if not lacks_plots(folder, settings):
         return False
-    say(f"the run in {folder.path} is at its last step, but was stopped before its plots: they are drawn now")
+    say(f"the run in {folder.path} is at its last step; plots that are missing or older than its log are drawn now")
     draw_plots(folder, settings, len(job.atoms))
     return True
 
@@ -166,8 +167,8 @@ def _go_on(
     announce()
     say(f"resuming {folder.path} at step {state.step}")
     _tell_differences(old, job, settings, len(dynamics.fixed), state.step, say)
-    if last is not None and old["settings"].get("guards", "") == settings.guards:  # others look afresh
-        guards.go_on(last.tripped)
+    if last is not None and guard_rules(old["settings"].get("guards", "")) == guard_rules(settings.guards):
+        guards.go_on(last.tripped)  # other guards look afresh
     resumed = {"step": state.step, "versions": new["versions"], "threads": job.model.get("threads")}
     changed = {k: new["settings"][k] for k in record.MAY_CHANGE}
     record_now = old | {"settings": old["settings"] | changed, "masses": new["masses"]}

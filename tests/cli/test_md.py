@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from omnicalc.cli import group
 from omnicalc.cli.md_words import _warn
-from omnicalc.errors import OmniCalcError
+from omnicalc.errors import InputError, OmniCalcError
 from omnicalc.md.settings import Settings
 from tests.md.toy import Pairs, ToyPotential, argon
 from tests.tiny_weights import write_weights
@@ -509,6 +509,13 @@ def test_a_plan_starts_nothing(argon_file, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     omnicalc("md", argon_file, *QUICK, "--seed", "1")
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
+    for words, message in (
+        (("--resume",), "is finished at step 12"),
+        (("--out", argon_file), "is a file; give another folder"),
+        (("--out", f"{argon_file}/x"), "is not a folder; give another folder"),
+    ):
+        with pytest.raises(InputError, match=message):  # as of the run itself
+            omnicalc("md", argon_file, *words, "--plan")
     monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)  # a folder that only others may write into
     assert "for what is left of 24 steps" in omnicalc("md", argon_file, "--resume", "--steps", "24", "--plan")
     assert "nothing was started" in omnicalc("md", argon_file, *QUICK, "--plan", "--out", "new")

@@ -28,6 +28,9 @@ def test_a_molecule_is_one_geometry_wherever_it_stands():
     assert placed_anywhere_digest(boxed) == placed_anywhere_digest(ETHANOL)
     ion.info["charge"] = 1
     assert placed_anywhere_digest(ion) != placed_anywhere_digest(ETHANOL)
+    for unknown in ("neutral", float("nan"), np.array([1, 2])):
+        ion.info["charge"] = unknown  # not for the digest to refuse
+        assert placed_anywhere_digest(ion) == placed_anywhere_digest(ETHANOL)
     moved = ETHANOL.copy()
     moved.positions[3, 1] += 2e-4
     assert placed_anywhere_digest(moved) != placed_anywhere_digest(ETHANOL)

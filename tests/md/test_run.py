@@ -195,7 +195,7 @@ def test_plots_that_a_kill_came_before_are_drawn_by_resume(tmp_path, monkeypatch
     assert folder.temperature_plot.exists() == bool(before)
     kept, said = snapshot(folder.path), []
     result = run(pairs_job(), settings, folder, resume=True, say=said.append)
-    assert result.finished and result.step == 20 and "its plots: they are drawn now" in said[0]
+    assert result.finished and result.step == 20 and "are drawn now" in said[0]
     now = snapshot(folder.path)
     drawn = {"energy.png", "temperature.png", "cell.png"}
     assert all(now.pop(name) == now["log.csv"] for name in drawn)
