@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -49,6 +50,7 @@ class Guards:
         self.settings, self.folder, self.tell = settings, folder, tell
         self.rules = guard_rules(settings.guards)
         self.atoms, self.numbers, self.pbc = atoms, atoms.numbers, np.asarray(atoms.pbc)
+        self.volume = abs(float(np.linalg.det(atoms.cell.array)))
         heat = max(1.0, settings.hottest_K / 300.0)
         self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
         self.force = self._limit("force")
@@ -264,17 +266,20 @@ class Guards:
         wrong = self._box(state.cell.cpu().numpy(), self._limit("box"))
         self._judge("box", wrong is not None, state, lambda: wrong)
 
+    @cached_property
+    def _heights(self) -> np.ndarray:
+        return heights(self.atoms.cell.array)
+
     def _box(self, cell: np.ndarray, factor: float) -> str | None:
         """What is too large or too small of ``cell``, against the start."""
-        now, start = heights(cell), heights(self.atoms.cell.array)
-        worst = int(np.abs(np.log(now / start)).argmax())
-        expected = f"no more than a factor {factor:g} is expected"
-        volume, first = abs(np.linalg.det(cell)), abs(np.linalg.det(self.atoms.cell.array))
-        if not first / factor <= volume <= first * factor:
+        expected, volume = f"no more than a factor {factor:g} is expected", abs(float(np.linalg.det(cell)))
+        if not self.volume / factor <= volume <= self.volume * factor:
             return (
-                f"the volume is {volume:.5g} Å^3, {volume / first:.3g} times that of the start; {expected}. Check "
-                "--pressure, and that the model knows this density"
+                f"the volume is {volume:.5g} Å^3, {volume / self.volume:.3g} times that of the start; {expected}. "
+                "Check --pressure, and that the model knows this density"
             )
+        now, start = heights(cell), self._heights
+        worst = int(np.abs(np.log(now / start)).argmax())
         if not start[worst] / factor <= now[worst] <= start[worst] * factor:
             return (
                 f"the cell is {now[worst]:.5g} Å high along {'abc'[worst]}, {now[worst] / start[worst]:.3g} times as "
