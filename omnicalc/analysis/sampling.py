@@ -16,6 +16,7 @@ from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.errors import InputError
 
 Progress = Callable[[int, int], None]  # frames done, frames in all
+_REMEMBERED_PS = 1.0  # hydrogen bonds of water at 300 K live for about as long; errors need blocks that forget
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ class Sampling:
             notes.append(f"the frames are not evenly spaced in time{taken}: {self.uneven}")
         if not self.n_blocks:
             notes.append(f"too few frames for error bars ({len(self)}); ten or more give them (five blocks of two)")
+        elif self.dt_ps and (block_ps := len(self) // self.n_blocks * self.dt_ps) < _REMEMBERED_PS:
+            notes.append(
+                f"blocks of {block_ps:.2g} ps are shorter than what a liquid remembers (a picosecond and more), so "
+                f"errors may be too small; {self.n_blocks * _REMEMBERED_PS:g} ps and more give better ones"
+            )
         return notes
 
 
