@@ -381,7 +381,7 @@ def build_tables(functions, cutoff, intervals=256, nearest=0.5, degree=5):
 
 class TestRadialTables:
     def functions(self):
-        return pair_functions(load_potential("ubio-s3", device="cpu", dtype="float64").model, [1, 8])
+        return pair_functions(load_potential("ubio-s3:small@0.1", device="cpu", dtype="float64").model, [1, 8])
 
     def test_error_is_measured_and_small(self):
         tables = build_tables(self.functions(), 4.5)
@@ -395,7 +395,7 @@ class TestRadialTables:
 
     def test_rough_networks_get_a_finer_grid(self):
         """l_max 1 weights that learned from squeezed molecules: the usual grid would cost 1e-4 eV/Å."""
-        functions = pair_functions(load_potential("ubio-s3:fast", device="cpu", dtype="float64").model, [1, 8])
+        functions = pair_functions(load_potential("ubio-s3:fast@0.1", device="cpu", dtype="float64").model, [1, 8])
         assert build_tables(functions, 4.5).slope_error > 100 * SLOPE_ERROR
         fine = tables_within(functions, 4.5)
         assert fine.slope_error <= SLOPE_ERROR and fine.intervals > 256
