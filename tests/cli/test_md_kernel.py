@@ -14,9 +14,7 @@ SHORT = ["--steps", "4", "--interval", "2", "--restart-interval", "2", "--seed",
 
 @pytest.fixture(autouse=True)
 def water(tmp_path, monkeypatch):
-    from omnicalc.benchmark import water_box
-
-    box = water_box(read("examples/water.xyz"), 24)
+    box = read("examples/water.xyz")
     monkeypatch.chdir(tmp_path)
     write("water.xyz", box)
     for name in ("draw", "draw_cell"):
