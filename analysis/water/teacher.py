@@ -3,11 +3,11 @@
     python -m analysis.water.teacher --salt FRAMES --out DATA
 
 The DFT frames of water and salt water are classical snapshots near 330 K at one volume. Here the teacher,
-``ubio-s3:wide@0.7``, runs such boxes hotter, squeezed and swollen, water also as path integrals, whose O-H bonds are far
-longer and shorter; every kept frame is labelled by it (eV, eV/Å). FRAMES is the NaCl file that the recipe
+``ubio-s3:wide@0.7``, runs such boxes hotter, squeezed and swollen, water as path integrals too, whose O-H bonds are
+far longer and shorter; every kept frame is labelled by it (eV, eV/Å). FRAMES is the NaCl file that the recipe
 ``ubio-s3-small`` names; one frame of each of five compositions is a start. Writes ``teacher-water.extxyz`` (head
-pbe0-ts) and ``teacher-salt.extxyz`` (revpbe0-d3), in half an hour of one core. An interrupted command goes on with what
-is missing; runs that come apart give the frames they have.
+pbe0-ts) and ``teacher-salt.extxyz`` (revpbe0-d3), in a quarter of an hour of one core. An interrupted command goes on
+with what is missing; runs that come apart give the frames they have.
 """
 
 import argparse

@@ -90,7 +90,7 @@ def test_bundled_frames_to_replay_have_the_zero_of_their_head():
             if atoms.info.get("learn") != "forces":
                 free = sum(reference[atoms.info["head"]][z] for z in atoms.numbers)
                 assert abs(atoms.get_potential_energy() - free) < 15 * len(atoms)
-    assert len(seen) == 5
+    assert len(seen) == 6
 
 
 def test_one_line(files):
@@ -356,12 +356,12 @@ def test_bundled_frames_to_replay_are_of_the_heads_they_name():
         for atoms in chosen:
             assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
         found += 1
-    assert found == 16
+    assert found == 18
 
 
 def test_bundled_frames_are_stored_once():
     contents = [path.read_bytes() for path in BUNDLED.glob(f"*/{REPLAY}")]
-    assert len(contents) == len(set(contents)) == 5
+    assert len(contents) == len(set(contents)) == 6
 
 
 def test_frames_shared_by_weights_side_by_side(files, tmp_path):
