@@ -86,11 +86,11 @@ def test_tf32_is_not_claimed_without_a_gpu(monkeypatch):
 def test_the_compiled_peer_gives_the_same_forces(atoms):
     """Traced, not compiled: that takes a minute. More neighbours than there are slots for are a new trace."""
     box = water_box(atoms, 24)
-    potential = load_potential("ubio-s3", device="cpu", kernel="torch")
+    potential = load_potential("ubio-s3:small@0.1", device="cpu", kernel="torch")
     compiled, plain = CompiledForces(potential, box, backend="eager"), call_of(potential, box)
-    assert np.abs(compiled(box.positions) - plain(box.positions)).max() < 5e-5
+    assert np.abs(compiled(box.positions) - plain(box.positions)).max() < 2e-5
     first, moved = compiled._compiled, 1.001 * box.positions
-    assert np.abs(compiled(moved) - plain(moved)).max() < 5e-5
+    assert np.abs(compiled(moved) - plain(moved)).max() < 2e-5
     assert compiled._compiled is first
     crowded = 0.5 * box.positions  # in the same cell: 109 neighbours in place of 83
     assert np.abs(compiled(crowded) - plain(crowded)).max() < 1e-4 * np.abs(plain(crowded)).max()

@@ -9,15 +9,13 @@ in the file, so that any beginning of it is a fair part. Four minutes of one cor
 """
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.io import read, write
+from ase.io import read
 
-from analysis.water.teacher import TEACHER, WATER
+from analysis.water.teacher import TEACHER, WATER, simulate
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.data.subset import in_turn, write_frames
 from omnicalc.md.molecules import molecules_of
@@ -45,14 +43,9 @@ def cluster(box: Atoms, size: int, rng: np.random.Generator) -> Atoms:
 def run(start: Atoms, folder: Path, seed: int) -> None:
     box = folder.with_suffix(".xyz")
     if not box.exists():
-        write(box, start)
-    command = [sys.executable, "-m", "omnicalc", "md", str(box), "--out", str(folder)]
-    if (folder / "run.json").exists():
-        command += ["--resume"]
-    else:
-        command += ["--no-pbc", "--model", TEACHER, "--head", "pbe0-ts", "--beads", "32", "--guard", "bond=warn"]
-        command += ["--interval", "30", "--seed", str(seed)]
-    subprocess.run([*command, "--steps", "3000"], check=True)
+        write_frames(box, [start])
+    first = f"--no-pbc --model {TEACHER} --head pbe0-ts --beads 32 --interval 30 --seed {seed}"
+    simulate(box, folder, "--steps 3000 --guard bond=warn", first)
 
 
 def drawn(folder: Path, size: int, count: int, rng: np.random.Generator) -> list[Atoms]:

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
-from ase.io import read, write
+from ase.io import read
 
 from omnicalc import OmniCalc
 from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.data.readers import open_frames
-from omnicalc.files import write_atomically
+from omnicalc.data.subset import write_frames
 from omnicalc.md.molecules import molecules_of
 
 TEACHER = "ubio-s3:wide@0.7"
@@ -76,15 +76,19 @@ def salt_starts(file: Path) -> dict[str, Atoms]:
     return {f"salt{pairs}": found[pairs] for pairs in PAIRS}
 
 
+def simulate(box: Path, folder: Path, options: str, first: str) -> None:
+    """``omnicalc md`` with ``options``, and with those of ``first`` where it is no run yet to go on with."""
+    command = [sys.executable, "-m", "omnicalc", "md", str(box), "--out", str(folder), *options.split()]
+    subprocess.run([*command, *(["--resume"] if (folder / "run.json").exists() else first.split())], check=False)
+
+
 def frames_of(start: Atoms, run: Run, head: str, folder: Path) -> list[Atoms]:
     """Frames of one run without labels, the start left out; the run is made or finished first."""
     box = folder.with_suffix(".xyz")
     if not box.exists():
         bare = Atoms(start.numbers, positions=start.positions, cell=start.cell, pbc=True)
-        write_atomically(box, lambda path: write(path, scaled(bare, run.scale), format="extxyz"))
-    command = [sys.executable, "-m", "omnicalc", "md", str(box), "--out", str(folder)]
-    command += ["--resume"] if (folder / "run.json").exists() else ["--model", TEACHER, "--head", head, "--seed", "1"]
-    subprocess.run([*command, *run.options.split(), "--guard", "bond=off"], check=False)
+        write_frames(box, [scaled(bare, run.scale)])
+    simulate(box, folder, f"{run.options} --guard bond=off", f"--model {TEACHER} --head {head} --seed 1")
     trajectory, template, frames = open_trajectory(folder / "traj.dcd"), read(box), []
     for shown in trajectory.frames(range(1, trajectory.n_frames)):
         frame = template.copy()
@@ -125,7 +129,7 @@ def main() -> None:
         ]
         kept = labelled(frames, head)
         target = options.out / f"teacher-{name}.extxyz"
-        write_atomically(target, lambda path, kept=kept: write(path, kept, format="extxyz"))
+        write_frames(target, kept)
         print(f"{target}: {len(kept)} of {len(frames)} frames", flush=True)
 
 
