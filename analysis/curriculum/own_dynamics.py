@@ -40,7 +40,7 @@ def starts(path: Path, split: str, seed: int) -> list[Atoms]:
     return chosen
 
 
-def run(start: Atoms, calc: OmniCalc, steps: int, kelvin: float, seed: int) -> list[Atoms]:
+def run(start: Atoms, calc: OmniCalc, steps: int, every: int, kelvin: float, seed: int) -> list[Atoms]:
     """Frames of one run, without labels."""
     atoms = start.copy()
     atoms.calc = calc
@@ -48,8 +48,8 @@ def run(start: Atoms, calc: OmniCalc, steps: int, kelvin: float, seed: int) -> l
     MaxwellBoltzmannDistribution(atoms, temperature_K=kelvin, rng=rng)
     dynamics = Langevin(atoms, STEP_FS * units.fs, temperature_K=kelvin, friction=0.02 / units.fs, rng=rng, fixcm=False)
     kept = []
-    for _ in range(steps // EVERY):
-        dynamics.run(EVERY)
+    for _ in range(steps // every):
+        dynamics.run(every)
         if not np.abs(atoms.get_forces()).max() < TOO_STRONG:
             break
         frame = Atoms(atoms.numbers, atoms.positions)
@@ -62,6 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="labelled file with the keys of data/ubio-xtb.extxyz.gz")
     parser.add_argument("--model", default="ubio-s2")
+    parser.add_argument("--head", default="gfn2-xtb")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="train")
     parser.add_argument("--kelvin", type=float, default=400.0)
@@ -75,9 +76,9 @@ def main() -> None:
         parser.error(f"{options.data} has no frame of dynamics at 300 K (origin=md300) with split={options.split}")
     if options.element:
         chosen = [a for a in chosen if options.element in a.get_chemical_symbols()]
-    calc, frames, whole = OmniCalc(options.model, head="gfn2-xtb"), [], 0
+    calc, frames, whole = OmniCalc(options.model, head=options.head), [], 0
     for k, start in enumerate(chosen[: options.systems]):
-        kept = run(start, calc, options.steps, options.kelvin, options.seed + k)
+        kept = run(start, calc, options.steps, EVERY, options.kelvin, options.seed + k)
         whole += len(kept) == options.steps // EVERY
         frames += kept
         print(f"{start.info['system']}: {len(kept) * EVERY} of {options.steps} steps, {len(start)} atoms", flush=True)
