@@ -23,10 +23,13 @@ from omnicalc.data.build.placing import place, random_rotation
 from omnicalc.data.subset import in_turn, write_frames
 
 PHOSPHATES = {
-    "dihydrogen-phosphate": "OP(=O)([O-])O",
-    "methylphosphonate-h": "CP(=O)([O-])O",
-    "methyl-hydrogenphosphate": "COP(=O)([O-])O",
-    "dmp": "COP(=O)([O-])OC",
+    "train": {
+        "dihydrogen-phosphate": "OP(=O)([O-])O",
+        "methylphosphonate-h": "CP(=O)([O-])O",
+        "methyl-hydrogenphosphate": "COP(=O)([O-])O",
+        "dmp": "COP(=O)([O-])OC",
+    },
+    "test": {"ethylene-phosphate": "O=P1([O-])OCCO1"},  # a test molecule of the other files too
 }
 TO_PHOSPHATE, TO_WATER, P_O_MG = 2.05, 2.10, 148.0  # Å, Å, degrees: Mg in RNA
 AROUND = 7  # waters beyond the first shell
@@ -79,14 +82,14 @@ def _bound_water(water: Atoms, mg: np.ndarray, outward: np.ndarray, rng: np.rand
     return one
 
 
-def droplet(name: str, rng: np.random.Generator) -> Atoms:
+def droplet(name: str, split: str, rng: np.random.Generator) -> Atoms:
     """The octahedron among more waters, with charge and spin."""
-    acid, water = piece(PHOSPHATES[name], int(rng.integers(2**31))), piece("O", 1)
+    acid, water = piece(PHOSPHATES[split][name], int(rng.integers(2**31))), piece("O", 1)
     inside = octahedron(acid.atoms, water.atoms, rng)
     inside.rotate(np.degrees(rng.uniform(0.0, 2.0 * np.pi)), random_rotation(rng)[0])
     partial = np.concatenate([acid.partial, [2.0], *[water.partial] * 5])
     atoms = place([Piece(inside, acid.charge + 2, partial), *[water] * AROUND], rng)
-    atoms.info |= {"config_type": "ion-phosphate", "molecule": f"mg {name}", "split": "train", "system": ""}
+    atoms.info |= {"config_type": "ion-phosphate", "molecule": f"mg {name}", "split": split, "system": ""}
     return atoms
 
 
@@ -105,16 +108,17 @@ def main() -> None:
     parser.add_argument("--model", default="ubio-s3:wide@0.7")
     parser.add_argument("--head", default="wb97m-d3bj/def2-svp")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--split", choices=PHOSPHATES, default="train")
     parser.add_argument("--runs", type=int, default=4, help="of each phosphate")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng, calc, lists = np.random.default_rng(options.seed), OmniCalc(options.model, head=options.head), []
-    for name in PHOSPHATES:
+    for name in PHOSPHATES[options.split]:
         shells = []
         for k in range(options.runs):
-            start = droplet(name, rng)
+            start = droplet(name, options.split, rng)
             start.calc = calc
             FIRE(start, logfile=None).run(fmax=0.5, steps=100)
             frames = run(start, calc, options.steps, options.every, KELVIN[k % 2], int(rng.integers(2**31)))

@@ -9,12 +9,15 @@ from analysis.curriculum.mg_phosphates import AROUND, PHOSPHATES, droplet, octah
 from omnicalc.data.build.geometry import piece
 
 
+EVERY = {name: smiles for part in PHOSPHATES.values() for name, smiles in part.items()}
+
+
 def _built(name: str, seed: int):
-    acid = piece(PHOSPHATES[name], seed).atoms
+    acid = piece(EVERY[name], seed).atoms
     return octahedron(acid, piece("O", 1).atoms, np.random.default_rng(seed)), len(acid)
 
 
-@pytest.mark.parametrize("name", PHOSPHATES)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_mg_has_one_bare_oxygen_of_the_phosphate_and_five_waters(name, seed):
     built, mg = _built(name, seed)
@@ -34,14 +37,14 @@ def test_mg_has_one_bare_oxygen_of_the_phosphate_and_five_waters(name, seed):
 
 
 def test_a_droplet_knows_its_charge():
-    atoms = droplet("dmp", np.random.default_rng(0))
+    atoms = droplet("dmp", "train", np.random.default_rng(0))
     assert len(atoms) == 13 + 1 + 3 * (5 + AROUND)
     assert atoms.info["charge"] == 1 and atoms.info["spin"] == 1 and atoms.info["split"] == "train"
 
 
 @pytest.mark.parametrize("waters", [4, 5])
 def test_a_shell_has_the_nearest_waters_whole(waters):
-    atoms = droplet("methylphosphonate-h", np.random.default_rng(3))
+    atoms = droplet("methylphosphonate-h", "train", np.random.default_rng(3))
     mg = int(np.flatnonzero(atoms.numbers == 12)[0])
     tail = np.arange(mg + 1, len(atoms)).reshape(-1, 3)[::-1].ravel()  # the far waters first
     cut = shell(atoms[[*range(mg + 1), *tail]], mg, waters)
