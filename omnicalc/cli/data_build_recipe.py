@@ -2,15 +2,15 @@
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import PROCESSES, SCHEDULER, Folder
 
 
 @click.command(name="recipe")
 @click.argument("recipe")
 @click.option("--out", type=Folder(), required=True, help="Folder of the shards; the same command goes on in it.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
-@click.option("--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of local processes.")
-def command(recipe, out, workers, scheduler):
+@PROCESSES
+@SCHEDULER
+def command(recipe, out, processes, scheduler):
     """Build the structures of RECIPE: a TOML file, or the name of a shipped recipe such as ubio-xtb.
 
     Writes shard-NNNN.extxyz with energies and forces of GFN2-xTB. Can be stopped at any time; the same command again
@@ -24,7 +24,7 @@ def command(recipe, out, workers, scheduler):
     from omnicalc.data.build.build import build
     from omnicalc.data.parallel import runner
 
-    with runner(workers, scheduler) as run_all, progress_of("shards") as progress:
+    with runner(processes, scheduler) as run_all, progress_of("shards") as progress:
         whole = build(settings, out, run_all, lambda done, total, frames: progress(done, total, f"{frames} new frames"))
     if not whole:
         click.echo(f"stopped; go on with the same command. Shards so far: {out}")

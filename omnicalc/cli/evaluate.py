@@ -20,12 +20,18 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 @click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--by", help="Errors by the values of this key of the frames, e.g. config_type or molecule.")
 @click.option("--plot", type=NewFile(), help="Write a parity plot, a PNG file.")
-@click.option("--atoms", type=click.IntRange(min=1), help="Atoms computed at once. [default: 1000]")
+@click.option(
+    "--batch-atoms",
+    "--atoms",
+    "atoms_per_batch",
+    type=click.IntRange(min=1),
+    help="Atoms computed at once. [default: 1000]",
+)
 @click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "float64"]))
 @click.option("--device", default="auto", show_default=True)
 @click.option("--rotations", type=int, help="Also turn every frame N times, and measure how far its results spread.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(model, data, head, split, only, by, plot, atoms, dtype, device, rotations, as_json):
+def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, device, rotations, as_json):
     """Compare MODEL with the energies and forces in DATA.
 
     DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Heads
@@ -52,7 +58,12 @@ def command(model, data, head, split, only, by, plot, atoms, dtype, device, rota
         raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
     with progress_of("frames") as progress:
         found = evaluate(
-            potential, frames, head, lambda done: progress(done, len(frames)), atoms or ATOMS_PER_BATCH, spread=True
+            potential,
+            frames,
+            head,
+            lambda done: progress(done, len(frames)),
+            atoms_per_batch or ATOMS_PER_BATCH,
+            spread=True,
         )
     groups = found.by(by) if by is not None else {}
     if plot is not None:

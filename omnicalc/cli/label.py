@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from omnicalc.cli.options import PROCESSES, SCHEDULER
+
 
 @click.command(name="label")
 @click.argument("structures", nargs=-1, type=click.Path(path_type=Path))
@@ -12,15 +14,15 @@ import click
 @click.option("--grid", type=click.IntRange(0, 9), default=3, show_default=True, help="PySCF's level of the DFT grid.")
 @click.option("--convergence", type=float, default=1e-8, show_default=True, help="Of the energy, Ha.")
 @click.option("--max-atoms", type=click.IntRange(min=1), help="Leave larger structures out.")
-@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Local processes.")
-@click.option("--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of local processes.")
+@PROCESSES
+@SCHEDULER
 @click.option("--free-atoms", metavar="SYMBOLS", help="Reference energies of free atoms and ions, as in 'H O Na Cl'.")
 @click.option("--from-uncertain", "run", type=click.Path(path_type=Path), help="Frames of a run of omnicalc md.")
 @click.option("--model", help="Committee that judges them. [default: the run's model]")
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many of them.")
 @click.option("--above", type=click.FloatRange(min=0), default=0.0, help="Only with a spread above this, eV/Å.")
 def command(
-    structures, method, out, grid, convergence, max_atoms, workers, scheduler, free_atoms, run, model, count, above
+    structures, method, out, grid, convergence, max_atoms, processes, scheduler, free_atoms, run, model, count, above
 ):
     """Energies and forces of all frames of STRUCTURES (any files that ASE reads).
 
@@ -32,7 +34,7 @@ def command(
 
     \b
     omnicalc label waters.xyz --method gfn2-xtb --out labelled.extxyz
-    omnicalc label shards/*.extxyz --max-atoms 12 --workers 8 --out dft.extxyz
+    omnicalc label shards/*.extxyz --max-atoms 12 --processes 8 --out dft.extxyz
     omnicalc label --free-atoms "H C N O" --out atoms.json
     omnicalc label --from-uncertain run --out new.extxyz  (where the run's committee disagrees most)
     """
@@ -53,7 +55,7 @@ def command(
     from omnicalc.data.parallel import runner
 
     frames = read_inputs(structures, max_atoms) if structures else _uncertain(run, model, count, above)
-    with runner(workers, scheduler) as run_all, progress_of("structures") as progress:
+    with runner(processes, scheduler) as run_all, progress_of("structures") as progress:
         summary = label_all(frames, level, out, run_all, progress)
     if summary.nothing and not summary.stopped:
         raise RunError(

@@ -16,6 +16,17 @@ CHARGE = (
     "Total charge in e; a PDB file with formal charges needs it. [default: from the file (charge= of extended XYZ, "
     "charges of atoms in SDF), else 0]"
 )
+PROCESSES = click.option(
+    "--processes",
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes on this machine.",
+)
+SCHEDULER = click.option(
+    "--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of processes on this machine."
+)
 _UNITS = {"fs": 1.0, "ps": 1000.0}
 
 

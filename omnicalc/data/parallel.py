@@ -12,17 +12,17 @@ _AHEAD = 4  # tasks handed out per worker before their results are asked for
 
 
 @contextlib.contextmanager
-def runner(workers: int, scheduler: str | None = None) -> Iterator[Callable]:
+def runner(processes: int, scheduler: str | None = None) -> Iterator[Callable]:
     """``run_all(function, arguments)``: yields ``(argument, function(argument))`` as they are done.
 
     Args:
-        workers: local processes; 1 is this process, without Dask.
+        processes: on this machine; 1 is this process, without Dask.
         scheduler: address of a Dask scheduler, as in tcp://host:8786; then its workers do the work.
 
     Raises:
         InputError: no scheduler answers, or Dask is not installed.
     """
-    if scheduler is None and workers == 1:
+    if scheduler is None and processes == 1:
         yield lambda function, arguments: ((argument, function(argument)) for argument in arguments)
         return
     try:
@@ -30,13 +30,13 @@ def runner(workers: int, scheduler: str | None = None) -> Iterator[Callable]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise InputError(
-            "several processes need Dask; type: pip install 'omnicalc[label]', or use --workers 1"
+            "several processes need Dask; type: pip install 'omnicalc[label]', or use --processes 1"
         ) from None
     environment = {key: "1" for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             stack.enter_context(dask.config.set({"distributed.nanny.pre-spawn-environ": environment}))
-            cluster = LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=40)
+            cluster = LocalCluster(n_workers=processes, threads_per_worker=1, dashboard_address=None, silence_logs=40)
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
         else:

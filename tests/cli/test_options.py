@@ -6,6 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from omnicalc.cli.data_build_recipe import command as build
+from omnicalc.cli.evaluate import command as evaluate
+from omnicalc.cli.label import command as label
 from omnicalc.cli.options import Folder, NewFile, NewFolder, typed_options
 from omnicalc.errors import InputError
 
@@ -71,3 +74,18 @@ def test_places_that_cannot_be_written_to_are_named(here, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert refused("--plot", "full/p.png") == "full cannot be written to; give another file with --plot"
     assert refused("--out", "empty") == "empty cannot be written to; give another folder with --out"
+
+
+@pytest.mark.parametrize(
+    "command, arguments, name",
+    [
+        (label, ["a.xyz", "--out", "b"], "processes"),
+        (build, ["ubio-xtb", "--out", "b"], "processes"),
+        (evaluate, ["ubio-s3", "a.xyz"], "atoms_per_batch"),
+    ],
+)
+def test_options_have_one_name_in_all_commands_and_know_their_old_one(command, arguments, name):
+    new, old = {"processes": ("--processes", "--workers"), "atoms_per_batch": ("--batch-atoms", "--atoms")}[name]
+    for option in (new, old):
+        assert command.make_context("c", [*arguments, option, "3"]).params[name] == 3
+    assert next(p for p in command.params if p.name == name).opts[0] == new  # what messages name

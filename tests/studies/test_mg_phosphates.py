@@ -8,7 +8,6 @@ pytest.importorskip("rdkit")
 from analysis.curriculum.mg_phosphates import AROUND, PHOSPHATES, droplet, octahedron, shell
 from omnicalc.data.build.geometry import piece
 
-
 EVERY = {name: smiles for part in PHOSPHATES.values() for name, smiles in part.items()}
 
 

@@ -252,7 +252,7 @@ def test_free_atoms(tmp_path):
 def test_several_processes_give_the_same(waters, tmp_path):
     pytest.importorskip("distributed")
     omnicalc("label", waters, "--method", "gfn2-xtb", "--out", tmp_path / "one.extxyz")
-    omnicalc("label", waters, "--method", "gfn2-xtb", "--workers", 2, "--out", tmp_path / "two.extxyz")
+    omnicalc("label", waters, "--method", "gfn2-xtb", "--processes", 2, "--out", tmp_path / "two.extxyz")
     one, two = (read(tmp_path / f"{name}.extxyz", ":") for name in ("one", "two"))
     np.testing.assert_array_equal([a.get_forces() for a in one], [a.get_forces() for a in two])
     assert [a.info["key"] for a in one] == [a.info["key"] for a in two]
