@@ -19,7 +19,7 @@ from ase.optimize import FIRE
 from analysis.curriculum.own_dynamics import run
 from omnicalc import OmniCalc
 from omnicalc.data.build.geometry import Piece, piece
-from omnicalc.data.build.placing import place, random_rotation
+from omnicalc.data.build.placing import place
 from omnicalc.data.subset import in_turn, write_frames
 
 PHOSPHATES = {
@@ -38,9 +38,8 @@ KELVIN = (300.0, 400.0)
 
 def octahedron(phosphate: Atoms, water: Atoms, rng: np.random.Generator) -> Atoms:
     """``phosphate``, then Mg at one of its bare oxygens, then five waters; positions in Å."""
-    to_phosphorus = np.linalg.norm(phosphate.positions - phosphate.positions[phosphate.numbers == 15], axis=1)
-    bare = [k for k in _oxygens(phosphate) if to_phosphorus[k] < 1.56 and not _has_hydrogen(phosphate, k)]
-    corner, phosphorus = phosphate.positions[rng.choice(bare)], phosphate.positions[phosphate.numbers == 15][0]
+    corner = phosphate.positions[rng.choice(_bare_oxygens(phosphate))]
+    phosphorus = phosphate.positions[phosphate.numbers == 15][0]
     along = (corner - phosphorus) / np.linalg.norm(corner - phosphorus)
     tilt = np.radians(180.0 - P_O_MG)
     sites = (corner + TO_PHOSPHATE * (np.cos(tilt) * along + np.sin(tilt) * _across(along, rng)) for _ in range(40))
@@ -54,13 +53,11 @@ def octahedron(phosphate: Atoms, water: Atoms, rng: np.random.Generator) -> Atom
     return built
 
 
-def _oxygens(atoms: Atoms) -> np.ndarray:
-    return np.flatnonzero(atoms.numbers == 8)
-
-
-def _has_hydrogen(atoms: Atoms, k: int) -> bool:
-    others = (atoms.numbers != 8) & (atoms.numbers != 15)
-    return bool(np.linalg.norm(atoms.positions[others] - atoms.positions[k], axis=1).min() < 1.6)
+def _bare_oxygens(phosphate: Atoms) -> list[int]:
+    """Oxygens bound to phosphorus alone: no hydrogen and no carbon is near."""
+    bound = phosphate.positions[np.isin(phosphate.numbers, (1, 6))]
+    oxygens = np.flatnonzero(phosphate.numbers == 8)
+    return [k for k in oxygens if np.linalg.norm(bound - phosphate.positions[k], axis=1).min() > 1.6]
 
 
 def _across(axis: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -86,18 +83,18 @@ def droplet(name: str, split: str, rng: np.random.Generator) -> Atoms:
     """The octahedron among more waters, with charge and spin."""
     acid, water = piece(PHOSPHATES[split][name], int(rng.integers(2**31))), piece("O", 1)
     inside = octahedron(acid.atoms, water.atoms, rng)
-    inside.rotate(np.degrees(rng.uniform(0.0, 2.0 * np.pi)), random_rotation(rng)[0])
     partial = np.concatenate([acid.partial, [2.0], *[water.partial] * 5])
     atoms = place([Piece(inside, acid.charge + 2, partial), *[water] * AROUND], rng)
     atoms.info |= {"config_type": "ion-phosphate", "molecule": f"mg {name}", "split": split, "system": ""}
     return atoms
 
 
-def shell(frame: Atoms, n_phosphate: int, waters: int) -> Atoms:
+def shell(frame: Atoms, waters: int) -> Atoms:
     """The phosphate, Mg and the ``waters`` whose oxygens are nearest to it. Waters follow Mg as O, H, H."""
-    oxygens = np.arange(n_phosphate + 1, len(frame), 3)
-    nearest = np.argsort(np.linalg.norm(frame.positions[oxygens] - frame.positions[n_phosphate], axis=1))[:waters]
-    kept = [*range(n_phosphate + 1), *(int(oxygens[k]) + j for k in sorted(nearest) for j in range(3))]
+    mg = int(np.flatnonzero(frame.numbers == 12)[0])
+    oxygens = np.arange(mg + 1, len(frame), 3)
+    nearest = np.argsort(frame.get_distances(mg, oxygens))[:waters]
+    kept = [*range(mg + 1), *(int(oxygens[k]) + j for k in sorted(nearest) for j in range(3))]
     cut = frame[kept]
     cut.info = frame.info | {"system": f"{frame.info['molecule']} water*{waters}"}
     return cut
@@ -122,8 +119,7 @@ def main() -> None:
             start.calc = calc
             FIRE(start, logfile=None).run(fmax=0.5, steps=100)
             frames = run(start, calc, options.steps, options.every, KELVIN[k % 2], int(rng.integers(2**31)))
-            n_phosphate = int(np.flatnonzero(start.numbers == 12)[0])
-            shells += [shell(frame, n_phosphate, waters=5 - n % 2) for n, frame in enumerate(frames)]
+            shells += [shell(frame, waters=5 - n % 2) for n, frame in enumerate(frames)]
             print(f"{name}: {len(frames) * options.every} of {options.steps} steps, {len(start)} atoms", flush=True)
         lists.append([shells[int(n)] for n in rng.permutation(len(shells))])
     write_frames(options.out, in_turn(lists))

@@ -62,7 +62,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="labelled file with the keys of data/ubio-xtb.extxyz.gz")
     parser.add_argument("--model", default="ubio-s2")
-    parser.add_argument("--head", default="gfn2-xtb")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--split", default="train")
     parser.add_argument("--kelvin", type=float, default=400.0)
@@ -76,7 +75,7 @@ def main() -> None:
         parser.error(f"{options.data} has no frame of dynamics at 300 K (origin=md300) with split={options.split}")
     if options.element:
         chosen = [a for a in chosen if options.element in a.get_chemical_symbols()]
-    calc, frames, whole = OmniCalc(options.model, head=options.head), [], 0
+    calc, frames, whole = OmniCalc(options.model, head="gfn2-xtb"), [], 0
     for k, start in enumerate(chosen[: options.systems]):
         kept = run(start, calc, options.steps, EVERY, options.kelvin, options.seed + k)
         whole += len(kept) == options.steps // EVERY

@@ -77,15 +77,14 @@ def test_places_that_cannot_be_written_to_are_named(here, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command, arguments, name",
+    "command, arguments, name, new, old",
     [
-        (label, ["a.xyz", "--out", "b"], "processes"),
-        (build, ["ubio-xtb", "--out", "b"], "processes"),
-        (evaluate, ["ubio-s3", "a.xyz"], "atoms_per_batch"),
+        (label, ["a.xyz", "--out", "b"], "processes", "--processes", "--workers"),
+        (build, ["ubio-xtb", "--out", "b"], "processes", "--processes", "--workers"),
+        (evaluate, ["ubio-s3", "a.xyz"], "atoms_per_batch", "--batch-atoms", "--atoms"),
     ],
 )
-def test_options_have_one_name_in_all_commands_and_know_their_old_one(command, arguments, name):
-    new, old = {"processes": ("--processes", "--workers"), "atoms_per_batch": ("--batch-atoms", "--atoms")}[name]
+def test_options_have_one_name_in_all_commands_and_know_their_old_one(command, arguments, name, new, old):
     for option in (new, old):
         assert command.make_context("c", [*arguments, option, "3"]).params[name] == 3
     assert next(p for p in command.params if p.name == name).opts[0] == new  # what messages name

@@ -87,8 +87,13 @@ class TestSmallSaltWaterHeadNative(OnNativeKernel, TestSmallSaltWaterHead, Bundl
 
 
 class TestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
+    name = "ubio-s3:wide@0.7"
     kernel_rounding = 2e-4  # 1.1e-4 with forces up to 10.1 eV/Å, where plain torch is off by 4.2e-4
-    energy_rounding = 1e-5  # 5.1e-6 of the sodium there by version 0.8
+
+
+class TestNewestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
+    kernel_rounding = TestWideXtbHeadNative.kernel_rounding
+    energy_rounding = 1e-5  # steeper than 0.7: 5.1e-6 of the sodium in that crowded box
 
 
 del TestSmallWaterHead, TestSmallSaltWaterHead, TestWideXtbHead  # they run in their own file

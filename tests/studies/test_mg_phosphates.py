@@ -46,7 +46,7 @@ def test_a_shell_has_the_nearest_waters_whole(waters):
     atoms = droplet("methylphosphonate-h", "train", np.random.default_rng(3))
     mg = int(np.flatnonzero(atoms.numbers == 12)[0])
     tail = np.arange(mg + 1, len(atoms)).reshape(-1, 3)[::-1].ravel()  # the far waters first
-    cut = shell(atoms[[*range(mg + 1), *tail]], mg, waters)
+    cut = shell(atoms[[*range(mg + 1), *tail]], waters)
     assert cut.info["system"] == f"mg methylphosphonate-h water*{waters}" and cut.info["charge"] == 1
     assert list(cut.symbols[mg + 1 :]) == list("OHH" * waters) and len(cut) == mg + 1 + 3 * waters
     kept = np.sort(cut.get_distances(mg, range(mg + 1, len(cut), 3)))
