@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import tokenize
 import zipfile
 import zlib
@@ -18,6 +19,9 @@ from omnicalc.errors import RunError
 from omnicalc.md.files import replace_file
 from omnicalc.md.state import State
 
+# NumPy has Python parse the header of an array, which Python 3.11 does not do in several threads at once: now and then
+# "SystemError: AST constructor recursion depth mismatch", when a garbage collection changes threads meanwhile.
+_ONE_READS = threading.Lock()
 _FORMAT = 2
 _BYTES = "bytes_"
 _TRIPPED = "guards_tripped"  # absent in files of versions that did not keep it
@@ -58,7 +62,7 @@ class Restart:
     def read(cls, path: Path, device: torch.device | str = "cpu") -> Restart:
         """Raises :class:`RunError` when the file is torn, damaged or of another format."""
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with _ONE_READS, np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
             if int(arrays["format"]) != _FORMAT:
                 raise RunError(f"{path} has format {int(arrays['format'])}; this version reads {_FORMAT}")

@@ -1,3 +1,6 @@
+import gc
+import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -82,3 +85,49 @@ def test_nothing_is_unpickled(tmp_path):
     np.savez(tmp_path / "restart.npz", format=np.array([object()], dtype=object))
     with pytest.raises(RunError, match="cannot be read"):
         Restart.read(tmp_path / "restart.npz")
+
+
+class _Knot:
+    """Garbage that only a collection finds, and whose end lets another thread run."""
+
+    def __init__(self):
+        self.me = self
+
+    def __del__(self):
+        for _ in range(50):
+            pass
+
+
+def test_threads_read_without_meeting(tmp_path):
+    """Replicas go on at the same moment, each in a thread, from other depths of the stack."""
+    path, errors = tmp_path / "restart.npz", []
+    save(path, at(5))
+
+    def read(depth: int) -> Restart:
+        if depth:
+            return read(depth - 1)
+        _knots = [_Knot() for _ in range(20)]
+        del _knots
+        return Restart.read(path)
+
+    def often(depth: int) -> None:
+        try:
+            for _ in range(40):
+                assert read(depth).state.step == 5
+        except BaseException as error:
+            errors.append(error)
+
+    interval, threshold = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        sys.setswitchinterval(1e-6)
+        for start in (23, 40, 61):
+            gc.set_threshold(start)
+            threads = [threading.Thread(target=often, args=(depth,)) for depth in range(6)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*threshold)
+    assert not errors
