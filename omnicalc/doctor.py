@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from omnicalc import __version__
-from omnicalc.errors import InputError, KernelError, OmniCalcError, WeightsError
+from omnicalc.errors import INSTALL_AGAIN, InputError, KernelError, OmniCalcError, WeightsError
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,7 @@ def weights() -> Iterator[Finding]:
 
     names = [entry.full_name for entry in registry.list_models() if entry.status == "bundled"]
     if not names:
-        again = "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
-        yield Finding("weights", "none", again, problem=True)
+        yield Finding("weights", "none", INSTALL_AGAIN, problem=True)
     for name in names:
         yield _verified(name, lambda name=name: registry.resolve(name), registry.verified_bytes)
     for folder, card in decoders.list_decoders():

@@ -1,5 +1,8 @@
 """Errors that a user can act on: what was given, what is allowed, what to type next."""
 
+# no package index has it, so its name alone would not do
+INSTALL_AGAIN = "install OmniCalc again: in a clone of it, pip install --force-reinstall --no-deps ."
+
 
 class OmniCalcError(Exception):
     """Base class. The message is shown to the user as it is; the command line exits with code 2."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnicalc.card import CARD, DECODER_CARD, WEIGHTS, Card, read_card
-from omnicalc.errors import InputError, OmniCalcError, WeightsError
+from omnicalc.errors import INSTALL_AGAIN, InputError, OmniCalcError, WeightsError
 from omnicalc.weights_home import weights_home
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class ModelEntry:
     heads: dict[str, tuple[str, ...]]  # name -> symbols of the elements it knows, in order of preference
     periodic: frozenset[str] = frozenset()  # names of heads that were trained on periodic structures
     energies: bool = True  # whether it is a potential
+    conservative: bool = True  # whether forces are the gradient of the energy
 
     @property
     def full_name(self) -> str:
@@ -116,6 +117,7 @@ def list_models() -> list[ModelEntry]:
             heads={head.name: tuple(head.elements) for head in card.heads},
             periodic=frozenset(head.name for head in card.heads if head.periodic == "trained"),
             energies=card.no_potential is None,
+            conservative=card.conservative,
         )
         for _, card, status in present
     ]
@@ -128,11 +130,23 @@ def list_models() -> list[ModelEntry]:
 
 
 def potentials_for(numbers: set[int]) -> list[str]:
-    """Full names of the potentials on this machine with a head for all these atomic numbers, newest versions only."""
+    """Full names of the potentials on this machine with a head for all these atomic numbers, newest versions only.
+
+    Those of conservative forces come first, among them those that know most elements: weights of four molecules know
+    little of a fifth one.
+    """
+    able = [m for m in _newest() if m.energies and m.head_for(numbers) is not None]
+    able.sort(key=lambda m: (not m.conservative, -len(m.numbers_of(m.head_for(numbers)))))
+    return [m.full_name for m in able]
+
+
+def _newest() -> list[ModelEntry]:
+    """The newest version on this machine of each name and tag."""
     newest: dict[tuple[str, str], ModelEntry] = {}
     for entry in list_models():
-        newest.setdefault((entry.name, entry.tag), entry)
-    return [m.full_name for m in newest.values() if m.energies and m.head_for(numbers) is not None]
+        if entry.here:
+            newest.setdefault((entry.name, entry.tag), entry)
+    return list(newest.values())
 
 
 def published() -> list[Published]:
@@ -283,7 +297,7 @@ def _build(card: Card, content: bytes, folder: Path) -> Potential:
 
 def _repair(folder: Path) -> str:
     if folder.parent == BUNDLED:
-        return "install OmniCalc again: pip install --force-reinstall --no-deps omnicalc"
+        return INSTALL_AGAIN
     if folder.parent == weights_home():
         return f"remove that folder (rm -r '{folder}') and import or fetch it again (omnicalc models --help)"
     return COPY_AGAIN
@@ -372,8 +386,8 @@ _FORMS = "a name as in ubio-s3, ubio-s3:small or ubio-s3:small@0.1, or a path as
 
 
 def _here() -> str:
-    names = ", ".join(entry.full_name for entry in list_models() if entry.here)
-    return f"On this machine: {names or 'none'} (omnicalc models lists them)"
+    names = ", ".join(entry.full_name for entry in _newest())
+    return f"On this machine: {names or 'none'} (omnicalc models lists them, older versions too)"
 
 
 def _guess(given: str) -> str:

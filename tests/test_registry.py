@@ -155,7 +155,7 @@ class TestDamage:
     def test_truncated(self, bundled):
         path = bundled / "tiny-a-0.10" / WEIGHTS
         path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(WeightsError, match="damaged .* install OmniCalc again"):
+        with pytest.raises(WeightsError, match=r"damaged .* install OmniCalc again: in a clone .* --no-deps \.$"):
             load_potential("tiny")
 
     def test_missing_files(self, tmp_path):
@@ -305,3 +305,16 @@ def test_potentials_that_know_some_elements_are_named_once():
     several = {m.full_name for m in list_models() if m.head_for({1, 6, 8})} - set(names)
     assert "ubio-s2:small@0.1" in several and {"ubio-s2:small", "ubio-s3:wide"} <= set(tags)
     assert registry.potentials_for({92}) == []
+
+
+def test_potentials_that_know_more_come_first():
+    """Weights of four molecules, or without conservative forces, are no answer to an unknown molecule."""
+    names = [name.partition("@")[0] for name in registry.potentials_for({1, 6, 8})]
+    broad = {"ubio-s2:small", "ubio-s2:wide", "ubio-s3:wide"}
+    assert set(names[:3]) == broad and names[-1] == "omnimol-direct:organics"
+
+
+def test_messages_name_the_newest_versions_alone():
+    with pytest.raises(WeightsError) as caught:
+        load_potential("xyzzy")
+    assert "ubio-s3:small@0.2" in str(caught.value) and "ubio-s3:small@0.1" not in str(caught.value)

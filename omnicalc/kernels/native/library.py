@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.ctypeslib import ndpointer
 
-from omnicalc.errors import InputError, KernelError
+from omnicalc.errors import INSTALL_AGAIN, InputError, KernelError
 from omnicalc.kernels.native.build import POTENTIAL, SETS, library, source_hash
 
 INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
@@ -48,7 +48,7 @@ def instruction_set(source: Path = POTENTIAL) -> str:
     if not usable:
         raise KernelError(
             "the native CPU kernel was not built, because there was no C++ compiler when OmniCalc was installed; plain "
-            "torch does its work, several times slower; to have it, install a compiler (g++) and OmniCalc again",
+            f"torch does its work, several times slower; to have it, install a compiler (g++), then {INSTALL_AGAIN}",
             not_built=True,
         )
     return wanted or usable[-1]
@@ -83,7 +83,7 @@ def open_library(name: str, source: Path) -> ctypes.CDLL:
     if lib.omnicalc_source().decode() != source_hash(source):
         raise KernelError(
             "the native CPU kernel was built from other sources than those here; plain torch does its work, several "
-            "times slower; to build it again: pip install, or python omnicalc/kernels/native/build.py in a checkout",
+            "times slower; to build it again in a clone: python omnicalc/kernels/native/build.py",
             not_built=True,
         )
     return lib
