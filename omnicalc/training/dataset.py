@@ -193,13 +193,17 @@ def _paths(settings: DataSource, folder: Path) -> list[Path]:
     matches = [folder / settings.file] if (folder / settings.file).is_file() else sorted(folder.rglob(settings.file))
     origin = ""
     if settings.repository:
-        origin = f"; it comes from {settings.repository} (commit {settings.commit[:12]}, {settings.path})"
+        made = f": {settings.conversion}" if settings.conversion else ""
+        origin = f"; it comes from {settings.repository} (commit {settings.commit[:12]}, {settings.path}){made}"
     if not matches:
         raise InputError(f"'{settings.file}' is not below '{folder}'{origin}. Say where with --data")
     if settings.sha256:
         found = sha256_of(matches[0])
         if found != settings.sha256:
-            raise InputError(f"'{matches[0]}' has sha256 {found}, the recipe asks for {settings.sha256}{origin}")
+            raise InputError(
+                f"'{matches[0]}' has sha256 {found}, the recipe asks for {settings.sha256}{origin}. For a file of your "
+                "own making take a copy of the recipe without this sha256"
+            )
     return [matches[0]]
 
 

@@ -127,11 +127,12 @@ def test_refusals(folder):
         trainer(folder, steps=70).prepare(resume=True)
     recipe = recipe_in(folder)
     (folder / "frames.extxyz").write_text((folder / "frames.extxyz").read_text() + "\n")
-    with pytest.raises(InputError, match="sha256"):
+    with pytest.raises(InputError, match="sha256 .* a copy of the recipe without this sha256"):
         Trainer(recipe, folder, folder / "x")
     (folder / "frames.extxyz").unlink()
-    with pytest.raises(InputError, match="is not below"):
-        Trainer(recipe, folder, folder / "x")
+    told = replace(recipe, data=(replace(recipe.data[0], repository="a hub", path="a.npy", conversion="6 decimals"),))
+    with pytest.raises(InputError, match=r"is not below .* a hub .*a\.npy\): 6 decimals"):
+        Trainer(told, folder, folder / "x")
 
 
 def shards_trainer(folder) -> Trainer:
