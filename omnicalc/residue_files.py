@@ -1,4 +1,6 @@
-"""PDB and GRO files as ASE reads them, less its errors: empty last frames, atoms taken for other elements."""
+"""PDB and GRO files as ASE reads them, less its errors: empty last frames, atoms taken for other elements, names that
+no file of columns could hold.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def read_pdb(path: Path) -> list[Atoms]:
-    """All models; ``info["formal_charges"]`` is what those of its atoms add up to, where that is not zero. Without a
-    column of elements, names of atoms and residues give them.
+    """All models; ``info["formal_charges"]`` is what those of its atoms add up to, where that is not zero, and
+    ``arrays["chainids"]`` has the chains, where all atoms have one. Without a column of elements, names of atoms and
+    residues give them.
     """
     from ase.io import read
 
@@ -23,12 +26,16 @@ def read_pdb(path: Path) -> list[Atoms]:
         frames.pop()
     lines = _first_model(path)
     total = sum(_charge(line[78:80]) for line in lines)
+    chains = [line[21:22] for line in lines]
     nameless = bool(lines) and not any(map(str.isalpha, "".join(line[76:78] for line in lines)))
     for atoms in frames:
         if total:
             atoms.info["formal_charges"] = total
         if nameless:
             _name_elements(atoms, _aligned(lines))
+        if len(chains) == len(atoms):
+            atoms.set_array("chainids", chains, str)
+        _drop_blank_names(atoms)
     return frames
 
 
@@ -45,7 +52,15 @@ def read_gro(path: Path) -> list[Atoms]:
         _name_elements(atoms)
         if velocities is not None:  # ASE has made momenta of them, by the masses of its elements
             atoms.set_velocities(velocities)
+        _drop_blank_names(atoms)
     return frames
+
+
+def _drop_blank_names(atoms: Atoms) -> None:
+    """Names of which some are blank: in the columns of extended XYZ they would shift what stands behind them."""
+    for kind in ("atomtypes", "residuenames", "chainids"):
+        if kind in atoms.arrays and any(len(name.split()) != 1 for name in atoms.arrays[kind].tolist()):
+            del atoms.arrays[kind]
 
 
 def _first_model(path: Path) -> list[str]:

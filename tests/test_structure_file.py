@@ -215,6 +215,12 @@ class TestPDB:
         (inside / "a.pdb").write_text("".join(text))
         assert list(read_structure("a.pdb").symbols) == ["C", "H", "Ca", "Na", "Cl", "C"]
 
+    def test_blank_names_shift_no_columns(self, inside):
+        """Of extended XYZ, which relax and others write."""
+        (inside / "a.pdb").write_text(pdb().replace("HOH A", "     "))
+        write("a.xyz", read_structure("a.pdb"), format="extxyz")
+        assert list(read_structure("a.xyz").symbols) == ["O", "H", "H"]
+
     def test_columns_of_names_tell_metals(self, inside):
         """Two letters from column 13 on, unless others begin there too. Old files number lines at the end."""
         names = ["PT  ", "PD1 ", "CO2 ", " CA ", "HB12", "NI  ", "POT ", "CES "]

@@ -5,7 +5,7 @@ run.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -18,15 +18,27 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+class _Names(NamedTuple):
+    """What PDB says of each atom beside its element and place; lists of one entry per atom."""
+
+    atoms: list[str]
+    residues: list[str]
+    numbers: list[int]  # of residues
+    chains: list[str]
+    record: str  # ATOM or HETATM
+
+
 def write_topology(path: Path | str, atoms: Atoms) -> None:
     """Write ``atoms`` as PDB, in their order, positions turned like those of the trajectory (see
     :mod:`omnicalc.md.box`).
 
-    Residues are molecules, recognised by distance: water is HOH (O, H1, H2), a lone atom such as an ion has
-    its element's name (NA, CL), everything else is MOL with numbered atom names. The atoms of one molecule
-    keep its residue number even when they are not neighbours in the file. PDB columns are narrow: atom
-    numbers start again at 0 after 99,999 and residue numbers after 9,999, which readers undo or ignore as
-    they go by order; coordinates too wide for three decimals are given with fewer.
+    Atoms, residues and chains have the names of the PDB or GRO file that the structure came from (as ASE's arrays
+    ``atomtypes``, ``residuenames``, ``residuenumbers`` and ours ``chainids`` keep them). Without any, residues are
+    molecules, recognised by distance: water is HOH (O, H1, H2), a lone atom such as an ion has its element's name (NA,
+    CL), everything else is MOL with numbered atom names. The atoms of one molecule keep its residue number even when
+    they are not neighbours in the file. PDB columns are narrow: atom numbers start again at 0 after 99,999 and residue
+    numbers after 9,999, which readers undo or ignore as they go by order; coordinates too wide for three decimals are
+    given with fewer.
     """
     box = standard_box(atoms.cell.array, atoms.pbc)
     positions = atoms.positions if box is None else box.orient(atoms.positions)
@@ -34,18 +46,23 @@ def write_topology(path: Path | str, atoms: Atoms) -> None:
     if box is not None:
         a, b, c, alpha, beta, gamma = box.dimensions
         lines.append(f"CRYST1{a:9.3f}{b:9.3f}{c:9.3f}{alpha:7.2f}{beta:7.2f}{gamma:7.2f} P 1           1")
-    residue_of, residue_names, atom_names = _residues(atoms)
+    given = _of_the_file(atoms) or _of_molecules(atoms)
     for k, (x, y, z) in enumerate(positions.tolist()):
-        symbol = chemical_symbols[atoms.numbers[k]]
+        symbol, name = chemical_symbols[atoms.numbers[k]], given.atoms[k]
         # element symbols are right-justified in columns 13-14, so one-letter elements leave the
         # first of the four columns free
-        name = (atom_names[k] if len(symbol) == 2 or len(atom_names[k]) == 4 else f" {atom_names[k]}").ljust(4)
-        residue = residue_of[k]
+        name = (name if len(symbol) == 2 or len(name) == 4 else f" {name}").ljust(4)
         lines.append(
-            f"HETATM{(k + 1) % 100000:5d} {name} {residue_names[residue]:>3s}  {(residue + 1) % 10000:4d}    "
+            f"{given.record:6s}{(k + 1) % 100000:5d} {name} {given.residues[k]:>3s}".ljust(21)
+            + f"{given.chains[k]}{_wrapped(given.numbers[k]):4d}    "
             f"{_fit(x)}{_fit(y)}{_fit(z)}  1.00  0.00          {symbol.upper():>2s}  "
         )
     replace_file(Path(path), "\n".join([*lines, "END", ""]).encode("ascii"))
+
+
+def _wrapped(number: int) -> int:
+    """A residue number that four columns hold; a few negative ones are usual in front of a chain."""
+    return number if -999 <= number < 0 else number % 10000
 
 
 def _fit(value: float, width: int = 8) -> str:
@@ -56,19 +73,38 @@ def _fit(value: float, width: int = 8) -> str:
     )
 
 
-def _residues(atoms: Atoms) -> tuple[np.ndarray, list[str], list[str]]:
-    """Residue of each atom (N,), in the order of first atoms; name of each residue; name of each atom."""
+def _of_the_file(atoms: Atoms) -> _Names | None:
+    """The names that came with the structure; None without any, and where they are none: too long for PDB, or twice in
+    one residue, as in copies of a molecule or in what ASE writes of its own.
+    """
+    columns = [atoms.arrays.get(key) for key in ("atomtypes", "residuenames", "residuenumbers")]
+    if any(column is None or column.shape != (len(atoms),) for column in columns):
+        return None
+    names, residues, numbers = (column.tolist() for column in columns)
+    usable = (isinstance(name, str) and name.isascii() and 0 < len(name) <= 4 for name in [*names, *residues])
+    if columns[2].dtype.kind != "i" or not all(usable):
+        return None
+    chains = atoms.arrays.get("chainids", np.full(len(atoms), " ")).astype("U1").tolist()
+    keys = list(zip(residues, numbers, chains, strict=True))
+    begins = [k == 0 or keys[k] != keys[k - 1] for k in range(len(keys))]
+    if len(set(zip(np.cumsum(begins).tolist(), names, strict=True))) < len(names):
+        return None
+    return _Names(names, residues, numbers, chains, "ATOM")
+
+
+def _of_molecules(atoms: Atoms) -> _Names:
+    """Names by molecules, numbered in the order of first atoms."""
     i, j, _ = bonds(atoms)
-    residue_of = molecule_numbers(len(atoms), i, j)
-    order = np.argsort(residue_of, kind="stable")
+    molecule = molecule_numbers(len(atoms), i, j)
+    order = np.argsort(molecule, kind="stable")
     n_bonds = np.bincount(i, minlength=len(atoms))
-    names, atom_names = [], [""] * len(atoms)
-    for members in np.split(order, np.flatnonzero(np.diff(residue_of[order])) + 1):
+    names, residues = [""] * len(atoms), [""] * len(atoms)
+    for members in np.split(order, np.flatnonzero(np.diff(molecule[order])) + 1):
         numbers = atoms.numbers[members].tolist()
-        names.append(_residue_name(numbers, n_bonds[members].tolist()))
-        for k, name in zip(members.tolist(), _atom_names(numbers, names[-1]), strict=True):
-            atom_names[k] = name
-    return residue_of, names, atom_names
+        residue = _residue_name(numbers, n_bonds[members].tolist())
+        for k, name in zip(members.tolist(), _atom_names(numbers, residue), strict=True):
+            names[k], residues[k] = name, residue
+    return _Names(names, residues, (molecule + 1).tolist(), [" "] * len(atoms), "HETATM")
 
 
 def _residue_name(numbers: list[int], bonds: list[int]) -> str:

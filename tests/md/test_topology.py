@@ -1,3 +1,4 @@
+import ase.io
 import MDAnalysis
 import numpy as np
 import pytest
@@ -5,6 +6,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 
 from omnicalc.md.topology import write_topology
+from omnicalc.structure_file import read_structure
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -69,6 +71,51 @@ def test_columns_of_two_lines(tmp_path):
     first, second = (tmp_path / "a.pdb").read_text().splitlines()[:2]
     assert first == "HETATM    1 NA    NA     1       1.000 -22.500 333.250  1.00  0.00          NA  "
     assert second[12:16] == " O  " and second[76:78] == " O" and len(second) == 80
+
+
+PEPTIDE = """\
+HETATM    1  CH3 ACE A  -1      -1.429  -0.738   1.762  1.00  0.00           C
+HETATM    2  C   ACE A  -1      -1.194   0.057   0.481  1.00  0.00           C
+ATOM      3  N   ALA A   0       0.024  -0.103  -0.101  1.00  0.00           N
+ATOM      4  CA  ALA A   0       1.224   0.103   0.701  1.00  0.00           C
+ATOM      5 HD11 TIP3B   1      11.000   0.000   0.000  1.00  0.00           H
+HETATM    6 CA    CA C   1      19.000   0.000   0.000  1.00  0.00          CA
+"""
+
+
+def test_names_of_a_file_are_kept(tmp_path):
+    """By them phi and psi are found, and atoms are selected."""
+    (tmp_path / "peptide.pdb").write_text(PEPTIDE)
+    atoms = read_structure(tmp_path / "peptide.pdb")
+    ase.io.write(tmp_path / "relaxed.xyz", atoms, format="extxyz")  # as relax writes it
+    for way in (atoms, read_structure(tmp_path / "relaxed.xyz")):
+        lines = _written(tmp_path, way).splitlines()[:-1]
+        assert [line[12:27] for line in lines] == [line[12:27] for line in PEPTIDE.splitlines()]
+        assert {len(line) for line in lines} == {80}
+        u = read(tmp_path, way)
+        assert list(u.select_atoms("protein and name CA").indices) == [3]
+        assert list(u.select_atoms("resname TIP3 and chainID B").indices) == [4]
+        assert list(u.residues.resids) == [-1, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("atomtypes", ["O", "H", "H"]),  # as ASE writes a structure of its own
+        ("atomtypes", ["O", "H1", "H1234"]),
+        ("residuenames", ["", "", ""]),
+        ("residuenumbers", [1.0, 1.0, 1.0]),
+    ],
+)
+def test_names_that_are_none(tmp_path, key, values):
+    atoms = molecule("H2O")
+    given = {"atomtypes": ["OW", "HW1", "HW2"], "residuenames": ["SOL"] * 3, "residuenumbers": [7, 7, 7]}
+    for name, column in given.items():
+        atoms.set_array(name, np.array(column))
+    assert list(read(tmp_path, atoms).atoms.names) == given["atomtypes"]
+    del atoms.arrays[key]
+    atoms.set_array(key, np.array(values))
+    assert list(read(tmp_path, atoms).atoms.names) == ["O", "H1", "H2"]
 
 
 def test_no_box_and_wide_coordinates(tmp_path):
