@@ -14,7 +14,8 @@ The default viscosity is water's at 0.1 MPa, IAPWS R12-08, eq. for 253 to 383 K.
 box diffuse as well, which is why the centre of mass of the system is taken off unless asked otherwise.
 
 Errors: the largest of two jackknives, over blocks of time origins and over up to ten groups of molecules; the first
-sees slow motions, the second stays honest when lags are as long as blocks.
+sees slow motions, the second stays honest when lags are as long as blocks. Of fewer than five molecules there is only
+the first, raised by what it misses of a random walk (:func:`missed_by_blocks`).
 """
 
 from __future__ import annotations
@@ -165,19 +166,22 @@ class Diffusion:
         def slope(curve):
             return _TO_1E9 / 6.0 * np.polyfit(time, curve[..., window].T, 1)[0]
 
-        parts = []
+        parts, missed = [], np.ones(self.lag + 1)
         if self.sampling.n_blocks:
             counts = all_counts - origins * species.count
             parts.append((all_sums - sums.sum(axis=1)) / np.maximum(counts, 1))
-        if species.n_groups >= MIN_BLOCKS:
+        if species.n_groups < MIN_BLOCKS:
+            n, b = len(self.sampling), self.sampling.n_blocks
+            missed = np.array([missed_by_blocks(n, k, b) for k in range(self.lag + 1)]) if b else missed
+        else:
             counts = all_counts - (origins.sum(axis=0) * sizes[0])
             parts.append((all_sums - sums.sum(axis=0)) / counts)
         exponent = np.polyfit(np.log(time), np.log(np.maximum(msd[window], 1e-300)), 1)[0]
         if not parts:
             return msd, None, float(slope(msd)), None, exponent
-        curve_error = np.max([jackknife_error(part) for part in parts], axis=0)
-        value_error = max(float(jackknife_error(slope(part))) for part in parts)
-        return msd, curve_error, float(slope(msd)), value_error, exponent
+        curve_error = missed * np.max([jackknife_error(part) for part in parts], axis=0)
+        value_error = float(missed[self.window[1]] * max(jackknife_error(slope(part)) for part in parts))
+        return msd, curve_error, float(slope(msd)), value_error if np.isfinite(value_error) else None, exponent
 
     def _has_water(self) -> bool:
         """Whether the molecules of a periodic liquid that is nearly all water are followed."""
@@ -285,6 +289,28 @@ class _Particles:
     def of(self, moved: np.ndarray) -> np.ndarray:
         """Displacements of atoms (N, 3) -> of particles (P, 3)."""
         return self._mean @ moved
+
+
+def missed_by_blocks(n_frames: int, lag: int, n_blocks: int) -> float:
+    """True error of the mean squared displacement of a random walk over that from blocks of time origins.
+
+    Displacements from origins s apart correlate as (1 - s/lag)², also across the border of two blocks: they are not
+    independent unless lags are short beside blocks. Sums of this over two blocks are differences of its second
+    integral. Not a number where all origins lie in one block.
+    """
+    if lag == 0:
+        return 1.0
+    if (n_frames - lag) * n_blocks <= n_frames:
+        return float("nan")
+    edges = np.minimum(np.arange(n_blocks + 1) * n_frames / n_blocks, n_frames - lag)
+    apart = np.abs(np.subtract.outer(edges, edges))
+    second = lag * apart / 3 + lag**2 / 12 * (np.maximum(1 - apart / lag, 0) ** 4 - 1)
+    between = -np.diff(np.diff(second, axis=0), axis=1)  # covariance of the sums over blocks (B, B)
+    origins = np.diff(edges)
+    parts = (1 - np.eye(n_blocks)) / (origins.sum() - origins)[:, None]  # each leaves a block out
+    parts -= parts.mean(axis=0)
+    seen = (n_blocks - 1) / n_blocks * np.trace(parts @ between @ parts.T)
+    return float(np.sqrt(between.sum() / origins.sum() ** 2 / seen))
 
 
 def water_viscosity(temperature: float) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from omnicalc.analysis.lag_sums import LagSums
-from omnicalc.analysis.msd import diffusion, water_viscosity
+from omnicalc.analysis.msd import diffusion, missed_by_blocks, water_viscosity
 from omnicalc.analysis.unwrap import Unwrapper
 from omnicalc.errors import InputError
 
@@ -25,6 +25,18 @@ def wrapped(positions, box):
     cell = matrix(box)
     fractions = positions @ np.linalg.inv(cell)
     return (fractions - np.floor(fractions)) @ cell
+
+
+def in_memory(positions, dt=0.1):
+    """An MDAnalysis Universe of sodium ions at these positions (F, N, 3)."""
+    from MDAnalysis import Universe
+    from MDAnalysis.coordinates.memory import MemoryReader
+
+    n = positions.shape[1]
+    universe = Universe.empty(n, n_residues=n, atom_resindex=np.arange(n), trajectory=True)
+    universe.add_TopologyAttr("elements", ["Na"] * n)
+    universe.load_new(positions.astype(np.float32), format=MemoryReader, dt=dt)
+    return universe
 
 
 @pytest.mark.parametrize(("n", "blocks", "lag"), [(40, 1, 8), (40, 5, 8), (41, 4, 20), (23, 10, 7), (30, 5, 29)])
@@ -121,6 +133,33 @@ def test_error_covers_the_truth():
         found = diffusion(universe, keep_com=True)["D(Ar) in this box"]
         inside.append(abs(found.value - D_TRUE) < 2.26 * found.stderr)
     assert np.mean(inside) > 0.85
+
+
+def test_error_of_one_ion():
+    """Lags are twice as long as blocks: the blocks alone see two thirds of the error."""
+    found = []
+    for seed in range(80):
+        trajectory = in_memory(walk(100, 1, np.random.default_rng(seed)))
+        quantity = diffusion(trajectory, keep_com=True, dt_ps=0.1).quantities[0]
+        found.append((quantity.value, quantity.stderr))
+    value, error = np.array(found).T
+    assert np.sqrt((error**2).mean()) == pytest.approx(value.std(), rel=0.2)
+
+
+def test_what_blocks_miss_is_that_of_its_sums():
+    n, lag, blocks = 120, 30, 6
+    between = np.maximum(1 - np.abs(np.subtract.outer(*[np.arange(n - lag)] * 2)) / lag, 0) ** 2
+    label = np.arange(n - lag) * blocks // n
+    left_out = np.array([(label != b) / (label != b).sum() for b in range(blocks)])
+    parts = left_out - left_out.mean(axis=0)
+    seen = (blocks - 1) / blocks * np.trace(parts @ between @ parts.T)
+    assert missed_by_blocks(n, lag, blocks) == pytest.approx(np.sqrt(between.mean() / seen), rel=2e-3)
+    assert missed_by_blocks(n, 0, blocks) == 1.0 and np.isnan(missed_by_blocks(n, 100, blocks))
+
+
+def test_lags_that_leave_one_block_have_no_error():
+    quantity = diffusion(in_memory(walk(100, 1, np.random.default_rng(0))), keep_com=True, max_lag_ps=9.5).quantities[0]
+    assert quantity.stderr is None
 
 
 def test_motion_of_the_whole_system_is_taken_off(write_traj):
