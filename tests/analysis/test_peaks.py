@@ -78,3 +78,14 @@ def test_no_minimum_without_a_rise_behind_it():
 def test_a_constant_curve_has_no_peak():
     assert first_shell(centres(), np.ones_like(centres())) is None
     assert first_shell(centres(), np.zeros_like(centres())) is None
+
+
+def test_few_frames_find_the_first_minimum_and_not_a_lower_one_behind():
+    """The second peak of such noise is none, and the valley behind it is a little deeper."""
+    r = centres(upper=7.0)
+    waves = 1 + 0.11 * np.cos(2 * np.pi * (r - 4.6) / 2.4) - 0.02 * (r - 4.6)
+    exact = np.where(r < 2.8, 0.0, waves) + 2.0 * np.exp(-0.5 * ((r - 2.8) / 0.12) ** 2)
+    noise = 0.09 * np.sqrt(np.maximum(exact, 0.02))
+    rng = np.random.default_rng(0)
+    shells = [first_shell(r, exact + noise * rng.normal(size=len(r)), noise) for _ in range(40)]
+    assert sum(not 3.0 < shell.minimum.r < 4.0 for shell in shells) <= 2
