@@ -131,7 +131,9 @@ class Coordination:
             middle.bar(n + (k + 0.5) * width - 0.4, shell.fractions(len(n)), width, color=f"C{k}")
             band(right, shell.decay.lags * (dt or 1), shell.decay.curve, shell.decay.stderr, f"C{k}")
             for known in shell.known(EXPERIMENT)[:1]:
-                left.axhline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8, label="  measured")
+                radius = f", {known.condition}" if known.condition.startswith("within") else ""
+                label = f"  measured{radius}"
+                left.axhline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8, label=label)
                 middle.axvline(known.value, color=f"C{k}", linestyle="--", linewidth=0.8)
         unit = "ps" if dt else "frames"
         finish(left, f"time ({unit})", "mean coordination number", legend=True)

@@ -294,9 +294,10 @@ class MetalSites:
             known = reference(key, EXPERIMENT)
             if known is None or (key.startswith("P") and self._outer is None):
                 continue
-            first = not any(line.get_label() == "measured" for line in axis.lines)
+            label = f"measured, {known.condition}"
+            first = not any(line.get_label() == label for line in axis.lines)
             axis.axvline(known.value, color=MEASURED, linewidth=0.9, linestyle="--",
-                         label="measured" if first else None)  # fmt: skip
+                         label=label if first else None)  # fmt: skip
             if known.uncertainty:
                 axis.axvspan(known.value - known.uncertainty, known.value + known.uncertainty,
                              color=MEASURED, alpha=0.1, linewidth=0)  # fmt: skip

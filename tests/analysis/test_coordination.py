@@ -29,6 +29,14 @@ def test_lattice_has_exact_numbers(write_traj):
     assert coordination_numbers(path, ["Na-Cl"], cutoff=5.0)["n(Cl around Na)"].value == 14, "second shell"
 
 
+def test_the_figure_says_what_was_measured(write_traj):
+    """Within 3.3 Å, whatever radius is counted here."""
+    elements, positions = waters(4, 12.4, np.random.default_rng(0))
+    result = coordination_numbers(write_traj(elements, [positions] * 2, (12.4,) * 3 + SQUARE), cutoff=3.6)
+    shown = [text.get_text().strip() for text in result.plot().axes[0].get_legend().get_texts()]
+    assert shown == ["O around O, r < 3.60 Å", "measured, within 3.3 Å"]
+
+
 def test_a_slab_has_neighbours_across_its_periodic_boundaries(tmp_path):
     """Pt(111), three layers: 12 neighbours in the middle, 9 outside."""
     from ase.build import fcc111
