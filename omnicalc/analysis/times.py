@@ -1,4 +1,4 @@
-"""How far apart in time the frames of an MDAnalysis reader are, as far as its format tells.
+"""How far apart in time frames are, as far as their file tells.
 
 XTC, TRR and NetCDF files hold a time for each frame, which is looked at without reading the frames; DCD files hold one
 spacing. For the rest MDAnalysis answers 1 ps where nobody told it: exactly that is taken as not known.
@@ -29,14 +29,19 @@ def spacing_of(reader) -> tuple[float | None, np.ndarray | None]:
             return (dts.pop() if len(dts) == 1 else None), None
         times = _stored_times(reader)
         if times is not None:
-            dt, uneven = evenness(times)
-            return dt, times if uneven else None
+            return spacing_told(times)
         try:
             dt = float(reader.dt)
         except (ValueError, ZeroDivisionError, AttributeError):
             return None, None
     known = np.isfinite(dt) and dt > 0 and (reader.format == "DCD" or dt != _NOT_KNOWN)
     return (dt if known else None), None
+
+
+def spacing_told(times: np.ndarray) -> tuple[float | None, np.ndarray | None]:
+    """As :func:`spacing_of`, from the time of each frame (F,), ps."""
+    dt, uneven = evenness(times)
+    return dt, times if uneven else None
 
 
 def evenness(times: np.ndarray, frames: range | None = None) -> tuple[float | None, str | None]:

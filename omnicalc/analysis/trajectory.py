@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from omnicalc.analysis.cells import OPEN, compact_cell, periodic_cell, volume_an
 from omnicalc.analysis.labels import Labels, read_labels
 from omnicalc.analysis.pdb_cell import cell_above_models
 from omnicalc.analysis.quiet import quietly
-from omnicalc.analysis.times import spacing_of
+from omnicalc.analysis.times import spacing_of, spacing_told
 from omnicalc.analysis.topology import (
     NEEDS_TOPOLOGY,
     composition,
@@ -341,7 +342,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     from ase.io import iread
     from ase.io.formats import filetype
 
-    frames, symbols, masses, damage = [], None, None, None
+    frames, times, symbols, masses, damage = [], [], None, None, None
     try:
         with quietly(), _unpacked(path) as plain:
             if filetype(str(plain)) == "lammps-dump-text":
@@ -358,6 +359,7 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
                 if not frames and atoms.has("masses"):
                     masses = atoms.get_masses()
                 frames.append(_standing(len(frames), atoms))
+                times.append(atoms.info.get("time_fs"))  # as runs of ours say
     except InputError:
         raise
     except Exception as error:  # the readers raise whatever their parsers met
@@ -370,7 +372,11 @@ def _open_with_ase(path: Path, topology: Path | None, elements: np.ndarray | Non
     symbols = np.array([], dtype="<U2") if symbols is None else symbols
     if frames and len(symbols) == 0:
         raise InputError(f"{path} holds frames without atoms")
-    return Trajectory(path, topology, symbols, len(frames), damage, _InMemory(frames), own_masses=masses)
+    told = all(isinstance(time, Real) for time in times)
+    dt, uneven_times = spacing_told(1e-3 * np.array(times, dtype=np.float64)) if told else (None, None)
+    return Trajectory(
+        path, topology, symbols, len(frames), damage, _InMemory(frames), dt, uneven_times, own_masses=masses
+    )
 
 
 @contextmanager

@@ -112,3 +112,19 @@ def test_a_universe_tells_its_spacing_only_where_it_knows_it(timed, tmp_path):
     assert as_trajectory(MDAnalysis.Universe(top, str(path), dt=2.0)).dt_ps == 2.0  # as its owner says
     assert as_trajectory(MDAnalysis.Universe(top, two)).dt_ps == pytest.approx(0.02)
     assert as_trajectory(MDAnalysis.Universe(top, [str(path), str(uneven)])).dt_ps is None
+
+
+@pytest.mark.parametrize("name", ["frames.xyz", "frames.traj"])
+def test_frames_of_a_run_say_when_they_are(tmp_path, name):
+    """Those with velocities or forces: every frame names its time in fs."""
+    from ase import Atoms
+    from ase.io import write
+
+    frames = [Atoms("Ar", [[k, 0, 0]]) for k in range(4)]
+    for when, dt in (([0.0, 2.5, 5.0, 7.5], 0.0025), ([0.0, 2.5, 5.0, 10.0], None), ([0.0, 2.5, 5.0, None], None)):
+        for atoms, time in zip(frames, when, strict=True):
+            atoms.info = {} if time is None else {"time_fs": time}
+        write(tmp_path / name, frames, format="traj" if name.endswith("traj") else "extxyz")
+        trajectory = open_trajectory(tmp_path / name)
+        assert trajectory.dt_ps == (None if dt is None else pytest.approx(dt))
+        assert (trajectory.times is not None) == (when[-1] == 10.0)
