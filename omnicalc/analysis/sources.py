@@ -11,7 +11,7 @@ from omnicalc.analysis.molecules import guess_bonds
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.times import spacing_of
 from omnicalc.analysis.topology import element_of
-from omnicalc.analysis.trajectory import Trajectory, open_trajectory, record_beside, stream_of
+from omnicalc.analysis.trajectory import FILES_OF_A_RUN, Trajectory, open_trajectory, record_beside, stream_of
 from omnicalc.errors import InputError
 
 
@@ -36,7 +36,7 @@ def as_trajectory(source, top: str | Path | None = None) -> Trajectory:
 
 def run_record(trajectory: Trajectory) -> dict:
     """The run.json beside the trajectory of an ``omnicalc md`` run; empty where there is none."""
-    return record_beside(trajectory.path) if trajectory.path.name == "traj.dcd" else {}
+    return record_beside(trajectory.path) if trajectory.path.name in FILES_OF_A_RUN else {}
 
 
 def run_temperature(trajectory: Trajectory) -> float | None:

@@ -42,7 +42,7 @@ from omnicalc.md.mass_record import from_record
 _FORMATS = {".lammpstrj": "LAMMPSDUMP", ".dump": "LAMMPSDUMP", ".nc": "NCDF", ".netcdf": "NCDF"}
 _SELF_NAMED = {".pdb", ".gro"}  # MDAnalysis reads both their atoms and their frames
 _OF_A_RUN = {"traj.dcd", "centroid.dcd", "traj.xtc"}  # what a run writes that cannot say which axes are periodic
-_FRAMES_OF_A_RUN = {"frames.xyz", "frames.traj"}
+FILES_OF_A_RUN = _OF_A_RUN | {"frames.xyz", "frames.traj"}
 _HEAVY_H = 1.5  # amu
 _SAME_MASS = 1e-3  # relative, of the whole system whose masses are only repartitioned
 _EVERYWHERE = (True, True, True)
@@ -317,7 +317,7 @@ def _pbc_of(path: Path) -> tuple[bool, bool, bool]:
 
 def _masses_of(path: Path, elements: np.ndarray) -> np.ndarray | None:
     """Masses (N,), amu, that the run.json beside a trajectory tells: of isotopes, and of repartitioned hydrogens."""
-    told = record_beside(path).get("masses") if path.name in _OF_A_RUN | _FRAMES_OF_A_RUN else None
+    told = record_beside(path).get("masses") if path.name in FILES_OF_A_RUN else None
     if not isinstance(told, dict):
         return None
     try:

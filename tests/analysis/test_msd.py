@@ -234,6 +234,21 @@ def test_size_correction(write_traj):
     assert unknown.value is None and "--viscosity" in unknown.note
 
 
+@pytest.mark.parametrize("name", ["centroid.dcd", "frames.xyz", "other.dcd"])
+def test_the_temperature_is_that_of_the_run(write_traj, name):
+    """Beside whichever of its files run.json lies."""
+    from ase import Atoms
+    from ase.io import write
+
+    path = write_traj(["Ar"] * 10, positions := walk(60, 10, np.random.default_rng(6)), (20.0,) * 3 + SQUARE)
+    path.rename(path.with_name(name))
+    if name == "frames.xyz":
+        write(path.with_name(name), [Atoms("Ar10", x, cell=[20.0] * 3, pbc=True) for x in positions], format="extxyz")
+    path.with_name("run.json").write_text('{"settings": {"ensemble": "nvt", "temperature_K": 321.0}}')
+    result = diffusion(path.with_name(name), dt_ps=0.1)
+    assert result.settings["temperature_K"] == (None if name == "other.dcd" else 321.0)
+
+
 def test_far_steps_are_noted(write_traj):
     positions = walk(40, 10, np.random.default_rng(7), d=200.0)
     path = write_traj(["Ar"] * 10, positions, (9.0,) * 3 + SQUARE)
