@@ -72,4 +72,6 @@ def before_and_after(rows: Sequence[dict]) -> str:
 
 
 def _pair(old: float, new: float, shown: Shown) -> str:
+    if math.isnan(old) and math.isnan(new):  # nothing has a label for it
+        return "-"
     return f"{shown.factor * old:.{shown.digits}f} -> {shown.factor * new:.{shown.digits}f}"

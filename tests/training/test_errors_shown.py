@@ -40,3 +40,10 @@ def test_every_objective_has_a_table(name):
     title, *lines = before_and_after(rows).splitlines()
     assert [line.split()[0] for line in lines] == ["water", "salt"]
     assert lines[0].count("->") == title.count("MAE") + title.count("RMSE") > 0
+
+
+def test_what_has_no_label_is_a_dash_in_the_table():
+    errors = {"force_mae": 0.05, "energy_mae": math.nan}
+    rows = [{"step": step, "source": "forces alone", "group": "all", **errors} for step in (0, 5)]
+    line = before_and_after(rows).splitlines()[1]
+    assert line.endswith(" -") and line.count("->") == 1 and "nan" not in line
