@@ -194,10 +194,11 @@ def load_potential(
 ) -> Potential:
     """The potential of a name or weights folder, ready to predict: in evaluation mode, its parameters fixed.
 
-    ``device`` "auto" is a CUDA device if there is one, else the CPU; ``dtype`` is "float32" or "float64", or
-    the torch dtype; ``kernel`` "auto" is the native CPU kernel where it can run, else plain torch; "native" and "torch"
-    insist. The result carries ``name_resolved`` (name, tag and version, or the folder, that load
-    these very weights again), ``sha256`` and ``card``.
+    ``device`` "auto" is a CUDA device if there is one, else the CPU; ``dtype`` is "float32" or "float64", or the
+    torch dtype; ``kernel`` "auto" is the native kernel where it can run, on a CPU or a CUDA device, else plain
+    torch; "native", "torch", and on a CUDA device "native-fp16" and "native-bf16" insist. The result carries
+    ``name_resolved`` (name, tag and version, or the folder, that load these very weights again), ``sha256`` and
+    ``card``.
 
     Raises:
         WeightsError: unknown name, weights that are not here, a damaged file, tensors that do not fit.

@@ -58,6 +58,8 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     \b
     omnicalc relax water.xyz
     omnicalc relax candidates/ --relax-cell anisotropic --fmax 0.01
+
+    \b
     Writes into the folder:
       structures.xyz   relaxed structures in the order of the input, with energy, forces and stress
       summary.csv      one line each: steps, status, energy, its change, largest force and stress

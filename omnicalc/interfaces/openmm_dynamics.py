@@ -47,7 +47,7 @@ class OpenMMDynamics(Dynamics):
         super().__init__(job, settings)
         if not hasattr(openmm, "PythonForce"):
             raise InputError(
-                f"OpenMM {openmm.version.version} is too old: 8.5 or newer is needed; "
+                f"OpenMM {openmm.version.version} is too old: 8.6.1 or newer is needed; "
                 "type: pip install --upgrade openmm"
             )
         self._integrator_of_openmm = self._make_integrator()

@@ -284,7 +284,7 @@ def _is_bare_hydrogen(system: openmm.System, force: openmm.NonbondedForce, k: in
 
 def _python_force(call: ForceCall) -> openmm.Force:
     if not hasattr(openmm, "PythonForce"):
-        raise InputError(f"OpenMM {openmm.version.version} is too old: 8.5 or newer is needed; {INSTALL} --upgrade")
+        raise InputError(f"OpenMM {openmm.version.version} is too old: 8.6.1 or newer is needed; {INSTALL} --upgrade")
     return openmm.PythonForce(call)
 
 
