@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omnicalc.database_file import read_database
 from omnicalc.errors import InputError
 from omnicalc.residue_files import read_gro, read_pdb
 from omnicalc.sdf_file import read_sdf
@@ -164,6 +165,7 @@ def _frames(path: Path, index: slice | int) -> list[Atoms]:
     from ase.io.formats import UnknownFileTypeError, filetype
 
     own = {"proteindatabank": read_pdb, "gromacs": read_gro, "sdf": read_sdf, "mol": read_sdf}
+    own |= {"db": read_database, "json": read_database}
     try:
         with _unpacked(path) as plain:
             kind = filetype(str(plain))

@@ -152,6 +152,19 @@ def test_others_read_what_is_written(tmp_path):
             same(row.toatoms(), atoms)
 
 
+@pytest.mark.parametrize("name", ["a.db", "a.json"])
+def test_what_rows_of_ase_s_databases_know(tmp_path, name):
+    from ase.db import connect
+
+    with connect(tmp_path / name) as database:
+        for k, atoms in enumerate(frames()):
+            database.write(atoms, split="valid" if k == 1 else "train", data={"charge": k - 1, "ids": [1, 2]})
+    found = open_frames(tmp_path / name)
+    for atoms, expected in zip(found, frames(), strict=True):
+        same(atoms, expected)
+    assert [a.info for a in found[:2]] == [{"split": "train", "charge": -1}, {"split": "valid", "charge": 0}]
+
+
 def test_spice(tmp_path):
     h5py = pytest.importorskip("h5py")
     rng = np.random.default_rng(0)
@@ -225,3 +238,17 @@ def test_md17(tmp_path, names):
     (tmp_path / "text.npz").write_text("text")
     with pytest.raises(InputError, match="not an npz file"):
         open_frames(tmp_path / "text.npz")
+
+
+def test_crystals_of_sgdml_are_periodic(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {"z": [8, 1, 1], "R": rng.normal(size=(4, 3, 3)), "E": rng.normal(size=4), "F": rng.normal(size=(4, 3, 3))}
+    cell = np.diag([15.0, 16.0, 17.0])
+    np.savez(tmp_path / "box.npz", **arrays, lattice=cell, r_unit="Bohr")
+    atoms = open_frames(tmp_path / "box.npz")[1]
+    assert atoms.pbc.all()
+    np.testing.assert_allclose(atoms.cell.array, cell * units.Bohr)
+    cell[0, 1] = 1.0
+    np.savez(tmp_path / "box.npz", **arrays, lattice=cell)
+    with pytest.raises(InputError, match="a symmetric 3 x 3 matrix"):
+        open_frames(tmp_path / "box.npz")

@@ -37,6 +37,7 @@ class MD17(Sequence):
                     )
                 self.numbers, self.positions, self.energies, self.forces = (np.asarray(data[n]) for n in names)
                 self.energy, self.length = energy_unit(data, str(path)), length_unit(data, str(path))
+                self.lattice = np.asarray(data["lattice"]) if "lattice" in data.files else None
         except InputError:
             raise
         except (zipfile.BadZipFile, ValueError, OSError) as error:
@@ -50,6 +51,8 @@ class MD17(Sequence):
                 f"{path}: positions {self.positions.shape} and forces {self.forces.shape} do not fit {shape} of "
                 "energies and atomic numbers"
             )
+        if self.lattice is not None:
+            _check_lattice(self.lattice, path)
         self.molecule = path.stem
 
     def __len__(self) -> int:
@@ -57,6 +60,18 @@ class MD17(Sequence):
 
     def __getitem__(self, k: int) -> Atoms:
         atoms = Atoms(self.numbers, self.positions[k] * self.length, info={"molecule": self.molecule})
+        if self.lattice is not None:
+            atoms.set_cell(self.lattice * self.length)
+            atoms.pbc = True
         energy, forces = float(self.energies[k]) * self.energy, self.forces[k] * (self.energy / self.length)
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=forces)
         return atoms
+
+
+def _check_lattice(lattice: np.ndarray, path: Path) -> None:
+    """Refuse one that is none, or of which nobody can tell whether its rows or its columns are the vectors."""
+    if lattice.shape != (3, 3) or not np.allclose(lattice, lattice.T):
+        raise InputError(
+            f"{path}: lattice {lattice.tolist()}; a symmetric 3 x 3 matrix, such as that of a rectangular cell, is "
+            "needed, for the vectors of others may be rows or columns: write the frames as extended XYZ"
+        )
