@@ -114,7 +114,9 @@ def _check(method: Method) -> None:
 
     try:
         functional, _, dispersion = dft_parser.parse_dft(method.functional)
-        libxc.parse_xc(functional)
+        parts = libxc.parse_xc(functional)[1]
+        if any(weight < 0 for _, weight in parts):  # so it takes the number in wb97x-2, a double hybrid
+            raise ValueError("it takes what follows a hyphen for a functional to be subtracted")
     except Exception as error:
         reason = " ".join(str(error).split())
         raise InputError(

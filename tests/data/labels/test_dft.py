@@ -110,6 +110,14 @@ def test_unknown_names_are_refused_before_any_work():
         Dft(parse_method("pbe/cc-pvdz-pp"))(molecule("H2"))
 
 
+def test_a_number_in_a_name_is_no_functional_to_be_subtracted():
+    for name in ("wb97x-2", "pbe0-2"):
+        with pytest.raises(InputError, match=f"functional '{name}'.*a functional to be subtracted"):
+            Dft(parse_method(f"{name}/def2-svp"))
+    for name in ("b97-2", "m06-2x", "b3lyp"):
+        Dft(parse_method(f"{name}/def2-svp"))
+
+
 def test_a_basis_that_nobody_knows_is_refused_before_any_structure():
     with pytest.raises(InputError, match="basis 'nonsense'.*--method pbe/def2-svp"):
         Dft(parse_method("pbe/nonsense"))
