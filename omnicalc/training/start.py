@@ -1,6 +1,6 @@
 """Weights to begin with: from another run or a published potential, tensor by tensor, with a report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -46,6 +46,11 @@ def read_start(name: str, family: str) -> tuple[Card, dict[str, Tensor]]:
     return card, backbone_of(tensors) if card.family == "denoiser" and family != "denoiser" else tensors
 
 
+def elements_of(card: Card) -> Sequence[int] | None:
+    """Atomic numbers that the tables of its network have rows for, in their order; None: rows by atomic number."""
+    return card.config.get("settings", card.config).get("elements")
+
+
 def backbone_of(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the network inside a denoiser, by the names that it has for itself."""
     from omnicalc.models.denoiser.model import PREFIX
@@ -60,16 +65,19 @@ def copy_matching(
     tensors: Mapping[str, Tensor],
     old_heads: tuple[str, ...],
     copy_heads: Mapping[str, str],
+    old_elements: Sequence[int] | None = None,
 ) -> Match:
     """Copy into ``model`` every tensor of ``tensors`` of the same name and shape.
 
     A head that the start does not have begins as the one that ``copy_heads`` names. Tensors that a model lists in
-    ``head_rows``, with the number of rows that each head has there, are copied by the heads' names, block by block.
-    What it says is ``of_labels`` (their mean and spread) stays its own.
+    ``head_rows``, with the number of rows that each head has there, are copied by the heads' names, block by block;
+    those in ``element_tables``, of elements or of pairs of them, by the elements (``old_elements``: of the start's
+    rows). What it says is ``of_labels`` (their mean and spread) stays its own.
     """
     _check_copies(copy_heads, heads, old_heads)
     source = {head: copy_heads.get(head, head) for head in heads}
     rows, own = getattr(model, "head_rows", {}), getattr(model, "of_labels", ())
+    tables = {} if old_elements is None else getattr(model, "element_tables", {})
     match, used = Match(), set()
     for name, target in model.state_dict().items():
         place = _place(name, source)
@@ -80,6 +88,8 @@ def copy_matching(
             match.new.append(name)
         elif name in rows:
             _copy_rows(match, name, target, tensors[place], rows[name], source, old_heads)
+        elif name in tables:
+            _copy_elements(match, name, target, tensors[place], tables[name], model.elements, old_elements)
         elif tensors[place].shape == target.shape:
             target.copy_(tensors[place])
             match.copied.append(name)
@@ -137,3 +147,23 @@ def _copy_rows(
         match.copied.append(name)
     if any(source[head] != head for head in source):
         match.by_head.append(name)
+
+
+def _copy_elements(
+    match: Match, name: str, target: Tensor, found: Tensor, axes: int, new: Sequence[int], old: Sequence[int]
+) -> None:
+    """Copy the rows of the elements (``axes`` 1), or of the pairs of elements (2), that both tables know."""
+    from ase.data import chemical_symbols
+
+    if found.shape != (len(old) ** axes, *target.shape[1:]):
+        match.other_shape.append(name)
+        return
+    both = [z for z in new if z in old]
+    to, of = (torch.tensor([list(table).index(z) for z in both], dtype=torch.int64) for table in (new, old))
+    if axes == 1:
+        target[to] = found[of]
+    else:
+        target.unflatten(0, (len(new), -1))[to[:, None], to] = found.unflatten(0, (len(old), -1))[of[:, None], of]
+    match.new += [f"{name} of {chemical_symbols[z]}" for z in new if z not in old]
+    if both:
+        match.copied.append(name)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from ase.data import atomic_numbers
 from torch import Tensor
 
 from omnicalc.card import Card
@@ -30,7 +31,7 @@ from omnicalc.training.recorded_gradients import recorded_gradients
 from omnicalc.training.run_log import CURVE, RunLog, draw_curve
 from omnicalc.training.sampler import Sampler, seed_of
 from omnicalc.training.schedule import energy_weight, learning_rate
-from omnicalc.training.start import copy_matching, read_start
+from omnicalc.training.start import copy_matching, elements_of, read_start
 from omnicalc.training.state import RECIPE, STATE, as_json, check_folder, load_state, refusing_damage, save_state
 from omnicalc.training.validation import ALL, GroupErrors, averaged_weights, validate
 
@@ -407,13 +408,27 @@ def _model(recipe: Recipe) -> tuple[torch.nn.Module, Card | None, str]:
         card, report = None, ""
         if recipe.start:
             card, tensors = read_start(recipe.start, recipe.family)
-            match = copy_matching(model, recipe.heads, tensors, tuple(h.name for h in card.heads), recipe.copy_heads)
+            heads = tuple(h.name for h in card.heads)
+            match = copy_matching(model, recipe.heads, tensors, heads, recipe.copy_heads, elements_of(card))
             report = f"from {card.full_name}: {match}"
-        lacking = [h for h in recipe.kept_heads if card is None or h not in (head.name for head in card.heads)]
-        if lacking:
-            raise InputError(f"kept_heads: '{lacking[0]}' is no head of the start; leave it out")
+        _check_kept(recipe, card, model)
         _freeze(model, recipe)
     return model, card, report
+
+
+def _check_kept(recipe: Recipe, card: Card | None, model: torch.nn.Module) -> None:
+    """Refuse heads to keep that the start does not have, or of elements without a row in the model."""
+    heads = {} if card is None else {head.name: head for head in card.heads}
+    rows = getattr(model, "elements", None)
+    for name in recipe.kept_heads:
+        if name not in heads:
+            raise InputError(f"kept_heads: '{name}' is no head of the start; leave it out")
+        missing = [symbol for symbol in heads[name].elements if rows is not None and atomic_numbers[symbol] not in rows]
+        if missing:
+            raise InputError(
+                f"kept_heads: '{name}' knows {', '.join(missing)}, which elements in [model] lacks; add them there, or "
+                "leave this head out"
+            )
 
 
 def _freeze(model: torch.nn.Module, recipe: Recipe) -> None:

@@ -1,10 +1,13 @@
 """What weights that a training begins with become: every old head says what it said, wherever its place now is."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from omnicalc.card import read_card
+from omnicalc.errors import InputError
 from omnicalc.gradients import geometry
 from omnicalc.models import build_model
 from omnicalc.neighbors import neighbors
@@ -115,6 +118,26 @@ def test_a_new_head(tmp_path, kind):
     new, names = trained(tmp_path, recipe(tmp_path, kind, "mine", "two"))
     assert names == ["mine", *OLD] and kept(old, new, names, {"mine": "two"})
     assert not kept(old, new, names, {"mine": "one"})
+
+
+@pytest.mark.parametrize("kind", ["e2former", "denoiser"])
+@pytest.mark.parametrize("elements", [[8, 1], [1, 6, 8], [17, 8, 1, 11]])
+def test_elements_in_another_order_and_more_of_them(tmp_path, kind, elements):
+    """What is known of an element goes to its place, and what is not begins at random and is named."""
+    old = old_model(tmp_path / "old", kind)
+    settings = {**E2FORMER, "elements": elements}
+    model = {**DENOISER, "settings": settings} if kind == "denoiser" else settings
+    new, names = trained(tmp_path, replace(recipe(tmp_path, kind, "three"), model=model))
+    assert kept(old, new, names)
+    report = read_card(tmp_path / "run" / "best" / "card.toml").training["start"]
+    assert ("type_embedding.weight of Na" in report) == (11 in elements) and "another shape" not in report
+
+
+def test_a_kept_head_needs_rows_of_its_elements(tmp_path):
+    old_model(tmp_path / "old", "e2former")
+    made = replace(recipe(tmp_path, "e2former", "three"), model={**E2FORMER, "elements": [8]})
+    with pytest.raises(InputError, match="kept_heads: 'one' knows H, which elements in .model. lacks"):
+        Trainer(made, tmp_path, tmp_path / "run", report=lambda line: None)
 
 
 @pytest.mark.parametrize("kind", ["e2former", "omnimol-direct"])

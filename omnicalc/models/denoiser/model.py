@@ -61,6 +61,15 @@ class Denoiser(Denoising):
         """Tensors of the backbone with rows for each head, and how many."""
         return {PREFIX + name: rows for name, rows in getattr(self.backbone, "head_rows", {}).items()}
 
+    @property
+    def element_tables(self) -> dict[str, int]:
+        """Tensors of the backbone with rows for each of ``elements`` (1) or for each pair of them (2)."""
+        return {PREFIX + name: axes for name, axes in getattr(self.backbone, "element_tables", {}).items()}
+
+    @property
+    def elements(self) -> tuple[int, ...] | None:
+        return getattr(self.backbone, "elements", None)
+
     def check(self, systems: Systems) -> None:
         raise InputError(
             "these weights are a denoiser: they give embeddings (omnicalc.embed) and denoising (omnicalc.denoise), no "

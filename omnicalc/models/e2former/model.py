@@ -226,6 +226,7 @@ class E2Former(nn.Module):
     """The network of one :class:`E2FormerConfig`. Maps a :class:`Graph` to per-atom energies (and direct forces)."""
 
     head_rows = {"system_embedding.head.weight": 1, "committee": 1}  # tensors with rows for each head, and how many
+    element_tables = {"type_embedding.weight": 1, "radial.pair_bias": 2, "long_radial.pair_bias": 2}  # 2: of pairs
 
     def __init__(self, config: E2FormerConfig):
         super().__init__()
@@ -278,6 +279,10 @@ class E2Former(nn.Module):
         if config.radial == "shared":
             return None
         return PublishedGate(config.gate, config.l_max, config.channels, config.attention_heads, config.n_basis)
+
+    @property
+    def elements(self) -> tuple[int, ...] | None:
+        return self.config.elements
 
     @property
     def cutoff(self) -> float:
