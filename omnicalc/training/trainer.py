@@ -166,11 +166,13 @@ class Trainer:
         self.packing.count(packs, self.recipe.batch)
         totals = self.totals_of(packs)
         info = StepInfo(stage, energy_weight(stage, step), totals, None, self.step)
+        counted = [total.clone() for total in self._totals]
         begun = time.perf_counter()
         gradients, values = self._gradients(packs, info)
         self.busy += time.perf_counter() - begun
         stop = torch.tensor([float(wish.signal is not None)], dtype=torch.float32, device=self.device)
         *gradients, values, stop = self.processes.add([*gradients, values, stop])
+        self._add_counts(counted)
         values, stop = values.tolist(), bool(stop.item())
         norm = None if self.recorded is None else self.recorded.norm
         norm = norm_of(gradients) if norm is None else norm
@@ -184,6 +186,19 @@ class Trainer:
             self._skip(packs)
         self.step += 1
         return {"stop": stop, **dict(zip(("loss", *self.objective.terms), values, strict=True))}
+
+    @property
+    def _totals(self) -> list[Tensor]:
+        """Running totals of noise that a network which denoises keeps, in place."""
+        return list(self.model.noise_normalizer.buffers()) if hasattr(self.model, "noise_normalizer") else []
+
+    def _add_counts(self, before: list[Tensor]) -> None:
+        """Give the running totals what all processes counted in this step, so that they stay the same in all."""
+        if self.processes.count == 1 or not before:
+            return
+        more = self.processes.add([now - old for now, old in zip(self._totals, before, strict=True)])
+        for now, old, grown in zip(self._totals, before, more, strict=True):
+            now.copy_(old + grown)
 
     def _gradients(self, packs: list[Pack], info: StepInfo) -> tuple[list[Tensor], Tensor]:
         """Gradients of this process's share of the step's loss, and (loss, terms...) of it."""

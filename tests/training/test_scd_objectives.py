@@ -154,6 +154,17 @@ def test_pretraining_resumes_to_the_bit(tmp_path):
     assert any(not torch.equal(t, other.averaged[n]) for n, t in whole.averaged.items())  # the wrong variant
 
 
+def test_processes_keep_one_count_of_the_noise(tmp_path):
+    """Of two, where the other one finds the same as this one: targets are normalised alike in all of them."""
+    geometries(tmp_path, labelled=True)
+    work = trainer(tmp_path, steps=3)
+    work.processes.count, work.processes.add = 2, lambda tensors: [2 * t for t in tensors]
+    work.prepare(resume=False)
+    work.run()
+    normaliser = work.model.noise_normalizer
+    assert normaliser.num_accumulations.item() == 6 and normaliser.acc_count.item() == 3 * 18  # six waters a step
+
+
 def test_fine_tuning_to_energies_and_forces(tmp_path, steps=4, factor=1.5):
     """From pretrained weights, with denoising beside; the result is a potential whose forces are exact."""
     geometries(tmp_path, labelled=True)
