@@ -17,11 +17,12 @@ def without_torque(forces: Tensor, positions: Tensor, system: Tensor, n_systems:
     That is the least change (in sum of squares) that leaves no torque; with forces that add up to zero they still do.
     Linear molecules and atoms have no moment of inertia about some axes, and there nothing is changed.
     """
-    d = centred(positions, system, n_systems)
-    torque = d.new_zeros(n_systems, 3).index_add(0, system, torch.linalg.cross(d, forces))
-    outer = d.unsqueeze(2) * d.unsqueeze(1)
-    one = torch.eye(3, dtype=d.dtype, device=d.device)
-    inertia = d.square().sum(1)[:, None, None] * one - outer
-    inertia = d.new_zeros(n_systems, 3, 3).index_add(0, system, inertia)
-    turn = torch.linalg.pinv(inertia, rtol=1e-6, hermitian=True) @ torque.unsqueeze(-1)
-    return forces - torch.linalg.cross(turn.squeeze(-1)[system], d)
+    with torch.autocast(forces.device.type, enabled=False):  # half precision would leave a torque
+        d = centred(positions, system, n_systems)
+        torque = d.new_zeros(n_systems, 3).index_add(0, system, torch.linalg.cross(d, forces.to(d)))
+        outer = d.unsqueeze(2) * d.unsqueeze(1)
+        one = torch.eye(3, dtype=d.dtype, device=d.device)
+        inertia = d.square().sum(1)[:, None, None] * one - outer
+        inertia = d.new_zeros(n_systems, 3, 3).index_add(0, system, inertia)
+        turn = torch.linalg.pinv(inertia, rtol=1e-6, hermitian=True) @ torque.unsqueeze(-1)
+        return forces - torch.linalg.cross(turn.squeeze(-1)[system], d)
