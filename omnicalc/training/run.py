@@ -7,6 +7,7 @@ from omnicalc.model_text import use_of
 from omnicalc.training.errors_shown import before_and_after
 from omnicalc.training.export import export
 from omnicalc.training.recipe import Recipe
+from omnicalc.training.state import writing
 from omnicalc.training.trainer import Trainer
 
 WEIGHTS_FOLDER = "weights"
@@ -45,7 +46,8 @@ def train(
         return 0 if signal is None else 128 + signal  # as the shell reports a process ended by this signal
     if trainer.processes.first:
         weights = out / WEIGHTS_FOLDER
-        card = export(trainer, weights)
+        with writing(weights, trainer.state_file):
+            card = export(trainer, weights)
         if recipe.start:
             report(before_and_after(trainer.log.read()))
         report(f"weights: {weights}\nnext: {use_of(card, str(weights))}")

@@ -25,13 +25,22 @@ def save_state(path: Path, payload: dict) -> None:
     """Raises :class:`RunError` when it cannot be written; the file saved before is then still there."""
     content = io.BytesIO()
     torch.save(payload, content)
-    try:
+    with writing(path, path):
         write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+
+
+@contextmanager
+def writing(path: Path, state: Path) -> Iterator[None]:
+    """What cannot be written inside, at ``path``, becomes a :class:`RunError` that says how the run goes on."""
+    try:
+        yield
+    except BrokenPipeError:  # of the output, not of a file
+        raise
     except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror}; the state saved before is still there. "
-            "Make room, then go on with --resume"
-        ) from None
+        later = "the state saved before is still there. Make room, then go on with --resume"
+        if not state.is_file():
+            later = "no state was saved before. Make room, then start again with another --out"
+        raise RunError(f"cannot write {path}: {error.strerror}; {later}") from None
 
 
 def load_state(path: Path) -> dict:

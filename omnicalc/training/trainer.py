@@ -32,7 +32,16 @@ from omnicalc.training.run_log import CURVE, RunLog, draw_curve
 from omnicalc.training.sampler import Sampler, seed_of
 from omnicalc.training.schedule import energy_weight, learning_rate
 from omnicalc.training.start import copy_matching, elements_of, read_start
-from omnicalc.training.state import RECIPE, STATE, as_json, check_folder, load_state, refusing_damage, save_state
+from omnicalc.training.state import (
+    RECIPE,
+    STATE,
+    as_json,
+    check_folder,
+    load_state,
+    refusing_damage,
+    save_state,
+    writing,
+)
 from omnicalc.training.validation import ALL, GroupErrors, averaged_weights, validate
 
 BEST = "best"
@@ -313,6 +322,12 @@ class Trainer:
         self.last_errors = found
         if not self.processes.first:
             return
+        with writing(self.out, self.state_file):
+            self._record(found, recent, ends)
+
+    def _record(self, found: list[GroupErrors], recent: list[dict], ends: bool) -> None:
+        """Log, report and curve of a validation, and the weights if they are the best yet."""
+        last = self.step == self.recipe.steps
         means = {f"train_{t}": _mean(recent, t) for t in self.objective.terms}
         rate = learning_rate(*self.recipe.stage_at(max(0, self.step - 1)))
         common = {"step": self.step, "learning_rate": rate, "loss": _mean(recent, "loss"), **means}

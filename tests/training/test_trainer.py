@@ -254,6 +254,22 @@ def test_a_full_disk_keeps_the_state_saved_before(folder, monkeypatch):
     assert sorted(p.name for p in work.out.iterdir()) == ["log.csv", "recipe.json", "state.pt"]
 
 
+@pytest.mark.parametrize("before", [0, 5])
+def test_a_full_disk_at_a_validation_says_how_to_go_on(folder, monkeypatch, before):
+    work = trainer(folder, every=6, steps=6)
+    work.prepare(resume=False)
+    if before:
+        work.run(before)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("omnicalc.training.export.write_atomically", full)
+    later = "state saved before is still there.*--resume" if before else "no state was saved before.*another --out"
+    with pytest.raises(RunError, match=f"cannot write .*run: No space left on device; .*{later}"):
+        work.run()
+
+
 def test_a_finished_run_that_is_resumed_exports_the_same(folder, monkeypatch):
     """Its card has the errors of the last validation, whatever came between the last state and the export."""
     recipe = recipe_in(folder, data='name = "frames, all"')
