@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import THREADS, Folder
+from omnicalc.cli.options import THREADS, Folder, typed_options
 
 
 @click.command(name="train")
@@ -39,6 +39,7 @@ def command(recipe, data, out, seed, resume, steps, threads):
     from omnicalc.training.decoder.export import export
     from omnicalc.training.decoder.trainer import DecoderTrainer
 
+    typed = f"omnicalc decoder train {shlex.quote(recipe)} {typed_options(without=('resume', 'steps', 'threads'))}"
     with cpu_threads(threads):
         trainer = DecoderTrainer(settings, train, valid, out, report=click.echo)
         trainer.prepare(resume)
@@ -50,6 +51,6 @@ def command(recipe, data, out, seed, resume, steps, threads):
             if signal is not None:
                 raise SystemExit(128 + signal)  # as the shell reports a process ended by this signal
             return
-        card = export(trainer, unseen, out / "weights")
+        card = export(trainer, unseen, out / "weights", typed)
     click.echo(f"error on molecules not trained on: {card.error_growth() or 'not measured'}")
     click.echo(f"weights: {out / 'weights'}\nnext: omnicalc decode START --model {shlex.quote(str(out / 'weights'))}")

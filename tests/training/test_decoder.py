@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 from dataclasses import replace
 
@@ -16,10 +17,12 @@ from omnicalc.decoding.targets import fixed_batch
 from omnicalc.decoding.weights import load_decoder
 from omnicalc.errors import InputError, RunError
 from omnicalc.models.atom.physical import first_guess
+from omnicalc.toml_writer import to_toml
 from omnicalc.training.decoder.batches import Sampler, random_rotations
 from omnicalc.training.decoder.export import export
 from omnicalc.training.decoder.recipe import (
     DecoderRecipe,
+    as_table,
     decoder_recipe,
     find_decoder_recipe,
     learning_rate,
@@ -186,6 +189,28 @@ def test_a_molecule_trained_on_is_validated_on_its_later_frames(tmp_path):
     with pytest.raises(InputError, match="to validate on in the part 1 to 1"):
         whole = replace(RECIPE, molecules=("NH3",), train_part=1.0)
         DecoderTrainer(whole, [later], [later], tmp_path / "run", report=print)
+
+
+def test_other_trajectories_are_not_gone_on_with(tmp_path):
+    trained(tmp_path / "run", steps=2)
+    train = [replace(t, x=t.x + 0.01) for t in map(shaking, RECIPE.molecules)]
+    other = DecoderTrainer(RECIPE, train, [shaking("NH3")], tmp_path / "run", report=print)
+    with pytest.raises(InputError, match="the trajectories differ from those that the run in .* began with"):
+        other.prepare(resume=True)
+    trainer(tmp_path / "run").prepare(resume=True)
+
+
+def test_the_card_says_what_was_typed(tmp_path):
+    for name in ("H2O", "NH3"):
+        t = shaking(name)
+        x, v = (a.reshape(2, 120, -1, 3) for a in (t.x, t.v))
+        np.savez(tmp_path / f"{name}.npz", coords=x, velocities=v, nuclear_charges=t.numbers, spacing_fs=2.0)
+    made = {**as_table(RECIPE), "molecules": ["H2O"], "test": [], "steps": 1}
+    (tmp_path / "mine.toml").write_text('family = "atom"\n' + to_toml(made))
+    words = ["decoder", "train", tmp_path / "mine.toml", "--data", tmp_path, "--out", tmp_path / "run"]
+    omnicalc(*words, "--seed", 3, "--threads", 1)
+    card = read_decoder_card(tmp_path / "run" / "weights" / DECODER_CARD)
+    assert card.training["command"] == shlex.join(map(str, ["omnicalc", *words, "--seed", 3]))
 
 
 def test_evaluation_says_what_was_trained_on(tmp_path):

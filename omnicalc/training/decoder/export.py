@@ -15,8 +15,11 @@ from omnicalc.files import write_atomically
 from omnicalc.training.decoder.trainer import DecoderTrainer
 
 
-def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCard:
-    """Write ``model.safetensors`` and ``decoder.toml``, with errors on the ``unseen`` trajectories, into ``folder``."""
+def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path, command: str = "") -> DecoderCard:
+    """Write ``model.safetensors`` and ``decoder.toml``, with errors on the ``unseen`` trajectories, into ``folder``.
+
+    ``command``: what makes these weights.
+    """
     from ase.data import chemical_symbols
 
     recipe = trainer.recipe
@@ -25,7 +28,7 @@ def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCa
     weights = save({n: t.contiguous() for n, t in trainer.averaged.items()})
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
-    config, command = trainer.model.config, f"omnicalc decoder train {recipe.name}-{recipe.tag}"
+    config = trainer.model.config
     card = DecoderCard(
         name=recipe.name,
         tag=recipe.tag,
@@ -42,7 +45,7 @@ def export(trainer: DecoderTrainer, unseen: Sequence, folder: Path) -> DecoderCa
         config=config.to_dict(),
         training={
             "data": recipe.data_command,
-            "command": f"{command} --data tg-mini --out DIR --seed {recipe.seed}",
+            **({"command": command} if command else {}),
             "seed": recipe.seed,
             "steps": trainer.step,
             "parameters": sum(p.numel() for p in trainer.model.parameters()),

@@ -1,6 +1,7 @@
 """The training loop of a decoder: draw a batch, step, average the weights, validate, save; resumable to the bit."""
 
 import csv
+import hashlib
 import json
 import time
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ class DecoderTrainer:
             torch.manual_seed(recipe.seed)
             self.model = PhysicalAtom(config)
         self.sampler = Sampler(train, recipe)
+        self.data = _digest(train)
         self.horizons = horizons_up_to(recipe.longest)  # fs, of the validation
         self.validation = [_spread(t, self.horizons, self._part(t.name)) for t in valid]
         self.averaged = {n: p.detach().clone() for n, p in self.model.named_parameters()}
@@ -141,12 +143,18 @@ class DecoderTrainer:
             "step": self.step,
             "seconds": self.seconds,
             "recent": self.recent,
+            "data": self.data,
         }
         save_state(self.out / STATE, payload)
 
     def _load(self) -> None:
         path = self.out / STATE
         payload = load_state(path)
+        if payload.get("data", self.data) != self.data:  # runs saved by earlier versions do not know theirs
+            raise InputError(
+                f"the trajectories differ from those that the run in '{self.out}' began with; put the old files back, "
+                "or start again with another --out"
+            )
         with refusing_damage(path):
             self.model.load_state_dict(payload["model"])
             self.optimiser.load_state_dict(payload["optimiser"])
@@ -189,6 +197,16 @@ def check_folder(recipe: DecoderRecipe, out: Path, resume: bool) -> None:
     check_files(out, resume)
     if resume and (out / RECIPE).read_text() != _as_json(recipe):
         raise InputError(f"the recipe differs from the one of '{out}' (see its {RECIPE}); use another --out")
+
+
+def _digest(trajectories: Sequence[Trajectory]) -> str:
+    """Of what is trained on."""
+    digest = hashlib.sha256()
+    for t in trajectories:
+        digest.update(repr((t.name, t.spacing_fs, t.segments, t.x.shape)).encode())
+        for array in (t.numbers, t.x, t.v):
+            digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()
 
 
 def _as_json(recipe: DecoderRecipe) -> str:
