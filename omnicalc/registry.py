@@ -162,7 +162,8 @@ def resolve(name: str | Path) -> tuple[Path, Card]:
         return folder, _folder_card(folder)
     wanted, tag, version = split_name(str(name))
     tag = tag or _known()["default_tag"].get(wanted)
-    same_tag = [found for found in _present() if (found[1].name, found[1].tag) == (wanted, tag)]
+    present = _present(f"{wanted}-{tag}-")  # no others: reading the cards of all takes longer than loading weights
+    same_tag = [found for found in present if (found[1].name, found[1].tag) == (wanted, tag)]
     found = [(folder, card, status) for folder, card, status in same_tag if version in (None, card.version)]
     if not found:
         raise WeightsError(_not_here(str(name), wanted, tag, version) + _unreadable())
@@ -324,14 +325,15 @@ def _folder_card(folder: Path) -> Card:
     return read_card(folder / CARD)
 
 
-def _present() -> list[tuple[Path, Card, str]]:
-    """Folder, card and status of all on this machine: by name, default tag first, newest version first.
+def _present(prefix: str = "") -> list[tuple[Path, Card, str]]:
+    """Folder, card and status of all on this machine, or of those whose folders' names (:func:`folder_name`) begin with
+    ``prefix``: by name, default tag first, newest version first.
 
     A bundled card that cannot be read is an error; an installed one is passed over here, and named by
     :func:`unreadable`, so that it keeps nobody from using the others.
     """
-    found = [(folder, _own_card(folder), "bundled") for folder in _folders(BUNDLED)]
-    found += [(folder, card, "installed") for folder, card in _installed() if isinstance(card, Card)]
+    found = [(folder, _own_card(folder), "bundled") for folder in _folders(BUNDLED, prefix)]
+    found += [(folder, card, "installed") for folder, card in _installed(prefix) if isinstance(card, Card)]
     known = _known()
     found.sort(key=lambda item: version_key(item[1].version), reverse=True)
     found.sort(key=lambda item: (item[1].name, not _is_default(item[1], known), item[1].tag, item[2]))
@@ -343,9 +345,9 @@ def unreadable() -> list[str]:
     return [str(problem) for _, problem in _installed() if not isinstance(problem, Card)]
 
 
-def _installed() -> list[tuple[Path, Card | WeightsError]]:
+def _installed(prefix: str = "") -> list[tuple[Path, Card | WeightsError]]:
     found = []
-    for folder in _folders(weights_home()):
+    for folder in _folders(weights_home(), prefix):
         try:
             found.append((folder, _own_card(folder)))
         except WeightsError as problem:
@@ -353,10 +355,11 @@ def _installed() -> list[tuple[Path, Card | WeightsError]]:
     return found
 
 
-def _folders(home: Path) -> list[Path]:
-    """Weights folders in ``home``; those with a leading dot are still being written."""
+def _folders(home: Path, prefix: str) -> list[Path]:
+    """Those in ``home`` whose names begin with ``prefix``; those with a leading dot are still being written."""
     try:
-        return sorted(card.parent for card in home.glob(f"*/{CARD}") if not card.parent.name.startswith("."))
+        found = sorted(card.parent for card in home.glob(f"*/{CARD}"))
+        return [folder for folder in found if folder.name.startswith(prefix) and not folder.name.startswith(".")]
     except OSError:  # a home that may not be read
         return []
 

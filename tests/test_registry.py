@@ -103,8 +103,15 @@ class TestNames:
 
     def test_a_bundled_card_in_the_wrong_folder(self, bundled):
         (bundled / "tiny-b-0.11").rename(bundled / "tiny-b-0.12")
-        with pytest.raises(WeightsError, match="card of tiny:b@0.11, not of this folder"):
-            resolve("tiny")
+        for look in (lambda: resolve("tiny:b"), list_models):
+            with pytest.raises(WeightsError, match="card of tiny:b@0.11, not of this folder"):
+                look()
+
+    def test_a_name_reads_no_other_cards(self, bundled, monkeypatch):
+        read = []
+        monkeypatch.setattr(registry, "read_card", lambda path: read.append(path.parent.name) or read_card(path))
+        resolve("tiny")
+        assert sorted(read) == ["tiny-a-0.10", "tiny-a-0.2", "tiny-a-0.9"]
 
 
 class TestLoading:
