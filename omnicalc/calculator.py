@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, all_properties
 from ase.data import chemical_symbols
+from ase.io import extxyz
 from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
@@ -25,10 +26,13 @@ from omnicalc.systems import Systems
 
 _AUTO = {"device": "auto", "dtype": "float32"}
 _SPREAD = (ScalarProperty("energy_std", float), ArrayProperty("forces_std", float, ("natoms",)))
-for _property in _SPREAD:  # results that ASE has not heard of trip its own tools, such as SinglePointCalculator
+_IN_XYZ = (extxyz.per_config_properties, extxyz.per_atom_properties)  # lists made when ASE's module was imported
+for _property, _listed in zip(_SPREAD, _IN_XYZ, strict=True):
+    # what ASE has not heard of trips its own tools, such as SinglePointCalculator, or is left out of files
     all_outputs.setdefault(_property.name, _property)
-    if _property.name not in all_properties:
-        all_properties.append(_property.name)
+    for _names in (all_properties, _listed):
+        if _property.name not in _names:
+            _names.append(_property.name)
 
 
 class StressUndefinedError(InputError, PropertyNotImplementedError):

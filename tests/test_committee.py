@@ -1,6 +1,8 @@
 """A committee of last layers: what its spread is made of, where it is stored, and that nothing else changes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +129,16 @@ def test_results_are_known_to_the_tools_of_ase(files, tmp_path):
         assert read(tmp_path / name).calc.results["forces_std"] == pytest.approx(found["forces_std"], abs=1e-8)
     with pytest.raises(PropertyNotImplementedError):
         OmniCalc(files / "new").get_property("energy_std", atoms)
+
+
+def test_known_to_a_file_format_that_was_imported_before():
+    """Its lists of results are made once: without these names it leaves them out of every file, and says nothing."""
+    code = (
+        "from ase.io import extxyz; import omnicalc.calculator; "
+        "print('energy_std' in extxyz.per_config_properties, 'forces_std' in extxyz.per_atom_properties)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["True", "True"]
 
 
 def test_a_head_without_a_committee_knows_no_spread(files, tmp_path):
