@@ -1,8 +1,8 @@
 """Which code computes a potential: a kernel made for it (C++ on a CPU, Triton on a GPU) where there is one, else torch.
 
 A model offers them by the methods ``native(numbers)`` and ``on_device(numbers)``, each of which returns one for these
-atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason. ``native`` also takes the last one,
-``known``, where there are more elements now. What was made is made again once the weights are written to.
+atomic numbers, or raises :class:`omnicalc.errors.KernelError` with the reason. What was made is made again once the
+weights are written to.
 """
 
 from __future__ import annotations
@@ -133,8 +133,6 @@ class KernelChoice:
             options = {"maps": HALF[self.wanted]} if self.wanted in HALF else {}
             if self._native is not None:  # what is made for elements grows with them
                 present = sorted({*present, *self._native.numbers})
-                if offer == "native":
-                    options["known"] = self._native
             try:
                 self._native = getattr(potential.model, offer)(present, **options)
             except KernelError as reason:

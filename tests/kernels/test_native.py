@@ -22,6 +22,7 @@ from omnicalc.errors import InputError, KernelError
 from omnicalc.kernel_choice import KernelChoice
 from omnicalc.kernels.native import build, library
 from omnicalc.models.e2former import attention, from_published
+from omnicalc.models.e2former import native as e2former_native
 from omnicalc.models.e2former.native import NativeModel
 from omnicalc.models.e2former.radial_tables import (
     SLOPE_ERROR,
@@ -182,20 +183,41 @@ def test_structures_of_one_batch_may_ask_for_different_heads(box):
     assert (forces - wanted.forces).abs().max() < 3e-5
 
 
-def test_elements_that_are_not_there_change_no_bit():
+def test_elements_that_are_not_there_change_no_bit(monkeypatch):
     """Tables are made of the elements present, and grow; each pair has the grid that it has in any company."""
     hydrogen = Systems.from_atoms(Atoms("H2", [[0, 0, 0], [0.77, 0.1, 0]]))
     alone, among, grown = (load_potential("ubio-s2", device="cpu", kernel="native") for _ in range(3))
+    monkeypatch.setattr(e2former_native, "_RECENT", {})
     made = [among.kernel.native(among, torch.tensor([1, 6, 8]))]
+    monkeypatch.setattr(e2former_native, "_RECENT", {})  # what it made helps no other
     made += [grown.kernel.native(grown, torch.tensor(numbers)) for numbers in ([8], [1], [6])]
     assert [kernel.numbers for kernel in made] == [[1, 6, 8], [8], [1, 8], [1, 6, 8]]
     assert made[3].tables[8, 8] is made[1].tables[8, 8] and made[3].tables[1, 8] is made[2].tables[1, 8]
+    monkeypatch.setattr(e2former_native, "_RECENT", {})
     first, *others = (p.predict(hydrogen, NeighborList(p.cutoff), head="gfn2-xtb") for p in (alone, among, grown))
     assert alone.kernel.native(alone, hydrogen.numbers).numbers == [1]
     for other in others:
         assert torch.equal(first.energy, other.energy) and torch.equal(first.forces, other.forces)
     # the wrong variant: on one grid for all, that of H2 would be finer with oxygen around
     assert len(made[0].tables[1, 1]) < len(made[0].tables[1, 8])
+
+
+def test_the_same_weights_loaded_again_make_no_tables_again(monkeypatch):
+    monkeypatch.setattr(e2former_native, "_RECENT", {})
+    made, kernels = [], []
+    make = e2former_native.tables_within
+    monkeypatch.setattr(e2former_native, "tables_within", lambda *given: made.append(1) or make(*given))
+    for name, numbers in (("ubio-s3", [1, 8]), ("ubio-s3", [8]), ("ubio-s3:fast", [8]), ("ubio-s3", [1, 8])):
+        potential = load_potential(name, device="cpu", kernel="native")
+        kernels.append(potential.kernel.native(potential, torch.tensor(numbers)))
+    assert len(made) == 4 + 1
+    assert kernels[3].tables[1, 8] is kernels[0].tables[1, 8] and kernels[1].tables[8, 8] is kernels[0].tables[8, 8]
+    for count in (6, 7):
+        with torch.no_grad():
+            potential.model.blocks[0].attention.value.weight.mul_(1.01)  # any weight
+        potential.kernel.native(potential, torch.tensor([8]))
+        assert len(made) == count
+    assert len(e2former_native._RECENT) == 3  # those of ubio-s3:fast, used longest ago, are gone
 
 
 def test_copies_and_pickles_work(box):

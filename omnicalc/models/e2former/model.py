@@ -297,15 +297,14 @@ class E2Former(nn.Module):
         reason = why_not() if device.type == "cpu" else None
         return None if reason is None else f"training in plain torch, at about half the speed: {reason}"
 
-    def native(self, numbers: list[int], known=None):
+    def native(self, numbers: list[int]):
         """This network, with its present weights, on the native CPU kernel, for these atomic numbers.
 
-        ``known``: such a kernel for fewer of them, whose splines are taken over. Raises :class:`KernelError` with the
-        reason when there is none for it here.
+        Raises :class:`KernelError` with the reason when there is none for it here.
         """
         from omnicalc.models.e2former.native import NativeModel
 
-        return NativeModel(self, numbers, known)
+        return NativeModel(self, numbers)
 
     def on_device(self, numbers: list[int], maps: torch.dtype | None = None):
         """As :meth:`native`, on the GPU where the weights are.

@@ -1,6 +1,7 @@
 """E2Former-V2 on the native CPU kernel: which networks it takes, and how their weights reach it."""
 
 import copy
+import hashlib
 from itertools import product
 from math import sqrt
 from types import SimpleNamespace
@@ -22,6 +23,8 @@ from omnicalc.systems import Systems
 MAX_CHANNELS = 512  # of native/model.hpp
 _WEIGHTS = {"softplus": 0, "sigmoid": 1, "softmax": 2}
 _ENVELOPES = {"poly7": 7, "poly5": 5}
+_KEPT = 3  # weights, of 3 (water) to 24 MB (ten elements)
+_RECENT: dict[bytes, dict[tuple[int, int], np.ndarray]] = {}  # digest of weights -> their tables, used last at the end
 
 
 def unsupported(config: E2FormerConfig) -> str | None:
@@ -51,10 +54,8 @@ def beyond_kernels(config: E2FormerConfig) -> str | None:
 class NativeModel:
     """One network with its elements, laid out for the kernel. The weights are those of the moment it is made."""
 
-    def __init__(self, model: E2Former, numbers: list[int], known: "NativeModel | None" = None):
-        """``numbers``: atomic numbers it will see, each with a row of its own; ``known``: one of the same weights,
-        whose splines are taken over.
-        """
+    def __init__(self, model: E2Former, numbers: list[int]):
+        """``numbers``: atomic numbers it will see, each with a row of its own."""
         reason = unsupported(model.config)
         if reason:
             raise KernelError(f"the native kernel does not support {reason}")
@@ -62,7 +63,7 @@ class NativeModel:
         exact = copy.deepcopy(model).double().requires_grad_(False)
         self.config = model.config
         self.numbers = list(numbers)
-        self.tables = _tables(exact, self.numbers, {} if known is None else known.tables)
+        self.tables = _tables(exact, self.numbers)
         table = np.concatenate([points.ravel() for points in self.tables.values()])
         weights = np.concatenate([np.asarray(t, dtype=np.float32).ravel() for t in _weights(exact, self.numbers)])
         self._kernel = NativeE2Former(self._settings(exact), model.config.cutoff, weights, table)
@@ -140,20 +141,33 @@ class Prepared:
         return known[1]
 
 
-def _tables(
-    exact: E2Former, numbers: list[int], known: dict[tuple[int, int], np.ndarray]
-) -> dict[tuple[int, int], np.ndarray]:
-    """Control points (intervals + 5, F) of every pair (target, source), but for those known already: each pair on the
-    grid that it needs, so that nothing depends on which other elements there are.
+def _tables(exact: E2Former, numbers: list[int]) -> dict[tuple[int, int], np.ndarray]:
+    """Control points (intervals + 5, F) of every pair (target, source): each pair on the grid that it needs, so that
+    nothing depends on which other elements there are.
+
+    Those of the weights used last are kept, for they take longer to make than all else, and calculators are often made
+    anew: for every structure, for every image of a path.
     """
-    pairs = list(product(numbers, numbers))
+    pairs, weights = list(product(numbers, numbers)), _digest(exact)
+    known = _RECENT.pop(weights, {})
     wanted = zip(pairs, pair_functions(exact, numbers), nearest_distances(numbers), strict=True)
     made = {
         pair: tables_within([function], exact.config.cutoff, nearest).points[0].astype(np.float32)
         for pair, function, nearest in wanted
         if pair not in known
     }
-    return {pair: made[pair] if pair in made else known[pair] for pair in pairs}
+    _RECENT[weights] = known = known | made
+    for old in list(_RECENT)[:-_KEPT]:
+        _RECENT.pop(old, None)  # which another thread may have done
+    return {pair: known[pair] for pair in pairs}
+
+
+def _digest(model: E2Former) -> bytes:
+    """Equal for equal settings and weights alone."""
+    digest = hashlib.sha256(repr(model.config).encode())
+    for tensor in (*model.parameters(), *model.buffers()):
+        digest.update(tensor.numpy().tobytes())
+    return digest.digest()
 
 
 def _components(block: Block) -> int:
