@@ -19,6 +19,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError, RunError
 from omnicalc.kernel_choice import KernelChoice
+from omnicalc.models.torch_defaults import own_defaults
 from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import load_potential, potentials_for
@@ -181,12 +182,14 @@ class OmniCalc(Calculator):
             )
 
     @torch.inference_mode(False)  # forces are gradients, and the neighbour list is kept for later calls
+    @own_defaults()
     def _compute(self, forces: bool, stress: bool) -> dict:
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
         self.choose_head(systems)
         systems = systems.to(self.potential.device)
         both = forces and self.potential.conservative and bool(self.atoms.pbc.all())
-        found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)
+        with torch.autocast(systems.device.type, enabled=False):  # meant for other networks, where a caller is inside
+            found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)
         if both and not stress and not found.stress.isfinite().all():  # nobody asked for it
             found = replace(found, stress=None)
         return _results(found)

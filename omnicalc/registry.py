@@ -278,10 +278,11 @@ def _build(card: Card, content: bytes, folder: Path) -> Potential:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
+    from omnicalc.models.torch_defaults import own_defaults
     from omnicalc.potential import Potential
 
     try:
-        with torch.random.fork_rng(devices=[]):  # a new model draws its weights before it gets these
+        with own_defaults(), torch.random.fork_rng(devices=[]):  # a new model draws its weights before it gets these
             potential = Potential.from_card(card, load(content))
     except OmniCalcError:
         raise

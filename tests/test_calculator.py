@@ -145,6 +145,25 @@ class TestResults:
             moved.positions[0, 0] += 0.01
             assert np.array_equal(calc.get_forces(moved), outside.get_forces(moved))
 
+    @pytest.mark.parametrize("model", ["ubio-s3", "ubio-s1", "omnimol-direct", "allscaip", "scd"])
+    def test_what_is_set_for_other_networks(self, model):
+        """Torch's default dtype and device and autocast: neither loading nor computing goes by them."""
+        atoms = water()
+        atoms.calc = OmniCalc(model)
+        expected = atoms.get_potential_energy(), atoms.get_forces()
+        try:
+            torch.set_default_dtype(torch.bfloat16)
+            torch.set_default_device("meta")  # as "cuda" would, one where the weights are not
+            atoms.calc = OmniCalc(model, device="cpu")
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = atoms.get_potential_energy(), atoms.get_forces()
+            assert (torch.get_default_dtype(), torch.get_default_device().type) == (torch.bfloat16, "meta")
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+        assert found[0] == pytest.approx(expected[0], abs=1e-6)
+        assert found[1] == pytest.approx(expected[1], abs=1e-6)
+
     def test_a_walk_equals_fresh_calculators(self, potential):
         """The kept neighbour list never shows in a result."""
         atoms, rng = box(), np.random.default_rng(0)

@@ -71,11 +71,12 @@ def load_decoder(name: str | Path) -> tuple[PhysicalAtom, DecoderCard, str]:
     from safetensors.torch import load
 
     from omnicalc.models.atom.physical import PhysicalAtom, PhysicalConfig
+    from omnicalc.models.torch_defaults import own_defaults
 
     folder, card = resolve_decoder(name)
     path, content = folder / WEIGHTS, verified_bytes(folder, card)
     try:
-        with torch.random.fork_rng(devices=[]):  # a new network draws its weights before it gets these
+        with own_defaults(), torch.random.fork_rng(devices=[]):  # it draws its weights before it gets these
             model = PhysicalAtom(PhysicalConfig.from_dict(dict(card.config)))
         model.load_state_dict(load(content), strict=True)
     except (SafetensorError, RuntimeError, TypeError) as error:

@@ -184,12 +184,12 @@ def _weights(model: E2Former, numbers: list[int]):
         rows = model.element_row[torch.tensor(numbers)]
         yield model.core.radius[rows[:, None], rows]
     else:
-        yield torch.zeros(len(numbers), len(numbers))
-    yield torch.tensor([config.core_height])
+        yield np.zeros((len(numbers), len(numbers)))
+    yield np.array([config.core_height])
     if config.type_embedding:
         yield model.type_embedding(model.element_row[torch.tensor(numbers)])
     else:
-        yield torch.zeros(len(numbers), config.channels)
+        yield np.zeros((len(numbers), config.channels))
     for block in model.blocks:
         yield from _block(block, config)
     yield from (model.norm_final.gamma, model.norm_final.beta)
@@ -225,10 +225,10 @@ def _mix(value: torch.nn.Module, config: E2FormerConfig):
     """Whether couplings keep mirror symmetry, and the maps that follow them with their bias."""
     project = value.project
     if isinstance(value, ZeroOrderValue):
-        yield torch.ones(1)
+        yield np.ones(1)
         yield project.weight
     else:
-        yield torch.tensor([float(config.mirror_symmetric)])
+        yield np.array([float(config.mirror_symmetric)])
         for l, n in value.paths.items():
             yield project.weight[l] @ value.mix[l].weight / sqrt(n)
     yield _bias(project)
