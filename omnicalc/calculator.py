@@ -112,7 +112,14 @@ class OmniCalc(Calculator):
         self._charge = None if charge is None else whole_number(charge, "charge")
         self._spin = None if spin is None else whole_number(spin, "spin")
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
-        self.parameters.update(model=self.name_resolved, sha256=self.potential.sha256, head=head)
+        self.parameters.update(  # what ase.db and trajectories store beside results
+            model=self.name_resolved,
+            sha256=self.potential.sha256,
+            head=head,
+            dtype=str(self.potential.dtype).removeprefix("torch."),
+            charge=self._charge,
+            spin=self._spin,
+        )
 
     def set(self, **settings) -> dict:
         """ASE's way to change settings, which are fixed here. Raises :class:`InputError` for any."""

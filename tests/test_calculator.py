@@ -14,6 +14,7 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from ase.db import connect
 from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.io import read
 from ase.md.nose_hoover_chain import MTKNPT
@@ -391,6 +392,16 @@ class TestConstruction:
         assert calc.todict()["sha256"] == calc.potential.sha256
         with pytest.raises(WeightsError, match="unknown model 'nonsense'"):
             OmniCalc("nonsense")
+
+    def test_a_database_tells_charges_apart(self, folder, tmp_path):
+        """ase.db drops atoms.info: two energies of the same atoms, and nothing else that says why they differ."""
+        atoms, rows = molecule("H2O"), connect(tmp_path / "a.db")
+        for charge, spin, dtype in ((None, None, "float32"), (1, 2, "float64")):
+            atoms.calc = OmniCalc(folder, charge=charge, spin=spin, dtype=dtype)
+            atoms.get_potential_energy()
+            rows.write(atoms)
+        stored = [[row.calculator_parameters[key] for key in ("charge", "spin", "dtype")] for row in rows.select()]
+        assert stored == [[None, None, "float32"], [1, 2, "float64"]]
 
     def test_a_loaded_potential_keeps_its_device_and_dtype(self, potential):
         for kwargs in ({"dtype": "float64"}, {"device": "cpu"}):
