@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -260,8 +261,9 @@ def test_two_python_threads_share_one_potential(box):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_goes_on(box):
-    """Its pool has no threads any more; the caller alone must finish the work."""
+@pytest.mark.parametrize("threads", [2, 1])
+def test_a_forked_child_goes_on(box, threads):
+    """Its pool has no threads any more: it needs another one, whether or not it asks for as many."""
     potential, before = native(), torch.get_num_threads()
     torch.set_num_threads(2)
     try:
@@ -270,6 +272,8 @@ def test_a_forked_child_goes_on(box):
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
+            signal.alarm(20)
+            torch.set_num_threads(threads)
             os._exit(0 if torch.equal(predict(potential, box).forces, wanted) else 1)
         assert os.waitpid(child, 0)[1] == 0
     finally:

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -101,8 +102,14 @@ __attribute__((visibility("default"))) void omnicalc_count_pairs(const float* a,
     count_rows(first, n_a, second, n_b, like != 0, box, per_width, n_bins, t, n, parts[t]);
   };
   std::vector<std::thread> others;
-  for (int64_t t = 1; t < n; ++t) others.emplace_back(work, t);
+  others.reserve(n);
+  int64_t t = 1;
+  try {
+    for (; t < n; ++t) others.emplace_back(work, t);
+  } catch (const std::system_error&) {  // no more threads to be had: the other parts are done here
+  }
   work(0);
+  for (; t < n; ++t) work(t);
   for (auto& other : others) other.join();
   for (int32_t k = 0; k < n_bins; ++k) {
     counts[k] = 0;

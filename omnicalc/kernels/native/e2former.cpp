@@ -150,7 +150,7 @@ private:
         st.gradient.reserve(4 * (edges + 1)), store(st.gradient + 4 * edges, f4{});
         for (auto* v : {&st.source, &st.reverse, &st.slot, &st.point})
             if (v->size() < edges) v->resize(edges);
-        if (st.count.size() < n) st.count.resize(n), st.core.resize(n);
+        if (st.core.size() < n) st.count.resize(n), st.core.resize(n);
         size_t widest = 1;
         for (int i = 0; i < in.n_atoms; ++i) widest = std::max<size_t>(widest, in.row[i + 1] - in.row[i]);
         for (auto& s : scratch_) {
@@ -1061,7 +1061,7 @@ EXPORT int omnicalc_e2former_evaluate(void* handle, int threads, int32_t n_atoms
                                       double* virial, char* message, int size) {
     Handle& h = *static_cast<Handle*>(handle);
     try {
-        if (!h.pool || h.pool->threads() != threads) h.pool = nullptr, h.pool = std::make_unique<Pool>(threads);
+        if (!h.pool || !h.pool->serves(threads)) h.pool = nullptr, h.pool = std::make_unique<Pool>(threads);
         h.scratch.resize(threads);
         const Input in{n_atoms, positions, type, system, head, system_embedding, row, source, reverse, offset};
         const Output out{energies, forces, virial};

@@ -2,18 +2,32 @@
 //
 // Pieces are handed out one by one, so a thread that shares its core with another program simply does fewer of them. A
 // thread without work spins for some microseconds and then sleeps. The caller works too and waits only for pieces that
-// were begun: no thread has to wake up for a loop to end, and a forked child without threads still makes progress.
+// were begun: no thread has to wake up for a loop to end. An exception of any piece comes out of the loop, once all pieces
+// that were begun have ended. A forked child has none of these threads, and needs a pool of its own.
 #pragma once
+#include <unistd.h>
+
 #include <atomic>
+#include <exception>
+#include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 class Pool {
 public:
-    explicit Pool(int threads) {
-        for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
+    explicit Pool(int threads) : threads_(threads) {
+        workers_.reserve(threads > 1 ? threads - 1 : 0);
+        try {
+            for (int t = 1; t < threads; ++t) workers_.emplace_back([this, t] { work(t); });
+        } catch (const std::system_error&) {  // no more threads to be had: those there are do the work
+        }
     }
     ~Pool() {
+        if (!here()) {  // the parent's threads would be waited for without end
+            new std::vector<std::thread>(std::move(workers_));
+            return;
+        }
         stop_ = true;
         ticket_.fetch_add(1ull << 32);
         ticket_.notify_all();
@@ -21,7 +35,8 @@ public:
     }
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
-    int threads() const { return 1 + (int)workers_.size(); }
+    // Whether it was made in this process for that many threads.
+    bool serves(int threads) const { return threads_ == threads && here(); }
 
     // Calls body(piece, thread) for every piece in 0 .. n-1, in any order, from any thread.
     template <class Body>
@@ -38,6 +53,7 @@ public:
         for (int spins = 0; loop.done.load(std::memory_order_acquire) < n; ++spins)
             if (spins > SPINS) std::this_thread::yield();
             else pause();
+        if (failed_.exchange(false)) std::rethrow_exception(std::exchange(error_, nullptr));
     }
 
 private:
@@ -48,6 +64,8 @@ private:
         std::atomic<int> n{0};
         std::atomic<int> done{0};
     };
+
+    bool here() const { return owner_ == getpid(); }
 
     static void pause() {
 #if defined(__x86_64__)
@@ -63,7 +81,11 @@ private:
             Loop& loop = loops_[(ticket >> 32) % LOOPS];
             if (stop_ || (int)(uint32_t)ticket >= loop.n) return ticket >> 32;
             if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-            loop.call(loop.body, (int)(uint32_t)ticket, thread);
+            try {
+                loop.call(loop.body, (int)(uint32_t)ticket, thread);
+            } catch (...) {
+                if (!failed_.exchange(true)) error_ = std::current_exception();
+            }
             loop.done.fetch_add(1, std::memory_order_acq_rel);
         }
     }
@@ -84,5 +106,9 @@ private:
     std::atomic<uint64_t> ticket_{0};
     std::atomic<bool> stop_{false};
     Loop loops_[LOOPS];
+    const int threads_;
+    const pid_t owner_ = getpid();
+    std::atomic<bool> failed_{false};
+    std::exception_ptr error_;
     std::vector<std::thread> workers_;
 };

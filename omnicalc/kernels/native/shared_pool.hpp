@@ -1,7 +1,5 @@
 // One pool of threads for all calls of a library; a call from a second thread at the same time works alone.
 #pragma once
-#include <unistd.h>
-
 #include <algorithm>
 #include <mutex>
 
@@ -24,14 +22,10 @@ public:
 
 private:
     static Pool& of(int threads) {
-        const bool mine = owner_ == getpid();  // a forked child has none of its parent's threads to wait for
-        if (mine && pool_->threads() == threads) return *pool_;
-        if (mine) delete pool_;
-        pool_ = new Pool(threads), owner_ = getpid();
+        if (!pool_ || !pool_->serves(threads)) delete std::exchange(pool_, nullptr), pool_ = new Pool(threads);
         return *pool_;
     }
 
     static inline std::mutex lock_;
     static inline Pool* pool_ = nullptr;
-    static inline pid_t owner_ = 0;
 };
