@@ -7,6 +7,7 @@ differentiated is told in :mod:`omnicalc.gradients`. Sums and reference energies
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from omnicalc.autocast import without_autocast
 from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import geometry, per_structure, stress_of
 from omnicalc.kernel_choice import KernelChoice
@@ -243,7 +245,12 @@ class Potential(nn.Module):
                 "outside of it, use torch.no_grad() in its place, or OmniCalc, which works inside"
             )
         found, virial = None, None
-        with torch.inference_mode(False), torch.set_grad_enabled(need_gradient or create_graph):
+        mixed = getattr(self.model, "mixed_precision", True)
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(need_gradient or create_graph),
+            nullcontext() if mixed else without_autocast(self.device),  # here, for it reaches gradients too
+        ):
             index = self.head_index(head, systems)
             at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)
             output = self.model(at.graph(index), spread=True) if self.spread else self.model(at.graph(index))

@@ -65,8 +65,8 @@ def why_not_on_any_device(trainer: "Trainer") -> str | None:
         return "with long-range layers or max_neighbors, the number of edges has to be known on the way"
     if type(trainer.objective) is not EnergyForces or trainer.objective.settings.rotate:
         return "only the objective 'energy-forces' without rotate draws no random numbers"
-    if recipe.optimiser.bf16 or any(stage.stress_weight for stage in recipe.stages):
-        return "neither bf16 nor the learning of stress is recorded"
+    if any(stage.stress_weight for stage in recipe.stages):
+        return "the learning of stress is not recorded"
     return None
 
 

@@ -79,6 +79,7 @@ class Trainer:
         self.objective = build_objective(recipe.objective)
         self.model, self.start_card, self.start_report = _model(recipe)
         self.objective.check(self.model)
+        _check_precision(recipe, self.model)
         if hasattr(self.objective, "begin"):
             self.objective.begin(self.model)
         self.recorded = recorded_gradients(self, record)
@@ -459,6 +460,14 @@ def _check_kept(recipe: Recipe, card: Card | None, model: torch.nn.Module) -> No
                 f"kept_heads: '{name}' knows {', '.join(missing)}, which elements in [model] lacks; add them there, or "
                 "leave this head out"
             )
+
+
+def _check_precision(recipe: Recipe, model: torch.nn.Module) -> None:
+    if recipe.optimiser.bf16 and not all(getattr(module, "mixed_precision", True) for module in model.modules()):
+        raise InputError(
+            "[optimiser] bf16 = true: E2Former-V2 computes in float32 whatever the recipe says; leave it out (tf32 = "
+            "true makes the matrix products of a GPU faster)"
+        )
 
 
 def _freeze(model: torch.nn.Module, recipe: Recipe) -> None:

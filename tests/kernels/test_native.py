@@ -184,6 +184,14 @@ def test_structures_of_one_batch_may_ask_for_different_heads(box):
     assert (forces - wanted.forces).abs().max() < 3e-5
 
 
+@pytest.mark.parametrize("row", [-1, 9])
+def test_a_head_that_there_is_not_is_refused(box, row):
+    """Its numbers would be read from beyond the memory of the weights."""
+    potential, systems = native(), Systems.from_atoms(box)
+    with pytest.raises(ValueError, match="of heads given"):
+        potential.kernel.native(potential, systems.numbers).prepare(systems, torch.tensor([row]))
+
+
 def test_elements_that_are_not_there_change_no_bit(monkeypatch):
     """Tables are made of the elements present, and grow; each pair has the grid that it has in any company."""
     hydrogen = Systems.from_atoms(Atoms("H2", [[0, 0, 0], [0.77, 0.1, 0]]))
@@ -278,6 +286,16 @@ def test_a_forked_child_goes_on(box, threads):
         assert os.waitpid(child, 0)[1] == 0
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kernel", ["native", "torch"])
+def test_autocast_changes_nothing(box, kernel):
+    """Inside it torch makes 16-bit numbers, which the native loops would read beyond the end."""
+    potential = load_potential("ubio-s3", device="cpu", kernel=kernel)
+    wanted = predict(potential, box)
+    with torch.autocast("cpu"):
+        found = predict(potential, box)
+    assert torch.equal(found.forces, wanted.forces) and torch.equal(found.energies, wanted.energies)
 
 
 def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypatch, tmp_path):

@@ -173,6 +173,15 @@ def test_threads_may_share_a_block(monkeypatch):
         first.join()
 
 
+def test_mixed_types_are_refused():
+    """Weights of another type would be read as what they are not."""
+    some = block(dtype=torch.float32)
+    network, _, given = after(some)
+    some.ffn.gate.double()
+    with pytest.raises(TypeError, match="tensors of one type"):
+        network(*given)
+
+
 def test_no_atoms():
     network, _, given = after(block())
     (out,) = network(*(x[:0] for x in given))

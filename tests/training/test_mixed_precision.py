@@ -1,4 +1,4 @@
-"""``bf16 = true``: matrix products in bfloat16, near the gradients of float32, in every family."""
+"""``bf16 = true``: matrix products in bfloat16, near the gradients of float32, in every family that allows it."""
 
 from dataclasses import replace
 
@@ -7,12 +7,10 @@ import torch
 
 from omnicalc.training.objectives import StepInfo
 from omnicalc.training.trainer import Trainer
-from tests.training.test_start import ALLSCAIP, E2FORMER, OMNIMOL, SCD
+from tests.training.test_start import ALLSCAIP, OMNIMOL, SCD
 from tests.training.toy import recipe_in, write_frames
 
 FAMILIES = {
-    "e2former": E2FORMER,
-    "e2former gates": {**E2FORMER, "radial": "per-block", "gate": "qkdot"},
     "allscaip": {**ALLSCAIP, "forces": "gradient"},
     "allscaip direct": ALLSCAIP,
     "omnimol": OMNIMOL,

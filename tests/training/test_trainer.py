@@ -391,3 +391,8 @@ def load_weights(folder):
     from safetensors.torch import load_file
 
     return load_file(folder / "model.safetensors")
+
+
+def test_bf16_is_refused_where_nothing_comes_of_it(folder):
+    with pytest.raises(InputError, match="bf16 = true: E2Former-V2 computes in float32"):
+        trainer(folder, optimiser="bf16 = true")

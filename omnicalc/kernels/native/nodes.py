@@ -182,6 +182,8 @@ class NodeNetwork:
         (or of their tangents) those of the inputs, and of the weights on request.
         """
         n, like = len(values[0]), values[0]
+        if len(dtypes := {t.dtype for t in (*values, *weights)}) > 1:
+            raise TypeError(f"native networks: tensors of one type are needed, not of {', '.join(map(str, dtypes))}")
         results = [like.new_empty(n, *self.shapes[r]) for r in self.outputs] if outputs else None
         back = None if gradients is None else [torch.empty_like(x) for x in values]
         d_weights = [torch.zeros_like(w) for w in weights] if with_weights else None

@@ -10,8 +10,6 @@ and the training of forces (second derivatives) run on the same three loops. Val
 far larger than all else, exist for one block of atoms at a time.
 """
 
-from functools import wraps
-
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -22,10 +20,8 @@ _BLOCK_BYTES = 1 << 21  # of gathered values: small beside a last-level cache, l
 def aggregate(weights: Tensor, value: Tensor, index: Tensor) -> Tensor:
     """sum_k weights[n, h(c), w, k] value[index[n, k], row, c] with attention head h(c) = c mod H.
 
-    Shapes: weights (N, H, W, K), value (N, rows, C), index (N, K) int64 -> (N, W, rows, C). Sums are never in half
-    precision, mixed or not.
+    Shapes: weights (N, H, W, K), value (N, rows, C), index (N, K) int64 -> (N, W, rows, C).
     """
-    weights, value = _not_half(weights), _not_half(value)
     n, heads, width, _ = weights.shape
     rows, channels = value.shape[1:]
     per_head = value.unflatten(-1, (-1, heads)).permute(0, 3, 1, 2).reshape(n, heads, -1)
@@ -34,26 +30,10 @@ def aggregate(weights: Tensor, value: Tensor, index: Tensor) -> Tensor:
     return out.permute(0, 2, 3, 4, 1).reshape(n, width, rows, channels)
 
 
-def _not_half(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def _as_given(forward):
-    """Products of the types given, also under autocast, whose results have no place in sums of another type."""
-
-    @wraps(forward)
-    def inner(ctx, *tensors):
-        with torch.autocast(tensors[0].device.type, enabled=False):
-            return forward(ctx, *tensors)
-
-    return inner
-
-
 class _Target(Function):
     """dT/dG: (N, H, W, K), (N, H, A) -> (N, H, W, A)."""
 
     @staticmethod
-    @_as_given
     def forward(ctx, p, v, index):
         ctx.save_for_backward(p, v, index)
         out = p.new_empty(*p.shape[:3], v.shape[-1])
@@ -76,7 +56,6 @@ class _Edge(Function):
     """dT/dP: (N, H, A), (N, H, W, A) -> (N, H, W, K)."""
 
     @staticmethod
-    @_as_given
     def forward(ctx, v, g, index):
         ctx.save_for_backward(v, g, index)
         g = g.contiguous()
@@ -100,7 +79,6 @@ class _Source(Function):
     """dT/dV: (N, H, W, K), (N, H, W, A) -> (N, H, A), gathered at the source atoms."""
 
     @staticmethod
-    @_as_given
     def forward(ctx, p, g, index):
         ctx.save_for_backward(p, g, index)
         g = g.contiguous()

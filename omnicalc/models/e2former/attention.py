@@ -200,8 +200,6 @@ class Attention(nn.Module):
             return graph.edge_lists if self.fused else None
         if y.dtype not in (torch.float32, torch.float64) or get_proxy_mode() is not None:
             return None  # a trace records torch operations alone
-        if torch.is_autocast_enabled(y.device.type):
-            return None  # numbers of several types come together, which the kernels do not read
         if y.is_cuda:  # float64 is for references, where plain torch is as good
             return graph.edge_lists if available() and y.dtype == torch.float32 else None
         return graph.flat_edges if y.device.type == "cpu" and why_not() is None else None

@@ -1,11 +1,13 @@
 """E2Former-V2: a stack of equivariant attention blocks on edge-degree embeddings, with typed energy heads."""
 
+from functools import wraps
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from omnicalc.autocast import without_autocast
 from omnicalc.kernels.edge_lists import FlatEdges
 from omnicalc.kernels.native.attention import why_not
 from omnicalc.kernels.native.edges import edge_sum
@@ -222,11 +224,23 @@ class DirectForceHead(nn.Module):
         return vectors.squeeze(-1)
 
 
+def _in_own_precision(method):
+    """Without autocast: the native loops take numbers of one type, and an energy needs more than 16 bits."""
+
+    @wraps(method)
+    def run(self, graph: Graph, *args, **kwargs):
+        with without_autocast(graph.vectors.device):
+            return method(self, graph, *args, **kwargs)
+
+    return run
+
+
 class E2Former(nn.Module):
     """The network of one :class:`E2FormerConfig`. Maps a :class:`Graph` to per-atom energies (and direct forces)."""
 
     head_rows = {"system_embedding.head.weight": 1, "committee": 1}  # tensors with rows for each head, and how many
     element_tables = {"type_embedding.weight": 1, "radial.pair_bias": 2, "long_radial.pair_bias": 2}  # 2: of pairs
+    mixed_precision = False  # autocast changes nothing
 
     def __init__(self, config: E2FormerConfig):
         super().__init__()
@@ -315,6 +329,7 @@ class E2Former(nn.Module):
 
         return DeviceModel(self, numbers, maps)
 
+    @_in_own_precision
     def forward(self, graph: Graph, spread: bool = False) -> ModelOutput:
         """``spread``: with what each member of the committee says."""
         x = self.features(graph)
@@ -330,6 +345,7 @@ class E2Former(nn.Module):
         forces = torch.stack([mlp(x) for mlp in self.force_heads.values()])
         return ModelOutput(energies, forces[head, torch.arange(len(x), device=x.device)])
 
+    @_in_own_precision
     def last_features(self, graph: Graph) -> Tensor:
         """(N, C + 1): what the last layer of each structure's energy head is linear in, and a 1 for its bias."""
         return self._last_features(self.features(graph), graph.head[graph.system])
@@ -343,6 +359,7 @@ class E2Former(nn.Module):
         """(M, N) eV: what each member of the committee adds to an atom's energy."""
         return torch.einsum("nmd,nd->mn", self.committee[head], self._last_features(x, head))
 
+    @_in_own_precision
     def features(self, graph: Graph, condition: Tensor | None = None) -> Tensor:
         """(N, (l_max+1)^2, C): the features that enter the heads.
 
@@ -351,6 +368,7 @@ class E2Former(nn.Module):
         s = self.system_embedding(graph)
         s = None if s is None else s[graph.system]
         if condition is not None:
+            condition = condition.to(graph.vectors.dtype)
             s = condition if s is None else s + condition
         edges, x = self._embed(self._short_graph(graph))
         for block in self.blocks:

@@ -83,10 +83,13 @@ class NativeModel:
     def prepare(self, systems: Systems, head: Tensor) -> "Prepared":
         """What does not change while atoms move: elements, structures, heads (S,) and their embeddings.
 
-        Raises ValueError for elements it was not made for, whose tables would lie beyond the memory that it has.
+        Raises ValueError for elements it was not made for, whose tables would lie beyond the memory that it has, and
+        for heads that there are not.
         """
         if not self.knows(systems.numbers.unique().tolist()):
             raise ValueError(f"atomic numbers {systems.numbers.unique().tolist()} given, made for {self.numbers}")
+        if not all(0 <= h < len(self.config.heads) for h in head.tolist()):
+            raise ValueError(f"rows {head.tolist()} of heads given, and there are {len(self.config.heads)}")
         system = systems.system.numpy().astype(np.int32)
         embedding = self._embedding(SimpleNamespace(charge=systems.charge, spin=systems.spin, head=head))
         if embedding is None:

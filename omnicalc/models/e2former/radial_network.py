@@ -55,6 +55,7 @@ class _Network(Function):
         return found[0], None, None, *found[1:]
 
 
+@torch.autocast("cpu", enabled=False)  # the native loops take numbers of one type
 @once_differentiable
 def _full_backward(ctx, g, g_slope, by_r: bool):
     """Gradients by r, if asked for, and by the six weights."""
