@@ -40,6 +40,7 @@ from omnicalc.errors import InputError
 
 MAX_DEFAULT_ELEMENTS = 4
 MIN_BINS = 10
+MAX_BINS = 1_000_000  # far more than coordinates resolve; their counters still fit in memory
 
 
 def radial_distributions(
@@ -244,6 +245,8 @@ def _bins(bin_width: float, r_max: float | None, limit: float, frame: int) -> in
         raise InputError(
             f"--bin {bin_width:g} Å leaves {n_bins} bins up to {reach:.3f} Å; give {reach / 50:.1g} or less"
         )
+    if n_bins > MAX_BINS:
+        raise InputError(f"--bin {bin_width:g} Å makes {n_bins} bins up to {reach:.3f} Å; give 0.001 or more")
     return n_bins
 
 

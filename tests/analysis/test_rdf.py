@@ -199,6 +199,7 @@ def test_range_ends_at_half_the_smallest_cell_height(write_traj):
         ({"bin_width": 0.0}, "--bin 0.0"),
         ({"bin_width": float("nan")}, "--bin nan"),
         ({"bin_width": 2.0}, "leaves 3 bins"),
+        ({"bin_width": 1e-6}, "makes [0-9]+ bins .* give 0.001 or more"),
         ({"r_max": -1.0}, "--rmax -1.0"),
         ({"n_blocks": 4}, "--blocks 4"),
         ({"pairs": ["O-K"]}, r"no element K.*O \(8\)"),
