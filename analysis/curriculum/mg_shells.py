@@ -7,7 +7,7 @@
 In clusters grown in the gas phase a phosphate takes Mg between two of its oxygens and most waters stay outside, so the
 octahedron is built, and more waters around. From there a trained potential's own dynamics, at alternating temperatures;
 of its frames the ion, the phosphate and the waters nearest to the ion are kept, wherever these have gone: second-shell
-waters pull those of the first by some 0.3 eV/Å towards the ion, which clusters without them do not say. Sizes alternate
+waters pull those of the first by some 0.2 eV/Å towards the ion, which clusters without them do not say. Sizes alternate
 in the file, so that any beginning of it is a fair part.
 """
 
