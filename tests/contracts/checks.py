@@ -35,17 +35,16 @@ TOLERANCE = {
 class Evaluate:
     """A potential with one head and a fresh neighbour search at every call.
 
-    ``rounding``: what single precision may cost in forces, eV/Å.
+    ``single``: tolerances in single precision, of a network that is steeper than others.
     """
 
-    def __init__(self, potential: Potential, head: str, rounding: float = TOLERANCE[torch.float32].force):
-        self.potential, self.head, self.rounding = potential, head, rounding
+    def __init__(self, potential: Potential, head: str, single: Tolerance = TOLERANCE[torch.float32]):
+        self.potential, self.head, self.single = potential, head, single
         self.dtype = potential.dtype
 
     @property
     def tolerance(self) -> Tolerance:
-        found = TOLERANCE[self.dtype]
-        return replace(found, force=self.rounding) if self.dtype == torch.float32 else found
+        return self.single if self.dtype == torch.float32 else TOLERANCE[self.dtype]
 
     def __call__(self, systems: Systems, *, forces: bool = True, stress: bool = False) -> Prediction:
         found = neighbors(systems, self.potential.cutoff)
@@ -64,7 +63,7 @@ class Wrong(Evaluate):
     """A right potential with one mistake made on purpose."""
 
     def __init__(self, evaluate: Evaluate, mistake):
-        super().__init__(evaluate.potential, evaluate.head, evaluate.rounding)
+        super().__init__(evaluate.potential, evaluate.head, evaluate.single)
         self.right, self.mistake = evaluate, mistake
 
     def __call__(self, systems, *, forces=True, stress=False):

@@ -27,6 +27,7 @@ class PotentialContract:
     mirror_symmetric = True
     separation = 30.0  # Å, beyond which two neutral systems must not feel each other
     rounding = checks.TOLERANCE[torch.float32].force  # eV/Å, what single precision may cost; more if a network is steep
+    energy_rounding_per_atom = checks.TOLERANCE[torch.float32].energy  # eV, likewise
     step_at_the_cutoff = 1e-4  # eV, of the wrong variant: what must be seen beside the network's own bends there
     charge_sensitive = False  # whether the model looks at charge and spin; if not, it must refuse what it does not know
 
@@ -43,7 +44,8 @@ class PotentialContract:
 
     @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
     def evaluate(self, request) -> Evaluate:
-        return Evaluate(self.make(request.param), self.head, self.rounding)
+        single = replace(checks.TOLERANCE[torch.float32], force=self.rounding, energy=self.energy_rounding_per_atom)
+        return Evaluate(self.make(request.param), self.head, single)
 
     @pytest.fixture
     def reference(self) -> Evaluate:

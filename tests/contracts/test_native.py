@@ -92,6 +92,7 @@ class TestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
 
 
 class TestNewestWideXtbHeadNative(OnNativeKernel, TestWideXtbHead, Bundled):
+    name = "ubio-s3:wide"
     kernel_rounding = TestWideXtbHeadNative.kernel_rounding
     energy_rounding = 1e-5  # steeper than 0.7: 5.1e-6 of the sodium in that crowded box
 
