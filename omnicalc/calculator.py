@@ -16,7 +16,6 @@ from ase.io import extxyz
 from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from omnicalc.autocast import without_autocast
 from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError, RunError
 from omnicalc.kernel_choice import KernelChoice
@@ -196,8 +195,7 @@ class OmniCalc(Calculator):
         self.choose_head(systems)
         systems = systems.to(self.potential.device)
         both = forces and self.potential.conservative and bool(self.atoms.pbc.all())
-        with without_autocast(systems.device):  # meant for other networks, where a caller is inside
-            found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)
+        found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)
         if both and not stress and not found.stress.isfinite().all():  # nobody asked for it
             found = replace(found, stress=None)
         return _results(found)

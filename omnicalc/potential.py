@@ -326,12 +326,16 @@ class Potential(nn.Module):
     def predict(
         self, systems: Systems, neighbor_list: NeighborList, *, head: str, forces: bool = True, stress: bool = False
     ) -> Prediction:
-        """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls."""
-        index = self.head_index(head, systems)
-        binding = self.kernel.binding_of_call(self, systems, index)
-        if binding is None:
-            return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
-        return binding(systems, neighbor_list, forces=forces, stress=stress)
+        """As :meth:`forward`, by the fastest kernel there is, with a neighbour list that is kept between calls.
+
+        An autocast around it is meant for other networks, and changes nothing.
+        """
+        with without_autocast(self.device):
+            index = self.head_index(head, systems)
+            binding = self.kernel.binding_of_call(self, systems, index)
+            if binding is None:
+                return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
+            return binding(systems, neighbor_list, forces=forces, stress=stress)
 
     def head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
         """(S,) int64: the row of the named head, for every structure; a tensor as it is.

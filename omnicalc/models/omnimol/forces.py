@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from omnicalc.autocast import without_autocast
 from omnicalc.models.omnimol.molecule import centred, means
 
 
@@ -17,7 +18,7 @@ def without_torque(forces: Tensor, positions: Tensor, system: Tensor, n_systems:
     That is the least change (in sum of squares) that leaves no torque; with forces that add up to zero they still do.
     Linear molecules and atoms have no moment of inertia about some axes, and there nothing is changed.
     """
-    with torch.autocast(forces.device.type, enabled=False):  # half precision would leave a torque
+    with without_autocast(forces.device):  # half precision would leave a torque
         d = centred(positions, system, n_systems)
         torque = d.new_zeros(n_systems, 3).index_add(0, system, torch.linalg.cross(d, forces.to(d)))
         outer = d.unsqueeze(2) * d.unsqueeze(1)
