@@ -1,7 +1,9 @@
 """How far apart in time frames are, as far as their file tells.
 
 XTC, TRR and NetCDF files hold a time for each frame, which is looked at without reading the frames; DCD files hold one
-spacing. For the rest MDAnalysis answers 1 ps where nobody told it: exactly that is taken as not known.
+spacing, in units of CHARMM. LAMMPS and CP2K write it in their own, which the file does not name, and VMD (mdtraj and
+catdcd likewise) always 1: not known. For the rest MDAnalysis answers 1 ps where nobody told it: exactly that is
+taken as not known.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import numpy as np
 from omnicalc.analysis.quiet import quietly
 
 _NOT_KNOWN = 1.0  # ps
+_AKMA = 0.04888821  # ps
+_OTHER_UNITS = ("LAMMPS", "CP2K")  # in the title of a DCD file
 _UNEVEN = 0.01  # of the spacing
 _RESOLVED = 0.25  # of the spacing, that times must be written finer than for a missing frame to show
 _XTC_TIME, _TRR_SIZES, _TRR_TIME = 12, 24, 76  # bytes from the start of a frame
@@ -20,6 +24,8 @@ def spacing_of(reader) -> tuple[float | None, np.ndarray | None]:
     """Time between frames, ps, None where it is not known or not one; and where not one that of each frame (F,)."""
     if reader.n_frames < 2:
         return None, None
+    if reader.format == "DCD":
+        return _of_dcd(reader), None
     given = getattr(reader, "_ts_kwargs", {}).get("dt")
     if given is not None:
         return float(given), None
@@ -34,8 +40,17 @@ def spacing_of(reader) -> tuple[float | None, np.ndarray | None]:
             dt = float(reader.dt)
         except (ValueError, ZeroDivisionError, AttributeError):
             return None, None
-    known = np.isfinite(dt) and dt > 0 and (reader.format == "DCD" or dt != _NOT_KNOWN)
-    return (dt if known else None), None
+    return (dt if np.isfinite(dt) and dt > 0 and dt != _NOT_KNOWN else None), None
+
+
+def _of_dcd(reader) -> float | None:
+    """What the header of a DCD file says in units of CHARMM, or what its reader was told in its place."""
+    header, dt = reader._file.header, float(reader.dt)
+    filled_in = header["delta"] == 1.0 and header["nsavc"] == 1  # 49 fs; no time step is that long
+    own = header["delta"] * header["nsavc"] * _AKMA
+    if np.isclose(dt, own, rtol=1e-5) and (filled_in or any(name in header["remarks"] for name in _OTHER_UNITS)):
+        return None
+    return dt if np.isfinite(dt) and dt > 0 else None
 
 
 def spacing_told(times: np.ndarray) -> tuple[float | None, np.ndarray | None]:

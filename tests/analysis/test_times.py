@@ -114,6 +114,38 @@ def test_a_universe_tells_its_spacing_only_where_it_knows_it(timed, tmp_path):
     assert as_trajectory(MDAnalysis.Universe(top, [str(path), str(uneven)])).dt_ps is None
 
 
+@pytest.mark.parametrize(
+    ("title", "delta", "interval", "dt"),
+    [
+        ("REMARKS FILENAME=eq3.dcd CREATED BY NAMD", 0.0409097, 10, 0.02),
+        ("Created by OpenMM", 1.0, 10, 0.4888821),
+        ("Created by DCD plugin", 1.0, 1, None),  # VMD, catdcd and mdtraj fill in 1
+        ("Written by LAMMPS", 2.0, 250, None),  # in the units of the run, fs or ps or others
+        ("REMARK CORD DCD file created by CP2K version 2023.1", 0.5, 10, None),
+    ],
+)
+def test_a_dcd_file_tells_its_spacing_only_in_units_of_charmm(timed, title, delta, interval, dt):
+    import struct
+
+    path = timed(STEPS["even"], "traj.dcd")
+    data = bytearray(path.read_bytes())
+    data[16:20] = struct.pack("<i", interval)
+    data[44:48] = struct.pack("<f", delta)
+    data[100:180] = title.encode().ljust(80)
+    path.write_bytes(data)
+    trajectory = open_trajectory(path)
+    assert trajectory.dt_ps == (None if dt is None else pytest.approx(dt, rel=1e-4))
+    if dt is None:
+        with pytest.raises(InputError, match="does not say how far apart its frames are in time.*--dt"):
+            diffusion(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import MDAnalysis
+
+        told = MDAnalysis.Universe(str(path.with_name("topology.pdb")), str(path), dt=0.5)
+    assert as_trajectory(told).dt_ps == 0.5
+
+
 @pytest.mark.parametrize("name", ["frames.xyz", "frames.traj"])
 def test_frames_of_a_run_say_when_they_are(tmp_path, name):
     """Those with velocities or forces: every frame names its time in fs."""
