@@ -7,6 +7,7 @@ from importlib.resources import files
 import numpy as np
 
 from omnicalc.analysis.peaks import first_shell
+from omnicalc.analysis.topology import UNKNOWN
 
 MOLECULES_PER_A3 = 0.033328  # 0.99705 g/cm^3, 298 K
 _MIN_WATER = 0.90  # of all atoms: 7 mol/L NaCl has 0.92
@@ -59,8 +60,8 @@ _SOURCES = {
 
 def is_water_like(counts: dict[str, int]) -> bool:
     """Whether nearly all atoms are oxygen and hydrogen, two hydrogens for one oxygen (salt water counts)."""
-    h, o = counts.get("H", 0), counts.get("O", 0)
-    return o > 0 and (h + o) >= _MIN_WATER * sum(counts.values()) and _H_PER_O[0] <= h / o <= _H_PER_O[1]
+    h, o, atoms = counts.get("H", 0), counts.get("O", 0), sum(n for e, n in counts.items() if e != UNKNOWN)
+    return o > 0 and (h + o) >= _MIN_WATER * atoms and _H_PER_O[0] <= h / o <= _H_PER_O[1]
 
 
 def experiment_for(pair: tuple[str, str], counts: dict[str, int]) -> Experiment | None:

@@ -95,10 +95,21 @@ def read_labels(
 
             named = MDAnalysis.Universe(str(path), to_guess=()).atoms
         if data_suffix(path) in _WHOLE_BOND_LISTS and hasattr(named, "bonds") and len(named.bonds):
-            bonds, came_from = named.bonds.indices.astype(np.int64), "topology"
+            bonds, came_from = chemical_bonds(named.bonds.indices.astype(np.int64), elements, masses), "topology"
     if bonds is None:
         bonds = guess_bonds(positions, elements, box)
     return labels_of(named, elements, bonds, came_from, positions, box, masses)
+
+
+def chemical_bonds(bonds: np.ndarray, elements: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """The bonds (B, 2) of a force field without those that are none: to virtual sites, and between the hydrogens of
+    rigid water, which Amber and CHARMM list for the sake of their constraints.
+    """
+    site = (elements == UNKNOWN) & (masses == 0)
+    bonds = bonds[~site[bonds].any(axis=1)]
+    between = (elements[bonds] == "H").all(axis=1)
+    held = np.isin(bonds, bonds[~between]).any(axis=1)  # by an atom that is no hydrogen, unlike those of H2
+    return bonds[~(between & held)]
 
 
 def labels_of(atoms, elements, bonds, came_from: str, positions, box, masses) -> Labels:

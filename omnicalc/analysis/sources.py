@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from omnicalc.analysis.labels import labels_of
+from omnicalc.analysis.labels import chemical_bonds, labels_of
 from omnicalc.analysis.molecules import guess_bonds
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.times import spacing_of
-from omnicalc.analysis.topology import element_of
+from omnicalc.analysis.topology import element_of, without_sites
 from omnicalc.analysis.trajectory import FILES_OF_A_RUN, Trajectory, open_trajectory, record_beside, stream_of
 from omnicalc.errors import InputError
 
@@ -67,21 +67,23 @@ def _of_universe(universe) -> Trajectory:
         n = len(atoms)
         columns = [getattr(atoms, name, None) for name in ("elements", "names", "resnames", "masses")]
         given = [np.full(n, "") if c is None else c for c in columns[:3]]
+        guessed = columns[3] is None or getattr(universe._topology.masses, "is_guessed", False)
         masses = np.zeros(n) if columns[3] is None else np.nan_to_num(columns[3])
-        elements = np.array(
-            [element_of(*row) for row in zip(*given, np.round(masses, 4).tolist(), strict=True)], dtype="<U2"
-        )
+        rows = zip(*given, np.round(masses, 4).tolist(), strict=True)
+        elements = without_sites([element_of(*row) for row in rows], given[0], np.zeros(n) if guessed else masses)
         reader = universe.trajectory
         path = Path(str(reader.filename)) if reader.filename is not None else Path("universe")
     dt, times = spacing_of(reader)
-    guessed = columns[3] is None or getattr(universe._topology.masses, "is_guessed", False)
     own = None if guessed else masses
     trajectory = Trajectory(path, None, elements, reader.n_frames, None, stream_of(reader), dt, times, own_masses=own)
     first = next(trajectory.frames(range(1)))
     positions = np.array(first.positions)
     bonds = getattr(atoms, "bonds", None)
     whole = bonds is not None and len(bonds) > 0
-    pairs = bonds.indices.astype(np.int64) if whole else guess_bonds(positions, elements, first.box)
+    if whole:
+        pairs = chemical_bonds(bonds.indices.astype(np.int64), elements, trajectory.masses)
+    else:
+        pairs = guess_bonds(positions, elements, first.box)
     bonds_from = "topology" if whole else "distances"
     labels = labels_of(atoms, elements, pairs, bonds_from, positions, first.box, trajectory.masses)
     trajectory.__dict__["labels"] = labels  # in place of the ones read from a topology file

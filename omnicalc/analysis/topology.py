@@ -142,7 +142,19 @@ def _by_mdanalysis(path: Path) -> tuple[list[str], np.ndarray]:
     masses = atoms.masses if hasattr(atoms, "masses") else np.zeros(n)
     memo: dict[tuple, str] = {}
     rows = zip(given, names, residues, np.round(masses, 4).tolist(), strict=True)
-    return [memo[row] if row in memo else memo.setdefault(row, element_of(*row)) for row in rows], masses
+    symbols = [memo[row] if row in memo else memo.setdefault(row, element_of(*row)) for row in rows]
+    return without_sites(symbols, given, np.nan_to_num(masses)), masses
+
+
+def without_sites(symbols: list[str], given, masses: np.ndarray) -> np.ndarray:
+    """Elements (N,) from names, but not those of virtual sites, such as OM of CHARMM's waters: the file says that they
+    have no mass, while others have. Nor have the hydrogens that GROMACS holds by virtual sites.
+    """
+    elements = np.array(symbols, dtype="<U2")
+    if masses.any():
+        named = np.array([not str(element).strip() for element in given])
+        elements[(masses == 0) & named & (elements != "H")] = UNKNOWN
+    return elements
 
 
 def element_of(given: str, name: str, residue: str, mass: float) -> str:

@@ -32,6 +32,7 @@ def test_coordination_numbers():
     [
         (WATER, True),
         ({"H": 128, "O": 64, "Na": 4, "Cl": 4}, True),
+        ({"H": 128, "O": 64, "X": 64}, True),  # sites of four-point water
         ({"H": 20, "O": 10, "Na": 10, "Cl": 10}, False),
         ({"H": 60, "O": 60}, False),
         ({"C": 64, "H": 256, "O": 64}, False),

@@ -74,6 +74,40 @@ def test_bonds_of_the_topology_come_before_distances(write_traj):
     assert as_trajectory(path).labels.doubts() == []
 
 
+_PSF_ATOMS = (
+    ("OH2", "OT", -0.83, 15.9994),
+    ("OM", "LP", 0.0, 0.0),
+    ("H1", "HT", 0.42, 1.008),
+    ("H2", "HT", 0.42, 1.008),
+)
+
+
+def test_rigid_water_of_a_force_field_has_two_bonds_and_no_site_in_its_formula(write_traj):
+    """CHARMM and Amber list a bond H-H for their constraints, and one to the massless site of four-point water."""
+    import MDAnalysis
+
+    lines = ["PSF", "", "       1 !NTITLE", " REMARKS two waters and H2", "", "      10 !NATOM"]
+    for k in range(8):
+        name, kind, charge, mass = _PSF_ATOMS[k % 4]
+        lines.append(f"{k + 1:8d} W    {k // 4 + 1:<4d} TIP4 {name:<4s} {kind:<4s} {charge:10.6f}{mass:14.4f}{0:12d}")
+    lines += [f"{k:8d} G    3    HH   H{k - 8}   HA   {0:10.6f}{1.008:14.4f}{0:12d}" for k in (9, 10)]
+    bonds = [(1, 2), (1, 3), (1, 4), (3, 4), (5, 6), (5, 7), (5, 8), (7, 8), (9, 10)]
+    numbers = [f"{i:8d}{j:8d}" for i, j in bonds]
+    lines += ["", f"{len(bonds):8d} !NBOND: bonds", *("".join(numbers[k : k + 4]) for k in (0, 4, 8)), ""]
+    path = write_traj(
+        ["O"] * 10, np.arange(60.0).reshape(2, 10, 3), (90.0, 90.0, 90.0, 90.0, 90.0, 90.0), topology=False
+    )
+    top = path.with_name("top.psf")
+    top.write_text("\n".join(lines))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        universe = MDAnalysis.Universe(str(top), str(path))
+    for trajectory in (as_trajectory(path, top), as_trajectory(universe)):
+        assert trajectory.counts == {"O": 2, "X": 2, "H": 6}
+        assert trajectory.labels.bonds.tolist() == [[0, 2], [0, 3], [4, 6], [4, 7], [8, 9]]
+        assert trajectory.labels.kinds.tolist() == ["H2O", "X", "H2O", "H2O"] * 2 + ["H2"] * 2
+
+
 def test_a_universe_tells_its_masses_unless_they_are_guessed(write_traj):
     import MDAnalysis
 
