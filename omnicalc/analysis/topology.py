@@ -165,9 +165,12 @@ def element_of(given: str, name: str, residue: str, mass: float) -> str:
     if symbol in atomic_numbers and symbol != UNKNOWN:
         return symbol
     letters = re.sub(r"[^A-Za-z]", "", str(name)).upper()
-    if letters in ION_NAMES:
-        return ION_NAMES[letters]
     ion = re.sub(r"[^A-Za-z]", "", str(residue)).upper()
+    named = ION_NAMES.get(letters)
+    if named and ion in {"", letters, "ION", "IONS", named.upper()}:
+        return named  # atom CAL of a ligand is a carbon
+    if letters and letters == ION_NAMES.get(ion, "").upper():
+        return ION_NAMES[ion]  # atom NA of residue SOD
     if letters and ion in {letters, "ION", "IONS"} and letters.capitalize() in atomic_numbers:
         return letters.capitalize()  # atom CA of residue CA is calcium; CA of ALA is a carbon
     if mass > 0.5:

@@ -42,6 +42,11 @@ Atoms # full
         ("", "SOD", "SOD", 0.0, "Na"),
         ("", "CLA", "CLA", 35.45, "Cl"),
         ("", "CAL", "CAL", 40.08, "Ca"),
+        ("", "CAL", "LIG", 0.0, "C"),
+        ("", "CAL", "LIG", 12.011, "C"),
+        ("", "NA", "SOD", 0.0, "Na"),
+        ("", "POT", "K", 0.0, "K"),
+        ("", "CLA", "", 0.0, "Cl"),
         ("", "", "", 15.999, "O"),
         ("", "OH2", "TIP3", 15.9994, "O"),
         ("", "OW", "HOH", 12.011, "O"),  # hydrogen mass repartitioned: not carbon
