@@ -17,8 +17,10 @@ shows as a tau near the length of a block.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -77,11 +79,11 @@ def read_log(path: str | Path) -> EnergyLog:
     """Read the log.csv of ``omnicalc md``. Raises InputError for a missing file or one of another form."""
     path = Path(path)
     try:
-        lines = path.read_text(encoding="ascii").splitlines()
-        names = lines[0].split(",") if lines else []
-        if tuple(names[: len(COLUMNS)]) != COLUMNS:
-            raise ValueError(f"its first line does not begin with {','.join(COLUMNS)}")
-        rows = np.array([line.split(",") for line in lines[1:]], dtype=np.float64).reshape(-1, len(names))
+        with path.open(encoding="ascii") as file:
+            names = file.readline().rstrip("\r\n").split(",")
+            if tuple(names[: len(COLUMNS)]) != COLUMNS:
+                raise ValueError(f"its first line does not begin with {','.join(COLUMNS)}")
+            rows = _numbers(file, len(names))
         wanted = len(COLUMNS) + (names[len(COLUMNS) :][:1] == ["conserved_eV"])
         rows = rows[:, :wanted]  # ensembles add columns of their own behind these
     except FileNotFoundError:
@@ -92,6 +94,16 @@ def read_log(path: str | Path) -> EnergyLog:
         raise InputError(f"{path} is not the log of a run: finite numbers at growing steps are needed")
     step, time_fs, *others = rows.T
     return EnergyLog(path, step.astype(np.int64), time_fs / 1000.0, *others)
+
+
+def _numbers(file: TextIO, columns: int) -> np.ndarray:
+    """All lines (n, columns); by numpy's own reader, as logs may have millions of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*no data")
+        rows = np.loadtxt(file, delimiter=",", comments=None, ndmin=2)
+    if rows.size and rows.shape[1] != columns:
+        raise ValueError(f"{columns} columns are named and {rows.shape[1]} are there")
+    return rows.reshape(-1, columns)
 
 
 def mean_with_error(values: np.ndarray, n_blocks: int = 10) -> Estimate:

@@ -142,6 +142,19 @@ def test_a_log_is_read_and_cut(tmp_path):
         log.after(0.91)
 
 
+def test_a_long_log_takes_little_more_memory_than_its_numbers(tmp_path):
+    import tracemalloc
+
+    k = np.arange(10_000.0)
+    path = write_log(tmp_path / "log.csv", np.column_stack([20 * k, 10 * k, -5 - k, 1 + k, -4 + 0 * k, 300 + k]))
+    read_log(path)
+    tracemalloc.start()
+    log = read_log(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(log.step) == 10_000 and most < 4 * 8 * 6 * len(k)
+
+
 @pytest.mark.parametrize(
     "text, told",
     [
@@ -151,6 +164,7 @@ def test_a_log_is_read_and_cut(tmp_path):
         (HEADER + "0,0,1,1,2,nan\n", "finite"),
         (HEADER + "20,1,1,1,2,3\n0,0,1,1,2,3\n", "growing steps"),
         (HEADER + "0,0,1,1\n", "log of a run"),
+        (HEADER + "0,0,1,1,2,3\n20,1,1,1\n", "log of a run"),  # of a run that is being written
     ],
 )
 def test_what_is_no_log_is_refused(tmp_path, text, told):
