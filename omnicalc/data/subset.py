@@ -68,8 +68,10 @@ def subset(frames: Sequence[Atoms], count: int | None, limits: Limits, seed: int
 
 def in_turn(lists: Sequence[Sequence[Atoms]]) -> list[Atoms]:
     """First of all lists, then second of all that have one, and so on."""
-    longest = max(map(len, lists), default=0)
-    return [one[k] for k in range(longest) for one in lists if k < len(one)]
+    turns = []
+    while lists := [one for one in lists if len(one) > len(turns)]:  # those that are used up cost no more turns
+        turns.append([one[len(turns)] for one in lists])
+    return [frame for turn in turns for frame in turn]
 
 
 def write_frames(out: Path, frames: Sequence[Atoms]) -> None:

@@ -6,7 +6,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
-from omnicalc.data.subset import Limits, subset
+from omnicalc.data.subset import Limits, in_turn, subset
 from omnicalc.errors import InputError
 from tests.command import omnicalc
 
@@ -33,6 +33,25 @@ def test_every_first_part_is_spread(frames):
     assert all(set(many[k : k + 3]) == {"m0", "m1", "m2"} for k in range(0, 30, 3))
     other = subset(frames, None, Limits(max_atoms=5, max_force=20.0), seed=2)
     assert [a.info["key"] for a in other] != [a.info["key"] for a in chosen]
+
+
+def test_one_long_molecule_among_many_short_ones_takes_no_square_of_time():
+    import sys
+
+    lists = [[k] for k in range(3000)] + [list(range(3000, 6000))]
+    lines = 0
+
+    def count(frame, event, argument):
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    sys.settrace(count)
+    try:
+        chosen = in_turn(lists)
+    finally:
+        sys.settrace(None)
+    assert chosen == list(range(3000)) + list(range(3000, 6000)) and lines < 100_000
 
 
 def test_keys_of_ones_own_are_no_copies(frames):
