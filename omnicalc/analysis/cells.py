@@ -6,6 +6,11 @@ import numpy as np
 
 OPEN = 4000.0  # Å, length of a box along an axis without periodicity: twice as far as atoms may spread along it
 
+NEEDS_CELL = (
+    "analyse a run that was made with a full cell; where the run had one and its file leaves it out, as plain .xyz "
+    "does, write .extxyz with it (ASE: atoms.cell, atoms.pbc)"
+)
+
 
 def periodic_cell(cell: np.ndarray, pbc: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Vectors (3, 3) in rows, right-handed, and box (6,) of the lattice of ``cell`` (3, 3), Å and degrees.

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from omnicalc.analysis.blocks import jackknife_error, leave_one_out
+from omnicalc.analysis.cells import NEEDS_CELL
 from omnicalc.analysis.in_order import InOrder
 from omnicalc.analysis.molecules import describe_molecules, guess_molecules
 from omnicalc.analysis.pair_counts import PairCounter
@@ -220,7 +221,7 @@ def _survey(trajectory: Trajectory, frames: range) -> _Boxes:
         if not frame.bulk:
             raise InputError(
                 f"{trajectory.path}: frame {frame.index} has no cell that is periodic along all three axes, "
-                f"and g(r) needs one for its density; analyse a run that was made with a full cell"
+                f"and g(r) needs one for its density; {NEEDS_CELL}"
             )
         volume, heights = frame.volume, frame.heights
         volumes.append(volume)

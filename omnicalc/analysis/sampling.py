@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks
+from omnicalc.analysis.cells import NEEDS_CELL
 from omnicalc.analysis.times import evenness
 from omnicalc.analysis.trajectory import Frame, Trajectory
 from omnicalc.analysis.unwrap import Unwrapper
@@ -89,7 +90,7 @@ class Sampling:
         if not next(self.trajectory.frames(self.frames[:1])).bulk:
             raise InputError(
                 f"{self.trajectory.path}: frame {self.frames[0]} has no cell that is periodic along all three axes, "
-                f"and {what} needs one; analyse a run that was made with a full cell"
+                f"and {what} needs one; {NEEDS_CELL}"
             )
 
     def notes(self) -> list[str]:

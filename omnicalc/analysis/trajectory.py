@@ -156,9 +156,13 @@ class Trajectory:
 
     def notes(self) -> list[str]:
         """What a result should say of the file."""
-        if not self.cut_off:
-            return []
-        return [f"{self.damage}; only its {self.n_frames} whole frames can be used"]
+        notes = [f"{self.damage}; only its {self.n_frames} whole frames can be used"] if self.cut_off else []
+        if self.path.name not in FILES_OF_A_RUN and self._may_lack_a_cell():
+            notes.append(
+                "the file has no cell, so nothing is seen across a boundary; if there was one (plain .xyz leaves it "
+                "out), write .extxyz with it (ASE: atoms.cell, atoms.pbc)"
+            )
+        return notes
 
     def frames(self, indices: range) -> Iterator[Frame]:
         """The frames of a range from :meth:`select`, in order, one in memory at a time.
@@ -183,6 +187,10 @@ class Trajectory:
         missing = next(expected, None)
         if missing is not None:
             raise self._unreadable(missing, "")
+
+    def _may_lack_a_cell(self) -> bool:
+        """Whether there are several molecules and no cell."""
+        return next(self.frames(range(1))).box is None and bool(self.labels.molecules.any())
 
     def _check_spread(self, frame: Frame) -> None:
         spread = np.ptp(frame.positions[:, ~np.array(frame.pbc)], axis=0).max()  # open axes lie along x, y or z

@@ -32,6 +32,21 @@ def one_frame_bonds(write_traj, positions, box=None, **settings):
     return sum(q.value for q in result.quantities if q.note.startswith("per frame") or "hydrogen bonds" in q.name)
 
 
+def test_a_file_without_a_cell_is_told_of_where_it_may_miss_one(tmp_path):
+    """Plain .xyz, as CP2K writes of boxes: bonds across the boundary are not there."""
+    from ase import Atoms
+    from ase.io import write
+
+    pair, told = dimer(2.0, 150), []
+    for name, n, cell in (("box.xyz", 6, 8.0), ("free.xyz", 6, None), ("one.xyz", 3, None), ("frames.xyz", 6, None)):
+        atoms = Atoms("OH2" * (n // 3), pair[:n], cell=cell and [cell] * 3, pbc=cell is not None)
+        write(tmp_path / name, [atoms] * 2, format="extxyz" if cell else "xyz")
+        told.append(
+            any("has no cell" in note and ".extxyz" in note for note in sample(as_trajectory(tmp_path / name)).notes())
+        )
+    assert told == [False, True, False, False]  # the last name is that of a run of ours, in vacuum
+
+
 def test_the_criterion_is_that_of_the_report(write_traj):
     assert one_frame_bonds(write_traj, dimer(2.49, 150)) == 1
     assert one_frame_bonds(write_traj, dimer(2.51, 150)) == 0
