@@ -24,6 +24,7 @@ from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
 from omnicalc.registry import load_potential, potentials_for
 from omnicalc.systems import Systems
+from omnicalc.unlike_training import Watch
 
 _AUTO = {"device": "auto", "dtype": "float32"}
 _SPREAD = (ScalarProperty("energy_std", float), ArrayProperty("forces_std", float, ("natoms",)))
@@ -112,6 +113,7 @@ class OmniCalc(Calculator):
         self._charge = None if charge is None else whole_number(charge, "charge")
         self._spin = None if spin is None else whole_number(spin, "spin")
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
+        self._watch = Watch()
         self.parameters.update(  # what ase.db and trajectories store beside results
             model=self.name_resolved,
             sha256=self.potential.sha256,
@@ -193,6 +195,7 @@ class OmniCalc(Calculator):
     def _compute(self, forces: bool, stress: bool) -> dict:
         systems = Systems.from_atoms(self.atoms, charge=self._charge, spin=self._spin)
         self.choose_head(systems)
+        self._watch.look(self.potential, self.head, systems)
         systems = systems.to(self.potential.device)
         both = forces and self.potential.conservative and bool(self.atoms.pbc.all())
         found = self.potential.predict(systems, self._neighbor_list, head=self.head, forces=forces, stress=both)

@@ -15,6 +15,7 @@ from omnicalc.committee import Calibration, draw_calibration, fit_committee
 from omnicalc.errors import InputError
 from omnicalc.evaluation import labelled_frames
 from omnicalc.files import made_folder, write_atomically
+from omnicalc.known_surroundings import FILE as KNOWN
 from omnicalc.registry import load_potential, resolve, verified_bytes
 from omnicalc.systems import Systems
 from omnicalc.training.replay import REPLAY, SHARED, replay_of
@@ -80,6 +81,8 @@ def add_committee(
     with made_folder(out):
         write_atomically(out / WEIGHTS, lambda temporary: temporary.write_bytes(weights))
         write_card(out / CARD, card)
+        if (known := folder / KNOWN).is_file():
+            shutil.copyfile(known, out / KNOWN)
         if replay is not None:
             shutil.copyfile(replay, out / REPLAY)
         draw_calibration(calibration, out / "calibration.png", f"{head}: ")

@@ -9,7 +9,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,6 +29,7 @@ from omnicalc.systems import Systems
 if TYPE_CHECKING:
     from omnicalc.card import Card
     from omnicalc.joint_list import JointList
+    from omnicalc.known_surroundings import Known
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Potential(nn.Module):
         self.sha256: str | None = None
         self.card: Card | None = None
         self.kernel = KernelChoice()
+        self.folder: Path | None = None  # of the weights
+        self.told_unlike: set[str] = set()  # heads, where it was told that atoms are in unknown surroundings
         self.any_box = False  # whether periodic structures are taken whatever the heads were trained on
         self._spread = False
         self._warned: set[str] = set()  # heads
@@ -99,6 +104,13 @@ class Potential(nn.Module):
         potential = cls(model, heads, charges=card.charges, spins=spins)
         potential.card = card
         return potential
+
+    @cached_property
+    def known_surroundings(self) -> "dict[str, Known]":
+        """By head, within what bounds the surroundings of atoms lie in the training data; for those that say it."""
+        from omnicalc.known_surroundings import FILE, read_known
+
+        return {} if self.folder is None else read_known(self.folder / FILE)
 
     @property
     def cutoff(self) -> float:

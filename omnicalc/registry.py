@@ -215,7 +215,7 @@ def load_potential(
         potential = _build(card, verified_bytes(folder, card), folder).to(device=device, dtype=dtype)
     potential.name_resolved = str(folder.resolve()) if is_path(name) else card.full_name
     potential.sha256 = card.sha256
-    potential.card = card
+    potential.card, potential.folder = card, folder.resolve()
     potential.kernel = kernel
     return potential.eval().requires_grad_(False)
 

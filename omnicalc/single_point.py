@@ -47,6 +47,10 @@ def single_points(
         except InputError as error:
             raise InputError(f"frame {k}: {error}") from None
     systems = [_systems(k, atoms, calc) for k, atoms in enumerate(frames)]
+    if systems:
+        from omnicalc.unlike_training import warn_if_unlike
+
+        warn_if_unlike(calc.potential, calc.head, systems)
     for members in batches([len(atoms) for atoms in frames], atoms_per_batch):
         chosen = [frames[k] for k in members]
         defined = calc.potential.conservative and any(atoms.pbc.all() for atoms in chosen)

@@ -14,6 +14,7 @@ from omnicalc.errors import RunError, WeightsError
 from omnicalc.potential import BoundPotential, Potential
 from omnicalc.registry import load_potential
 from omnicalc.systems import Systems
+from omnicalc.unlike_training import warn_if_unlike
 
 NM = units.nm  # 10 Å
 KJ_PER_MOL = units.kJ / units.mol  # eV; ASE's constants, so that energies are those of the ASE calculator
@@ -74,6 +75,7 @@ class ForceCall:
             atoms = Atoms(self.numbers, positions, cell=cell, pbc=self.periodic)
             systems = Systems.from_atoms(atoms, charge=self.charge, spin=self.spin)
             self._bound = self._loaded().bind(systems, head=self.head, skin=self.skin)
+            warn_if_unlike(self._bound.potential, self._bound.head, [systems])
         elif box != self._box:
             moved = torch.from_numpy(cell)[None].to(self._bound.systems.device)
             self._bound.systems = replace(self._bound.systems, cell=moved)

@@ -53,6 +53,12 @@ GUARDS: Mapping[str, Guard] = {
     "uncertainty": Guard(
         "stop", 1.0, "eV/Å, spread of the force on an atom over a committee; the weights' card may say less or more"
     ),
+    "surroundings": Guard(
+        "warn",
+        1.0,
+        "atoms, at least so many in surroundings that the training data do not have, at every tenth frame until it was "
+        "told once; by weights that know these",
+    ),
     "disk": Guard("stop", 100.0, "MB, free space below which the run stops while everything still fits"),
 }
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _REMEDY = "start another run (--out) with a smaller --timestep, or from a relaxed structure"
 _BOND_STEPS = 4  # bonds are looked at every so many steps: one opens in tens of them, and a look costs 15 µs or more
+_SURROUNDINGS_FRAMES = 10  # a look, at every so many frames, costs about as much as forces
 _QUANTUM_BOND = 2.0  # usual limit where atoms have zero-point energy as kinetic energy, see guard_settings
 _NEAR = 4.0  # Å, how far the neighbour named beside an atom may be
 
@@ -55,6 +56,7 @@ class Guards:
         self.jump_eV = (10.0 + math.sqrt(len(atoms))) * heat * self._limit("jump")
         self.force = self._limit("force")
         self.card_uncertainty: float | None = None  # eV/Å, the usual limit of these weights, where their card has one
+        self.unlike: Callable | None = None  # tells atoms in surroundings that the training data do not have
         self.bonds = None if self.rules["bond"].action == "off" else BondWatch(atoms, self._bond_limit())
         self._over: set[str] = set()
         self._to_save: dict[Path, State] = {}
@@ -177,6 +179,17 @@ class Guards:
                 f"{limit:g}{self._neighbour(state, atom)}; the structure is unlike the training data"
             ),
         )
+
+    def check_surroundings(self, state: State) -> None:
+        """Whether atoms are where the training data have none; told once, and then never looked at again."""
+        if self.unlike is None or "surroundings" in self._over or self.rules["surroundings"].action == "off":
+            return
+        if state.step % (_SURROUNDINGS_FRAMES * self.settings.interval):
+            return
+        found = self.unlike(state.positions, state.cell)
+        count = 0 if found is None else len(found.atoms)
+        if count and count >= self._limit("surroundings"):
+            self._judge("surroundings", True, state, lambda: f"{self._named(found.atom)} {found.words}")
 
     def check_disk(self, state: State) -> None:
         """Free space where the run writes."""

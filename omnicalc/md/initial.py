@@ -58,6 +58,7 @@ def initial_state(atoms: Atoms, dynamics: Dynamics, settings: Settings, guards: 
     first = dynamics.view(state)
     guards.check_uncertainty(first, dynamics.uncertainty)
     guards.check_bonds(first, lambda: dynamics.centroid(state))
+    guards.check_surroundings(first)
     if not kinetic > 0 and settings.bath == "bussi":
         raise InputError("no atom that may move has a velocity, and bussi scales velocities; use --thermostat langevin")
     return state

@@ -32,6 +32,8 @@ class Job:
         default_factory=dict
     )  # for run.json; "sha256", "head", "dtype", "device", "skin" must be the same on a resume
 
+    unlike: Callable | None = None  # (positions (N, 3), cell (3, 3)) -> Unlike of known_surroundings, or None
+
     @property
     def device(self) -> str:
         return self.model.get("device", "cpu")
@@ -58,6 +60,7 @@ def build_job(
     from omnicalc.charge_and_spin import origins
     from omnicalc.neighbor_list import DEFAULT_SKIN
     from omnicalc.systems import Systems
+    from omnicalc.unlike_training import unlike_along
 
     skin = DEFAULT_SKIN if skin is None else skin
     systems = Systems.from_atoms(atoms, charge=charge, spin=spin)
@@ -94,7 +97,7 @@ def build_job(
     }
     if (limit := uncertainty_limit(potential)) is not None:
         model["uncertainty_limit"] = limit
-    return Job(atoms, bound, structure, model)
+    return Job(atoms, bound, structure, model, unlike_along(potential, bound.head, systems))
 
 
 def uncertainty_limit(potential: Potential) -> float | None:

@@ -182,6 +182,7 @@ class Loop:
         views = self.dynamics.views(state)
         for view in views:
             self.guards.check_frame(view, kelvin, drift)
+        self.guards.check_surroundings(views[0])
         if self.moving_cell:
             self.box = standard_box(state.cell.cpu().numpy(), self.job.atoms.pbc)
         self.trajectory.append(views[0].positions.cpu().numpy(), self.box)

@@ -82,6 +82,7 @@ def _described(dynamics: Dynamics) -> dict:
 def _guards(job: Job, settings: Settings, folder: RunFolder, say: Callable[[str], None]) -> Guards:
     guards = Guards(settings, job.atoms, folder.path, say)
     guards.card_uncertainty = job.model.get("uncertainty_limit")
+    guards.unlike = job.unlike
     return guards
 
 

@@ -32,6 +32,7 @@ from omnicalc.relaxation.walker import Walker
 from omnicalc.signals import StopWish
 from omnicalc.structure_set import Member, set_hash
 from omnicalc.systems import Systems
+from omnicalc.unlike_training import warn_if_unlike
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -98,6 +99,8 @@ class Relaxation:
             self.systems.append(systems)
             self.fixed.append(fixed)
             hashes.append(structure_hash(member.atoms, *charge_and_spin(member.atoms, charge, spin)))
+        if self.systems:
+            warn_if_unlike(potential, self.head, self.systems)
         self.batches = batches([len(member.atoms) for member in self.members], settings.atoms_per_batch)
         self.record = {
             "format": RECORD_FORMAT,

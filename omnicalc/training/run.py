@@ -8,6 +8,7 @@ from omnicalc.training.errors_shown import before_and_after
 from omnicalc.training.export import export
 from omnicalc.training.recipe import Recipe
 from omnicalc.training.state import writing
+from omnicalc.training.surroundings import write_surroundings
 from omnicalc.training.trainer import Trainer
 
 WEIGHTS_FOLDER = "weights"
@@ -48,6 +49,7 @@ def train(
         weights = out / WEIGHTS_FOLDER
         with writing(weights, trainer.state_file):
             card = export(trainer, weights)
+            write_surroundings(trainer.dataset, card, weights, recipe)
         if recipe.start:
             report(before_and_after(trainer.log.read()))
         report(f"weights: {weights}\nnext: {use_of(card, str(weights))}")

@@ -9,6 +9,7 @@ import torch
 from ase.io import read
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.known_surroundings import Unlike
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.guard_settings import GUARDS, guard_rules
 from omnicalc.md.guards import Guards
@@ -113,6 +114,26 @@ def test_values_that_are_not_finite_stop_whatever_is_configured(tmp_path, value)
         guards.check_step(replace(state, forces=forces), state)
     with pytest.raises(RunError, match="energy is not finite"):
         guards.check_step(replace(state, energy=value * state.energy), state)
+
+
+@pytest.mark.parametrize("given, tells", [("", 1), ("surroundings=warn:3", 0), ("surroundings=off", 0)])
+def test_surroundings_are_told_once(tmp_path, given, tells):
+    """At every tenth frame, that is step; what is over and comes back is not told again."""
+    guards, state, told = watched(tmp_path, given)
+    guards.unlike = lambda positions, cell: found
+    for step, bad in enumerate([0, 2, 0, 2, 2], start=1):
+        found = Unlike(np.arange(bad), 5, "has 9 Ar near, none had more than 3") if bad else None
+        guards.check_surroundings(replace(state, step=40 * step + 4))  # between them
+        assert len(told) == (tells and step > 2)
+        guards.check_surroundings(replace(state, step=40 * step))
+    assert told == tells * ["warning: at step 80 atom 5 (Ar) has 9 Ar near, none had more than 3"]
+
+
+def test_surroundings_that_stop_a_run(tmp_path):
+    guards, state, _ = watched(tmp_path, "surroundings=stop")
+    guards.unlike = lambda positions, cell: Unlike(np.arange(2), 5, "has 9 Ar near")
+    with pytest.raises(RunError, match=r"atom 5 \(Ar\) has 9 Ar near \(guard surroundings"):
+        guards.check_surroundings(replace(state, step=0))
 
 
 def test_a_jump_of_the_energy(tmp_path):
