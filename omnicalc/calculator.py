@@ -28,6 +28,7 @@ from omnicalc.unlike_training import Watch
 
 _AUTO = {"device": "auto", "dtype": "float32"}
 _SPREAD = (ScalarProperty("energy_std", float), ArrayProperty("forces_std", float, ("natoms",)))
+_WITH_FORCES = ("forces", "stress", "forces_std")  # what takes a backward pass
 _IN_XYZ = (extxyz.per_config_properties, extxyz.per_atom_properties)  # lists made when ASE's module was imported
 for _property, _listed in zip(_SPREAD, _IN_XYZ, strict=True):
     # what ASE has not heard of trips its own tools, such as SinglePointCalculator, or is left out of files
@@ -114,6 +115,7 @@ class OmniCalc(Calculator):
         self._spin = None if spin is None else whole_number(spin, "spin")
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
         self._watch = Watch()
+        self._forces_asked = False  # of the last structure
         self.parameters.update(  # what ase.db and trajectories store beside results
             model=self.name_resolved,
             sha256=self.potential.sha256,
@@ -148,6 +150,13 @@ class OmniCalc(Calculator):
             changes += [key for key in ("charge", "spin") if _info(self.atoms, key) != _info(atoms, key)]
         return changes
 
+    def get_property(self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True) -> object:
+        """One of ``implemented_properties``, computed if it has to be."""
+        value = super().get_property(name, atoms, allow_calculation)
+        if allow_calculation and name in _WITH_FORCES:
+            self._forces_asked = True
+        return value
+
     def calculate(
         self,
         atoms: Atoms | None = None,
@@ -156,7 +165,9 @@ class OmniCalc(Calculator):
     ) -> None:
         """Compute ``properties`` into ``results``; nothing of an earlier structure stays there.
 
-        Where there is a stress it comes with the forces: it costs little, and is often asked for after them.
+        Where there is a stress it comes with the forces: it costs little, and is often asked for after them. And the
+        forces come with the energy where those of the structure before were asked for: ASE's sockets (i-PI) and PLUMED
+        ask for the energy first, then for the forces, which would cost a second pass.
         """
         if not isinstance(properties, Iterable):
             raise InputError(f"properties={properties!r} given; a list of names is needed, as in ['energy', 'forces']")
@@ -171,7 +182,8 @@ class OmniCalc(Calculator):
         stress = "stress" in properties
         if stress:
             self.check_stress(self.atoms)
-        forces = stress or "forces" in properties or "forces_std" in properties
+        forces = self._forces_asked or any(name in properties for name in _WITH_FORCES)
+        self._forces_asked = False
         self.results = {**self.results, **self._compute(forces, stress)}
 
     def check_stress(self, atoms: Atoms) -> None:

@@ -217,6 +217,24 @@ class TestCaching:
         atoms.get_forces()
         assert len(potential.calls) == 2
 
+    def test_forces_come_with_the_energy_where_both_are_asked_for_one_by_one(self, potential):
+        """As by ASE's socket client for i-PI, and by its calculator for PLUMED."""
+        atoms = box()
+        atoms.calc = OmniCalc(potential)
+        for k in range(4):
+            atoms.positions[0, 0] += 0.01
+            energy, forces = atoms.get_potential_energy(), atoms.get_forces()
+            fresh = OmniCalc(potential)
+            assert energy == pytest.approx(fresh.get_property("energy", atoms.copy()), abs=1e-12)
+            np.testing.assert_allclose(forces, fresh.get_property("forces", atoms.copy()), atol=1e-12)
+            del potential.calls[-2:]  # those of the fresh one
+            assert len(potential.calls) == k + 2
+        potential.calls.clear()
+        for _ in range(3):  # energies alone from here on, as in a Monte Carlo
+            atoms.positions[0, 0] += 0.01
+            atoms.get_potential_energy()
+        assert potential.calls == [(True, True), (False, False), (False, False)]
+
     def test_forces_bring_the_stress_along_where_there_is_one(self, potential):
         """Which ASE's barostats ask for right after the forces."""
         for pbc in (True, [True, True, False]):
