@@ -137,7 +137,8 @@ class Ramp(click.ParamType):
 @click.option(
     "--restrain",
     "restraints",
-    help="Atoms held where they start by springs in eV/Å^2, as in '0-11:5;Na:0.5'.",
+    help="Atoms held where they start by springs k in eV/Å^2, as in '0-11:5;Na:0.5': k |r - r_start|^2 / 2 for each "
+    "atom. That is part of potential_eV in log.csv; frames of --save have it apart, as restraint_energy.",
 )
 @click.option(
     "--save",

@@ -11,6 +11,6 @@ def MLPotential():  # noqa: N802
     pytest.importorskip("openmmml")
     from openmmml import MLPotential
 
-    for name in ("ubio-s3", "omnicalc"):
+    for name in ("ubio-s2", "ubio-s3", "omnicalc"):
         MLPotential.registerImplFactory(name, OmniCalcPotentialImplFactory())
     return MLPotential
