@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Cell = str | float | Sequence[float]
 
 _FORMATS = ".xyz, .extxyz, .pdb, .cif, .gro, .sdf, .traj, POSCAR and others (`ase info --formats` lists all)"
+_WITHOUT_ELEMENTS = (".dcd", ".xtc", ".trr")
 _DENSEST = 1.0  # atoms per Å^3, several times those of diamond: more means a cell that is only a placeholder
 
 
@@ -164,6 +165,12 @@ def _frames(path: Path, index: slice | int) -> list[Atoms]:
     from ase.io import read
     from ase.io.formats import UnknownFileTypeError, filetype
 
+    if path.suffix.lower() in _WITHOUT_ELEMENTS:
+        raise InputError(
+            f"{path}: a {path.suffix[1:].upper()} file has positions and no elements. A run with --save velocities "
+            "writes frames.xyz too, which has both; of other trajectories make extended XYZ: MDAnalysis.Universe("
+            f"'topology.pdb', '{path.name}') has elements and positions for ase.Atoms and ase.io.write"
+        )
     own = {"proteindatabank": read_pdb, "gromacs": read_gro, "sdf": read_sdf, "mol": read_sdf}
     own |= {"db": read_database, "json": read_database}
     try:

@@ -1,6 +1,7 @@
 """Structures from files, and one clear line for everything that is not one."""
 
 import gzip
+import re
 import warnings
 from pathlib import Path
 
@@ -103,6 +104,11 @@ class TestBadFiles:
     def test_bytes(self, inside):
         (inside / "a.xyz").write_bytes(bytes(range(256)))
         assert "a.xyz: ASE cannot read it" in refused("a.xyz")
+
+    @pytest.mark.parametrize("name", ["traj.dcd", "traj.xtc", "OLD.TRR"])
+    def test_trajectories_without_elements(self, inside, name):
+        (inside / name).write_bytes(b"T\0\0\0CORD")
+        assert re.search(r"positions and no elements.*--save velocities.*MDAnalysis\.Universe", refused(name))
 
     def test_a_frame_that_is_not_there(self):
         write("a.xyz", frames())
