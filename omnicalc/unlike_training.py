@@ -47,7 +47,7 @@ def warn_if_unlike(potential: Potential, head: str, structures: Sequence[Systems
     """
     if head in potential.told_unlike or head not in potential.known_surroundings:
         return
-    first, count = "", 0
+    first, example, count = "", structures[0], 0
     for members in batches([s.n_atoms for s in structures], _ATOMS):
         batch = cat([structures[k] for k in members])
         found = unlike(potential, head, batch)
@@ -56,15 +56,16 @@ def warn_if_unlike(potential: Potential, head: str, structures: Sequence[Systems
         bad = batch.system[found.atoms]
         count += len(bad.unique())
         k = members[int(batch.system[found.atom])]
-        where = f"structure {k} (from 0): " if len(structures) > 1 else ""
-        atom = found.atom - int(batch.counts[: k - members.start].sum())
-        first = first or f"{where}{named(structures[k].numbers, atom)} {found.words}"
+        if not first:
+            where = f"structure {k} (from 0): " if len(structures) > 1 else ""
+            atom = found.atom - int(batch.counts[: k - members.start].sum())
+            first, example = f"{where}{named(structures[k].numbers, atom)} {found.words}", structures[k]
     if not count:
         return
     potential.told_unlike.add(head)
     whole = f"{len(bad)} of {structures[0].n_atoms} atoms are" if len(structures) == 1 else None
     which = whole or f"{count} of {len(structures)} structures have atoms"
-    warnings.warn(sentence(potential, head, first, which), OmniCalcWarning, stacklevel=3)
+    warnings.warn(_sentence(potential, head, first, which, example), OmniCalcWarning, stacklevel=3)
 
 
 def unlike(potential: Potential, head: str, systems: Systems) -> Unlike | None:
@@ -89,7 +90,7 @@ def unlike_along(potential: Potential, head: str, systems: Systems) -> Callable[
         if found is None:
             return None
         which = f"{len(found.atoms)} of {systems.n_atoms} atoms are"
-        return found._replace(words=sentence(potential, head, found.words, which))
+        return found._replace(words=_sentence(potential, head, found.words, which, now))
 
     return look
 
@@ -99,9 +100,17 @@ def named(numbers: Tensor, atom: int) -> str:
     return f"{chemical_symbols[int(numbers[atom])]} (atom {atom})"
 
 
-def sentence(potential: Potential, head: str, first: str, which: str) -> str:
-    """What to tell: of one atom, and how many there are."""
+def _sentence(potential: Potential, head: str, first: str, which: str, example: Systems) -> str:
+    """What to tell: of one atom, how many there are, and by which other heads nothing would have been told."""
+    others = " or ".join(f"'{name}'" for name in _heads_that_know(potential, example) if name != head)
     return (
-        f"{first} in the training data of {potential.name_resolved}, head {head}; {which} in surroundings that these "
-        "weights have not learned, so results may mean nothing"
+        f"{first} in the training data of {potential.name_resolved}, head {head}; {which} in surroundings that this "
+        "head has not learned, so results may mean nothing" + (f"; head {others} has" if others else "")
     )
+
+
+def _heads_that_know(potential: Potential, systems: Systems) -> list[str]:
+    """Heads whose data have all surroundings of ``systems``."""
+    present = set(systems.numbers.tolist())
+    able = [name for name, known in potential.known_surroundings.items() if present <= set(known.elements)]
+    return [name for name in able if unlike(potential, name, systems) is None]

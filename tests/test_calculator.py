@@ -562,8 +562,8 @@ def test_bundled_weights_know_whether_they_have_seen_a_box():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         OmniCalc("ubio-s3").get_property("energy", box)
-        for name in ("scd", "ubio-s2"):
-            OmniCalc(name).get_property("energy", molecule("CH3CH2OH"))
+        for name, head in (("scd", "ethanol-methanol"), ("ubio-s2", None)):
+            OmniCalc(name, head=head).get_property("energy", molecule("CH3CH2OH"))
 
 
 def test_every_bundled_potential_says_so():

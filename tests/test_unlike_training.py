@@ -52,6 +52,15 @@ def test_once_and_only_once(dtype):
     assert told(SALT, calc) == told(water, calc) == []
 
 
+def test_another_head_that_knows_them_is_named():
+    """The first head of these weights, which is taken unless one is named, knows a molecule without methyl groups."""
+    (message,) = told(molecule("CH3CH2OH"), OmniCalc("ubio-s3:organics"))
+    assert message.endswith("may mean nothing; head 'pbe-d3/def2-svp' or 'ethanol-methanol' has")
+    assert told(molecule("CH3CH2OH"), OmniCalc("ubio-s3:organics", head="ethanol-methanol")) == []
+    (message,) = told(SALT, OmniCalc("ubio-s3"))
+    assert message.endswith("may mean nothing")
+
+
 def test_ordinary_structures_are_not():
     for atoms in (read("examples/water.xyz"), molecule("H2O"), read("examples/water.xyz") * (1, 1, 2)):
         for model in ("ubio-s3", "ubio-s3:fast", "ubio-s3:wide"):
