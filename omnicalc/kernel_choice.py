@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from omnicalc.potential import Potential, Prediction
     from omnicalc.systems import Systems
 
+_SAMPLED = 4  # numbers of each weight that are looked at again
 HALF = {"native-fp16": torch.float16, "native-bf16": torch.bfloat16}  # on a GPU: 16-bit type of the linear maps
 KERNELS = ("auto", "native", *HALF, "torch")
 
@@ -39,10 +40,10 @@ class KernelChoice:
         self.wanted = check_kernel(wanted)
         self._native = None
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
-        self._made_of: Weights | None = None  # that the two above are of
+        self._made_of: Known | None = None  # that the two above are of
         self._warned = False
         self._lock = threading.Lock()
-        self._last: tuple[Weights, list[Tensor], NativeBinding | DeviceBinding] | None = None
+        self._last: tuple[Known, list[Tensor], NativeBinding | DeviceBinding] | None = None
 
     def __reduce__(self):  # what is made is made again where a copy needs it, and is not worth carrying
         return KernelChoice, (self.wanted,)
@@ -99,12 +100,12 @@ class KernelChoice:
             return self.binding(potential, systems, head)
         weights, last = Weights.of(potential), self._last
         atoms = [systems.numbers, systems.system, systems.charge, systems.spin, head]
-        if last is not None and last[0] == weights and all(map(torch.equal, last[1], atoms)):
+        if last is not None and last[0].are(weights) and all(map(torch.equal, last[1], atoms)):
             last[2].record = True
             return last[2]
         binding = self.binding(potential, systems, head)
         # copies, for the caller may write to its own
-        self._last = None if binding is None else (weights, [t.clone() for t in atoms], binding)
+        self._last = None if binding is None else (self._made_of, [t.clone() for t in atoms], binding)
         return binding
 
     def _made(self, potential: Potential, numbers: Tensor):
@@ -124,8 +125,8 @@ class KernelChoice:
             raise KernelError("half precision is for a GPU")
         if not hasattr(potential.model, offer):
             raise KernelError(f"this family has no kernel for the {potential.device.type}")
-        if self._made_of != weights:
-            self._made_of, self._native, self._refused = weights, None, None
+        if self._made_of is None or not self._made_of.are(weights):
+            self._made_of, self._native, self._refused = Known(weights), None, None
         if self._refused is not None:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
@@ -149,17 +150,39 @@ class Weights(NamedTuple):
     dtype: torch.dtype
     in_training: bool
     writes: int  # that torch counted, over all weights
+    places: tuple[int, ...]  # of all weights in memory
 
     @classmethod
     def of(cls, potential: Potential) -> Weights:
-        in_training, writes, modules = False, 0, [potential.model]
+        in_training, writes, places, modules = False, 0, [], [potential.model]
         while modules:  # as model.parameters(), which takes three times as long, at every step
             module = modules.pop()
             modules += filter(None, module._modules.values())
             for weight in filter(lambda w: w is not None, module._parameters.values()):
                 in_training |= weight.requires_grad
                 writes += 0 if weight.is_inference() else weight._version  # those of inference mode are not counted
-        return cls(potential.model, potential.device, potential.dtype, in_training, writes)
+                places.append(weight.data_ptr())
+        return cls(potential.model, potential.device, potential.dtype, in_training, writes, tuple(places))
+
+
+class Known:
+    """Weights that something was made of. Writes that torch does not count, such as ``weight.data.copy_(...)`` of an
+    average of weights, show in a sample of their numbers.
+    """
+
+    def __init__(self, weights: Weights):
+        self._weights = weights
+        self._sample = [  # views, which also keep the memory from being given to other weights
+            w.detach().as_strided((min(_SAMPLED, w.numel()),), (1,)) for w in weights.model.parameters()
+        ]
+        self._values = self._now()
+
+    def are(self, weights: Weights) -> bool:
+        """Whether ``weights`` are these, and nothing was written to them."""
+        return self._weights == weights and torch.equal(self._now(), self._values)
+
+    def _now(self) -> Tensor:
+        return torch.cat(self._sample) if self._sample else torch.empty(0)
 
 
 class NativeBinding:

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
-from omnicalc.kernel_choice import KernelChoice, Weights
+from omnicalc.kernel_choice import KernelChoice, Known
 from omnicalc.models import build_model
 from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
@@ -72,6 +72,25 @@ def small(kernel: str) -> Potential:
     return potential
 
 
+@torch.no_grad()
+def in_place(model, name):
+    model.get_parameter(name).mul_(1.5)
+
+
+def in_data(model, name):  # as averages of weights are put in place, which torch does not count as a write
+    model.get_parameter(name).data.mul_(1.5)
+
+
+def other_data(model, name):
+    model.get_parameter(name).data = 1.5 * model.get_parameter(name).data
+
+
+def assigned(model, name):
+    for _ in range(2):  # what is there after the first has no writes, as what comes then
+        state = {key: value.clone() for key, value in model.state_dict().items()}
+        model.load_state_dict({**state, name: 1.5 * state[name]}, assign=True)
+
+
 class TestAKeptBinding:
     """Never shows but in speed: whatever changes, results are those of plain torch."""
 
@@ -105,20 +124,20 @@ class TestAKeptBinding:
         assert again is first is not None
         assert potential.kernel.binding_of_call(small("native"), systems, HEAD) is not first  # other weights
 
-    def test_weights_that_are_trained(self, monkeypatch):
+    @pytest.mark.parametrize("write", [in_place, in_data, other_data, assigned])
+    def test_weights_that_are_trained(self, monkeypatch, write):
         def after_training() -> float:
             fast, slow, kept = small("native"), small("torch"), NeighborList(4.5)
             systems = Systems.from_atoms(Atoms("OH2", positions=np.eye(3), cell=[4, 5, 6], pbc=True))
             assert self.apart(fast, slow, kept, systems) < 1e-4
             for potential in (fast, slow):
                 potential.requires_grad_(True)
-                with torch.no_grad():
-                    potential.model.energy_heads["a"][0].weight.mul_(1.5)
+                write(potential.model, "energy_heads.a.0.weight")
                 potential.requires_grad_(False)
             return self.apart(fast, slow, kept, systems)
 
         assert after_training() < 1e-4
-        monkeypatch.setattr(Weights, "of", classmethod(lambda cls, potential: cls(None, None, None, False, 0)))
+        monkeypatch.setattr(Known, "are", lambda self, weights: True)
         assert after_training() > 1e-2  # the wrong variant: the kernel made before
 
 
