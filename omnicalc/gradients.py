@@ -27,7 +27,8 @@ class EdgeGeometry:
     def __init__(self, systems: Systems, neighbors: Neighbors, dtype: torch.dtype, differentiate: bool):
         self.systems, self.neighbors = systems, neighbors
         self.vectors = neighbors.vectors(systems.positions, systems.cell, systems.system)
-        self.edges = self.vectors.to(dtype, copy=True).requires_grad_(differentiate)
+        edges = self.vectors.to(dtype, copy=True)
+        self.edges = edges.requires_grad_() if differentiate else edges
 
     def graph(self, head: Tensor) -> Graph:
         return Graph.build(self.systems, self.neighbors, self.edges, head)
@@ -53,8 +54,10 @@ class PositionGeometry:
 
     def __init__(self, systems: Systems, neighbors: Neighbors, dtype: torch.dtype, differentiate: bool):
         self.systems, self.neighbors, self.dtype = systems, neighbors, dtype
-        self.positions = systems.positions.detach().clone().requires_grad_(differentiate)
-        self.strain = torch.zeros_like(systems.cell).requires_grad_(differentiate)
+        self.positions, self.strain = systems.positions.clone(), torch.zeros_like(systems.cell)
+        if differentiate:
+            self.positions.requires_grad_()
+            self.strain.requires_grad_()
 
     def graph(self, head: Tensor) -> Graph:
         systems = self.systems

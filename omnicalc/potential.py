@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from omnicalc.autocast import without_autocast
 from omnicalc.errors import InputError, OmniCalcWarning
@@ -244,7 +245,8 @@ class Potential(nn.Module):
 
         Args:
             head: name of one head for the whole batch, or an (S,) int64 tensor of head indices.
-            create_graph: keep the graph of the gradients, for training.
+            create_graph: results can be differentiated, by parameters (training), positions and cells (Hessians) that
+                require gradients; otherwise they are detached.
 
         Raises:
             InputError: a head that there is not, or without the spread that is asked for; forces of structures that
@@ -262,6 +264,7 @@ class Potential(nn.Module):
             torch.inference_mode(False),
             torch.set_grad_enabled(need_gradient or create_graph),
             nullcontext() if mixed else without_autocast(self.device),  # here, for it reaches gradients too
+            sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext(),  # others have no second derivatives
         ):
             index = self.head_index(head, systems)
             at = geometry(self.model, systems, neighbors, self.dtype, need_gradient)

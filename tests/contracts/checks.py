@@ -142,6 +142,25 @@ def check_forces(evaluate, reference, atoms: Atoms) -> None:
         assert abs(slope - (forces * direction).sum().item()) < evaluate.tolerance.difference
 
 
+def check_second_derivatives(energy, positions: torch.Tensor) -> None:
+    """First and second derivatives of ``energy(positions)``, by autograd, equal central differences along a line."""
+    rng, step = np.random.default_rng(3), 1e-4
+    direction = torch.from_numpy(rng.normal(size=positions.shape))
+    direction = direction / direction.norm()
+
+    def slope(at: float, twice: bool = False) -> list[float]:
+        x = (positions + at * direction).requires_grad_()
+        (first,) = torch.autograd.grad(energy(x), x, create_graph=twice)
+        first = (first * direction).sum()
+        return [first.item()] + ([(torch.autograd.grad(first, x)[0] * direction).sum().item()] if twice else [])
+
+    first, second = slope(0.0, twice=True)
+    energies = [energy(positions + s * step * direction).item() for s in (1, -1)]
+    assert abs(first - (energies[0] - energies[1]) / (2 * step)) < TOLERANCE[torch.float64].difference
+    difference = (slope(step)[0] - slope(-step)[0]) / (2 * step)
+    assert abs(second - difference) < 1e-5 * max(1.0, abs(difference))
+
+
 def check_stress(evaluate, reference, atoms: Atoms) -> None:
     """Stress equals central differences of ``reference``'s float64 energy over six strains of cell and positions."""
     systems, step = Systems.from_atoms(atoms), 1e-5

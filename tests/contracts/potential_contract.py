@@ -13,6 +13,7 @@ from ase import Atoms
 
 from omnicalc.calculator import OmniCalc
 from omnicalc.errors import InputError
+from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
 from omnicalc.systems import Systems
 
@@ -91,6 +92,17 @@ class PotentialContract:
         checks.check_forces(evaluate, reference, atoms)
         with pytest.raises(AssertionError):
             checks.check_forces(Wrong(evaluate, scale_forces(0.95)), reference, atoms)
+
+    def test_second_derivatives(self, reference):
+        systems = Systems.from_atoms(self.molecules()[0])
+
+        def energy(positions):
+            moved, found = systems.with_positions(positions), neighbors(systems, reference.potential.cutoff)
+            return reference.potential(moved, found, head=self.head, forces=False, create_graph=True).energy.sum()
+
+        checks.check_second_derivatives(energy, systems.positions)
+        with pytest.raises(AssertionError):  # of positions that were taken out of the graph
+            checks.check_second_derivatives(lambda r: energy(r.detach() + 0.5 * (r - r.detach())), systems.positions)
 
     def test_stress_is_the_strain_derivative(self, evaluate, reference):
         checks.check_stress(evaluate, reference, self.box())

@@ -141,11 +141,12 @@ class Omnimol(nn.Module):
         """Short-range repulsion per atom (N,), eV, and for the direct variant its forces (N, 3), eV/Å."""
         if self.conservative:
             return self._repulsion_energies(graph.positions, graph.numbers, padding), None
+        keep, positions = graph.positions.requires_grad and torch.is_grad_enabled(), graph.positions
         with torch.enable_grad():
-            positions = graph.positions.detach().requires_grad_()
+            positions = positions if keep else positions.detach().requires_grad_()
             energies = self._repulsion_energies(positions, graph.numbers, padding)
-            slope = torch.autograd.grad(energies.sum(), positions)[0]
-        return energies.detach(), -slope
+            slope = torch.autograd.grad(energies.sum(), positions, create_graph=keep)[0]
+        return energies if keep else energies.detach(), -slope
 
     def _repulsion_energies(self, positions: Tensor, numbers: Tensor, padding: Padding) -> Tensor:
         where, z, mask = padding.pad(positions), padding.pad(numbers), padding.mask
