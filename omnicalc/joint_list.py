@@ -26,6 +26,7 @@ class JointList:
     def __init__(self, lists: Sequence[NeighborList]):
         """``lists``: one of each structure, in their order, all with the same cutoff."""
         self.lists = list(lists)
+        self.cutoff = min((each.cutoff for each in self.lists), default=0.0)
         self._pairs = _Joined(self.lists, NeighborList.pairs_with_skin, _join)
         self._rows = _Joined(self.lists, NeighborList.rows_with_skin, _join_rows)
 

@@ -80,7 +80,7 @@ class Potential(nn.Module):
         self.heads = {head.name: head for head in heads}
         self.charges = None if charges is None else tuple(charges)
         self.spins = None if spins is None else tuple(spins)
-        table = torch.zeros(len(self.heads), 119, dtype=torch.float64)
+        table = torch.full((len(self.heads), 119), torch.nan, dtype=torch.float64)  # of elements that a head knows
         for row, head in enumerate(self.heads.values()):
             for number, energy in head.reference.items():
                 table[row, number] = energy
@@ -249,9 +249,11 @@ class Potential(nn.Module):
                 require gradients; otherwise they are detached.
 
         Raises:
-            InputError: a head that there is not, or without the spread that is asked for; forces of structures that
-                were made inside ``torch.inference_mode()``.
+            InputError: a head that there is not, that does not know an element, or without the spread that is asked
+                for; neighbours within less than the cutoff; forces of structures that were made inside
+                ``torch.inference_mode()``. All else that weights were not made for is for :meth:`choose_head` to find.
         """
+        self._check_reach(neighbors.cutoff)
         need_gradient = stress or (forces and self.conservative)
         if need_gradient and systems.positions.is_inference():
             raise InputError(
@@ -345,6 +347,7 @@ class Potential(nn.Module):
 
         An autocast around it is meant for other networks, and changes nothing.
         """
+        self._check_reach(neighbor_list.cutoff)
         with without_autocast(self.device):
             index = self.head_index(head, systems)
             binding = self.kernel.binding_of_call(self, systems, index)
@@ -352,12 +355,37 @@ class Potential(nn.Module):
                 return self(systems, neighbor_list.update(systems), head=head, forces=forces, stress=stress)
             return binding(systems, neighbor_list, forces=forces, stress=stress)
 
+    def _check_reach(self, cutoff: float) -> None:
+        """Refuse a neighbour list that leaves out some of what the model sees, for energies would be others."""
+        if cutoff < self.cutoff:
+            raise InputError(
+                f"neighbours within {cutoff:g} Å given; {self.name_resolved} needs those within {self.cutoff:g} Å "
+                "(potential.cutoff)"
+            )
+
     def head_index(self, head: str | Tensor, systems: Systems) -> Tensor:
         """(S,) int64: the row of the named head, for every structure; a tensor as it is.
 
-        Raises :class:`InputError` for a name that there is not, or without the spread that is asked for.
+        Raises :class:`InputError` for a name or a row that there is not, for elements that a head does not know, or
+        without the spread that is asked for.
         """
+        index = self._rows(head, systems)
+        unknown = self.reference_energies(systems, index).isnan()
+        if bool(unknown.any()):
+            from ase.data import chemical_symbols
+
+            atom = int(unknown.nonzero()[0])
+            name, symbol = list(self.heads)[index[systems.system[atom]]], chemical_symbols[systems.numbers[atom]]
+            raise InputError(f"head '{name}' of {self.name_resolved} does not know element {symbol} (atom {atom})")
+        return index
+
+    def _rows(self, head: str | Tensor, systems: Systems) -> Tensor:
         if isinstance(head, Tensor):
+            if head.shape != (systems.n_systems,) or not all(0 <= row < len(self.heads) for row in head.tolist()):
+                raise InputError(
+                    f"heads {head.tolist()} given; the name of one, or a row from 0 to {len(self.heads) - 1} for each "
+                    f"of {systems.n_systems} structures is needed: {', '.join(self.heads)}"
+                )
             return head
         if head not in self.heads:
             raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")

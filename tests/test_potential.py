@@ -1,6 +1,7 @@
 """Heads, periodic boxes, references, stress of open systems, direct forces and bound potentials."""
 
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from ase import Atoms
 
 from omnicalc.errors import InputError, OmniCalcWarning
 from omnicalc.gradients import forces_from_edges
+from omnicalc.joint_list import JointList
+from omnicalc.kernels.native.attention import why_not
 from omnicalc.models import build_model
+from omnicalc.neighbor_list import NeighborList
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
@@ -114,6 +118,34 @@ def test_heads_differ_and_batches_may_mix_them():
     assert both[0].item() == pytest.approx(energy(model, WATER, "wet"), abs=1e-10)
     assert both[1].item() == pytest.approx(energy(model, WATER, "salty"), abs=1e-10)
     assert both[0] != both[1]
+
+
+def test_what_would_give_other_energies_is_refused():
+    model, waters = potential(), Systems.from_atoms([WATER, WATER])
+    found = neighbors(waters, model.cutoff)
+    for rows in ([0, 2], [-1, 0], [0]):
+        with pytest.raises(InputError, match="a row from 0 to 1 for each of 2 structures is needed: wet, salty"):
+            model(waters, found, head=torch.tensor(rows))
+    salt = Systems.from_atoms([WATER + Atoms("Na", [[4, 0, 0]]), WATER])
+    for head in ("wet", torch.tensor([0, 1])):
+        with pytest.raises(InputError, match=r"head 'wet' of unnamed does not know element Na \(atom 3\)"):
+            model(salt, neighbors(salt, model.cutoff), head=head)
+    near = model.cutoff - 1
+    for predict in (
+        lambda: model(waters, neighbors(waters, near), head="wet"),
+        lambda: model.predict(waters, NeighborList(near), head="wet"),
+        lambda: model.predict(waters, JointList([NeighborList(model.cutoff), NeighborList(near)]), head="wet"),
+    ):
+        with pytest.raises(InputError, match="neighbours within 3.5 Å given; unnamed needs those within 4.5 Å"):
+            predict()
+
+
+def test_compiled_code_meets_torch_operations_alone(monkeypatch):
+    attention, y = potential().model.blocks[0].attention, torch.zeros(3, dtype=torch.float64)
+    edges = SimpleNamespace(flat_edges="those of the native loops", edge_lists=None)
+    assert why_not() is not None or attention.kernel_edges(y, edges) is not None
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert attention.kernel_edges(y, edges) is None
 
 
 def test_results_carry_no_graph_unless_asked():

@@ -198,7 +198,8 @@ class Attention(nn.Module):
             return None
         if self.fused is not None:
             return graph.edge_lists if self.fused else None
-        if y.dtype not in (torch.float32, torch.float64) or get_proxy_mode() is not None:
+        traced = get_proxy_mode() is not None or torch.compiler.is_compiling()
+        if traced or y.dtype not in (torch.float32, torch.float64):
             return None  # a trace records torch operations alone
         if y.is_cuda:  # float64 is for references, where plain torch is as good
             return graph.edge_lists if available() and y.dtype == torch.float32 else None
