@@ -6,9 +6,12 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from ase import Atoms
+from ase.stress import full_3x3_to_voigt_6_stress
+from ase.units import GPa
 
 from omnicalc.batches import batches
 from omnicalc.data.misnamed_labels import misnamed_labels
+from omnicalc.data.stress_label import stress_label
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
@@ -21,11 +24,13 @@ ATOMS_PER_BATCH = 1000
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors over frames: energies in meV/atom, force components in meV/Å.
+    """Errors over frames: energies in meV/atom, force components in meV/Å, stress components (six) in meV/Å^3.
 
     ``energy_mean``: of predicted less labelled. ``relative_energy_mae``: of energies against the mean of the frames
     with the same atoms, so that the zero of energy does not matter. ``delta_energy_mae``: of the energy difference, in
     meV, between one frame and the next with the same atoms. NaN where no two frames have the same atoms.
+    ``stress_mae``: over the ``stresses`` frames that have a stress label and are periodic along all axes, of models
+    whose forces are the gradient of the energy; NaN where there are none. ``stress_mae_gpa``: the same in GPa.
     """
 
     frames: int
@@ -36,6 +41,9 @@ class Errors:
     energy_mean: float
     relative_energy_mae: float
     delta_energy_mae: float
+    stresses: int = 0
+    stress_mae: float = np.nan
+    stress_mae_gpa: float = np.nan
 
     def to_dict(self) -> dict:
         """With None in place of NaN, which JSON does not know."""
@@ -51,6 +59,7 @@ class Compared:
     forces: np.ndarray  # (N, 3)
     energy_std: float | None = None  # of a committee whose spread is asked for
     forces_std: np.ndarray | None = None  # (N,)
+    stress: np.ndarray | None = None  # (6,) Voigt, eV/Å^3, where there is a label
 
     @property
     def label(self) -> float:
@@ -60,6 +69,11 @@ class Compared:
     def label_forces(self) -> np.ndarray:
         """(N, 3), also of atoms that are held in place."""
         return self.atoms.get_forces(apply_constraint=False)
+
+    @property
+    def label_stress(self) -> np.ndarray | None:
+        """(6,) Voigt, eV/Å^3."""
+        return stress_label(self.atoms)
 
     @property
     def energy_error(self) -> float:
@@ -83,6 +97,8 @@ class Evaluation:
         chosen = self.frames if chosen is None else chosen
         energy = 1e3 * np.array([c.energy_error / len(c.atoms) for c in chosen])
         force = 1e3 * np.concatenate([(c.forces - c.label_forces).ravel() for c in chosen])
+        stress = [c.stress - c.label_stress for c in chosen if c.stress is not None]
+        stress_mae = float(np.abs(stress).mean()) if stress else None
         return Errors(
             frames=len(chosen),
             energy_mae=float(np.abs(energy).mean()),
@@ -92,6 +108,9 @@ class Evaluation:
             energy_mean=float(energy.mean()),
             relative_energy_mae=_relative(chosen),
             delta_energy_mae=_delta(chosen),
+            stresses=len(stress),
+            stress_mae=1e3 * stress_mae if stress else np.nan,
+            stress_mae_gpa=stress_mae / GPa if stress else np.nan,
         )
 
     def by(self, key: str) -> dict[str, Errors]:
@@ -168,10 +187,11 @@ def evaluate(
     ``head`` None: the first that knows all elements of the first frame. ``spread``: with that of the head's committee,
     if it has one. Raises :class:`InputError` naming the frame.
     """
-    systems, chosen = [], head
+    systems, stressed, chosen = [], [], head
     for k, atoms in enumerate(frames):
         try:
             systems.append(Systems.from_atoms(atoms))
+            stressed.append(potential.conservative and stress_label(atoms) is not None)
             chosen = potential.choose_head(systems[-1], chosen)
         except InputError as error:
             raise InputError(f"frame {k}: {error}" if len(frames) > 1 else str(error)) from None
@@ -184,13 +204,15 @@ def evaluate(
     for run in batches([len(frames[k]) for k in order], atoms_per_batch):
         members = [order[k] for k in run]
         batch = cat([systems[k] for k in members]).to(potential.device)
-        result = potential(batch, neighbors(batch, potential.cutoff), head=chosen)
+        near, stress = neighbors(batch, potential.cutoff), any(stressed[k] for k in members)
+        result = potential(batch, near, head=chosen, stress=stress)
         ends = np.cumsum([len(frames[k]) for k in members])[:-1]
         columns = [result.energy.tolist(), np.split(result.forces.cpu().numpy(), ends)]
         if result.forces_std is not None:
             columns += [result.energy_std.tolist(), np.split(result.forces_std.cpu().numpy(), ends)]
-        for k, *values in zip(members, *columns, strict=True):
-            found[k] = Compared(frames[k], *values)
+        for n, (k, *values) in enumerate(zip(members, *columns, strict=True)):
+            tension = full_3x3_to_voigt_6_stress(result.stress[n].cpu().numpy()) if stressed[k] else None
+            found[k] = Compared(frames[k], *values, stress=tension)
         done += len(members)
         if progress is not None:
             progress(done)

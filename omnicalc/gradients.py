@@ -112,5 +112,7 @@ def per_structure(values: Tensor, systems: Systems) -> Tensor:
 def stress_of(virial: Tensor, systems: Systems) -> Tensor:
     """(1/V) dE/d(strain), symmetric, eV/Å^3, from the virial (S, 3, 3); NaN for cells without volume."""
     volume = torch.linalg.det(systems.cell).abs()
-    volume = torch.where(volume > 0, volume, torch.nan)
-    return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]
+    known = (volume > 0)[:, None, None]
+    # divided by 1 where there is none, so that gradients of the others stay finite
+    stress = 0.5 * (virial + virial.transpose(1, 2)) / torch.where(known, volume[:, None, None], 1.0)
+    return torch.where(known, stress, torch.nan)

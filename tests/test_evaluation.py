@@ -1,12 +1,16 @@
 """Errors on labelled structures against numbers worked out by hand."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
+from ase.stress import full_3x3_to_voigt_6_stress
 
+from omnicalc.calculator import OmniCalc
 from omnicalc.errors import InputError
 from omnicalc.evaluation import evaluate, labelled_frames
 from omnicalc.models import build_model
@@ -40,6 +44,36 @@ def test_known_errors(potential):
     assert errors.energy_rmse == pytest.approx(np.sqrt(5.0))
     assert errors.force_mae == pytest.approx(30.0)
     assert errors.force_rmse == pytest.approx(np.sqrt(1000.0))
+
+
+def test_errors_of_stresses(potential):
+    """Labels are minus what the energy, by differences, gains per volume and strain; of frames that have any."""
+
+    def energy(strain) -> float:
+        strained = box.copy()
+        strained.set_cell(box.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+        return OmniCalc(potential).get_potential_energy(strained)
+
+    molecule, box = labelled(potential, 0, 0), labelled(potential, 0, 0)
+    box.set_cell([[3, 0, 0], [0.5, 3.5, 0], [0, 0.7, 4]])
+    box.pbc = True
+    label, step = np.zeros((3, 3)), 1e-4
+    for a, b in itertools.product(range(3), repeat=2):
+        strain = np.zeros((3, 3))
+        strain[a, b] += step / 2
+        strain[b, a] += step / 2
+        label[a, b] = (energy(strain) - energy(-strain)) / (2 * step * box.get_volume())
+    voigt = full_3x3_to_voigt_6_stress(label) + np.array([0.001, 0, 0, 0, 0, -0.005])
+    assert np.abs(label).max() > 1e-5 and len({round(x, 7) for x in voigt}) == 6
+    box.calc = SinglePointCalculator(box, energy=0.0, forces=np.zeros((3, 3)), stress=voigt)
+    full, molecule.calc.results["stress"] = box.copy(), np.ones(6)  # which no molecule has
+    full.calc = SinglePointCalculator(full, energy=0.0, forces=np.zeros((3, 3)))
+    full.calc.results["stress"] = label
+    found = evaluate(potential, [molecule, box, full]).errors()
+    assert found.stresses == 2 and found.stress_mae == pytest.approx(6 / 12, abs=1e-5)
+    assert found.stress_mae_gpa == pytest.approx(160.21766e-3 * found.stress_mae)
+    none = evaluate(potential, [molecule]).errors().to_dict()
+    assert none["stresses"] == 0 and none["stress_mae"] is None
 
 
 def test_labels_of_atoms_that_are_held(potential):

@@ -32,7 +32,7 @@ _OTHER_ZERO = 500.0  # meV/atom; no potential of this level of theory is so far 
 @click.option("--rotations", type=int, help="Also turn every frame N times, and measure how far its results spread.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, device, rotations, as_json):
-    """Compare MODEL with the energies and forces in DATA.
+    """Compare MODEL with the energies and forces in DATA, and with the stresses where there are any.
 
     DATA: extended XYZ (also .gz), ASE-LMDB, SPICE HDF5, MD17 npz, or any file that ASE reads with labels. Heads
     with a committee also say how sure they are, and how well that fits their errors.
@@ -96,6 +96,9 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
             f"from one frame to the next: MAE {errors.delta_energy_mae:.1f} meV"
         )
     click.echo(f"forces  MAE {errors.force_mae:.2f}  RMSE {errors.force_rmse:.2f} meV/Å")
+    if errors.stresses:
+        of = f", of {errors.stresses} frames" if errors.stresses < errors.frames else ""
+        click.echo(f"stress  MAE {errors.stress_mae:.3f} meV/Å^3 ({errors.stress_mae_gpa:.4f} GPa){of}")
     if spread is not None:
         click.echo(
             f"spread over {spread.rotations} orientations  energy {spread.energy:.3f} meV/atom  forces "
@@ -107,11 +110,12 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
             f"meV/Å (means); calibration error {100 * committee['calibration_error']:.0f} %"
         )
     if groups:
-        click.echo(f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE")
+        stress = "  stress MAE" if errors.stresses else ""
+        click.echo(f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE{stress}")
         for name, e in groups.items():
             click.echo(
                 f"{name[:24]:<24} {e.frames:6d}  {e.energy_mae:10.3f}  {e.relative_energy_mae:8.3f}  "
-                f"{e.force_mae:10.2f}  {e.force_rmse:6.2f}"
+                f"{e.force_mae:10.2f}  {e.force_rmse:6.2f}" + (f"  {e.stress_mae:10.3f}" if errors.stresses else "")
             )
     if plot is not None:
         click.echo(f"plot: {plot}")

@@ -12,6 +12,7 @@ import torch
 from omnicalc.data.geometry_digest import geometry_digest, placed_anywhere_digest
 from omnicalc.data.only import has_one_of
 from omnicalc.data.readers import open_frames
+from omnicalc.data.stress_label import stress_label
 from omnicalc.errors import InputError
 from omnicalc.files import sha256_of
 from omnicalc.systems import Systems
@@ -112,7 +113,7 @@ class Dataset:
             head=source.head,
             energy=entry.energy - sum(n * table[z] for z, n in entry.counts.items()) if entry.has_energy else 0.0,
             forces=torch.from_numpy(np.array(forces, dtype=np.float32)),
-            stress=torch.from_numpy(_stress(labels) if entry.has_stress else np.zeros((3, 3))),
+            stress=torch.from_numpy(_stress(atoms) if entry.has_stress else np.zeros((3, 3))),
             has_energy=entry.has_energy,
             has_forces=entry.has_forces,
             has_stress=entry.has_stress,
@@ -120,11 +121,10 @@ class Dataset:
         )
 
 
-def _stress(labels: dict) -> np.ndarray:
+def _stress(atoms) -> np.ndarray:
     from ase.stress import voigt_6_to_full_3x3_stress
 
-    stress = np.asarray(labels["stress"], dtype=float)
-    return stress if stress.shape == (3, 3) else voigt_6_to_full_3x3_stress(stress)
+    return voigt_6_to_full_3x3_stress(stress_label(atoms))
 
 
 def build_dataset(
@@ -276,7 +276,7 @@ def split_of_molecule(name: str, fraction: float) -> str:
 
 def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: str) -> Entry:
     try:
-        systems = Systems.from_atoms(atoms)
+        systems, stress = Systems.from_atoms(atoms), stress_label(atoms)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     i, _, _ = pairs_of(systems, cutoff)
@@ -296,7 +296,7 @@ def _entry(atoms, f: int, k: int, settings: DataSource, cutoff: float, where: st
         structure=placed_anywhere_digest(atoms),
         has_energy=settings.energies,
         has_forces=settings.forces,
-        has_stress=labels.get("stress") is not None and bool(atoms.pbc.all()),
+        has_stress=stress is not None,
         periodic=bool(atoms.pbc.any()),
     )
 

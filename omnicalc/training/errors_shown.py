@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ase.units import GPa
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -14,19 +16,22 @@ class Shown:
     factor: float = 1.0  # to that unit
     digits: int = 4  # in tables
     on_cards: str = ""  # its name there; empty: as in logs
-    in_reports: str = ""  # its text there; empty: name and four figures
+    in_reports: str = ""  # its text there, which may also say {gpa}; empty: name and four figures
 
 
 SHOWN = {
     "force_mae": Shown("force MAE", "meV/Å", 1e3, 1, "force_mae_meV_per_A", "force MAE {:.1f} meV/Å"),
     "force_rmse": Shown("force RMSE", "meV/Å", 1e3, 1, "force_rmse_meV_per_A", "RMSE {:.1f}"),  # after the other
     "energy_mae": Shown("energy MAE", "meV/atom", 1e3, 2, "energy_mae_meV_per_atom", "energy MAE {:.3f} meV/atom"),
+    "stress_mae": Shown(
+        "stress MAE", "meV/Å^3", 1e3, 3, "stress_mae_meV_per_A3", "stress MAE {:.3f} meV/Å^3 ({gpa:.4f} GPa)"
+    ),
     "property_mae": Shown("property MAE"),
     "denoising_rmse": Shown("noise RMSE", "normalised"),
     "noise_rmse": Shown("noise RMSE", "normalised"),
 }
 CURVES = ("force_mae", "energy_mae")
-_TABLE = ("force_mae", "energy_mae", "property_mae", "denoising_rmse", "noise_rmse")
+_TABLE = ("force_mae", "energy_mae", "stress_mae", "property_mae", "denoising_rmse", "noise_rmse")
 
 
 def reported_names(names: Iterable[str]) -> tuple[str, ...]:
@@ -46,7 +51,7 @@ def in_words(errors: dict[str, float]) -> str:
     for name, value in errors.items():
         if not math.isnan(value):
             shown = SHOWN.get(name, Shown(name))
-            parts.append((shown.in_reports or name + " {:.4g}").format(shown.factor * value))
+            parts.append((shown.in_reports or name + " {:.4g}").format(shown.factor * value, gpa=value / GPa))
     return ", ".join(parts)
 
 
@@ -60,6 +65,8 @@ def before_and_after(rows: Sequence[dict]) -> str:
     """A table of the validation errors at the first and the last line of a run's log, of every source."""
     first, last = min(int(r["step"]) for r in rows), max(int(r["step"]) for r in rows)
     shown = {name: SHOWN[name] for name in _TABLE if name in rows[0]}
+    if all(math.isnan(float(r.get("stress_mae", math.nan))) for r in rows):
+        shown.pop("stress_mae", None)
     titles = (f"{s.title}, {s.unit}" if s.unit else s.title for s in shown.values())
     lines = [f"{'validation':<28}" + "".join(f" {title:>26}" for title in titles)]
     for r in rows:

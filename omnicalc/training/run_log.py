@@ -10,6 +10,7 @@ from omnicalc.training.validation import GroupErrors
 
 LOG, CURVE = "log.csv", "learning_curve.png"
 _TEXT = ("source", "head", "group")
+_LATER = ("stress_mae",)  # errors that logs of earlier versions do not have
 
 
 class RunLog:
@@ -19,6 +20,7 @@ class RunLog:
         self.path = folder / LOG
         trained = [f"train_{term}" for term in terms]
         self.fields = ["step", "learning_rate", "loss", *trained, "source", "head", "group", "structures", *errors]
+        self._later = [name for name in errors if name in _LATER]
 
     def begin(self) -> None:
         with self.path.open("w", newline="") as file:
@@ -28,6 +30,9 @@ class RunLog:
         """Drop lines after ``step``. Raises ValueError for a file that is no log of this training."""
         with self.path.open(newline="") as file:
             header, *rows = [*csv.reader(file)] or [[]]
+        if header == [name for name in self.fields if name not in self._later]:
+            rows = [[*r, *["nan"] * len(self._later)] if len(r) == len(header) else r for r in rows]
+            header = self.fields
         if header != self.fields:
             raise ValueError("its first line is not that of this training")
         if rows and len(rows[-1]) < len(header):  # cut off while being written, after the last saved state

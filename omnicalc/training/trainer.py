@@ -80,6 +80,7 @@ class Trainer:
         self.model, self.start_card, self.start_report = _model(recipe)
         self.objective.check(self.model)
         _check_precision(recipe, self.model)
+        _check_stress(recipe, self.model)
         if hasattr(self.objective, "begin"):
             self.objective.begin(self.model)
         self.recorded = recorded_gradients(self, record)
@@ -467,6 +468,14 @@ def _check_precision(recipe: Recipe, model: torch.nn.Module) -> None:
         raise InputError(
             "[optimiser] bf16 = true: E2Former-V2 computes in float32 whatever the recipe says; leave it out (tf32 = "
             "true makes the matrix products of a GPU faster)"
+        )
+
+
+def _check_stress(recipe: Recipe, model: torch.nn.Module) -> None:
+    if any(stage.stress_weight > 0 for stage in recipe.stages) and not model.conservative:
+        raise InputError(
+            "stress_weight is above 0 in [[stages]], but the forces of this model are no gradient of its energy, so it "
+            "has no stress; leave that key out"
         )
 
 

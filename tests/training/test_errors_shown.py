@@ -6,6 +6,7 @@ import pytest
 
 from omnicalc.training.errors_shown import before_and_after, in_words, on_cards, reported_names, rooted
 from omnicalc.training.objectives import _OBJECTIVES, build_objective
+from omnicalc.training.run_log import RunLog
 
 ERRORS = {"force_mae": 0.0512, "force_rmse": 0.0734, "energy_mae": 0.00123, "property_rmse": 2.0}
 
@@ -25,6 +26,29 @@ def test_units():
     }
     unlabelled = {**ERRORS, "energy_mae": math.nan}
     assert "energy" not in in_words(unlabelled) and "energy_mae_meV_per_atom" not in on_cards(unlabelled)
+
+
+def test_a_log_of_an_earlier_version_is_continued(tmp_path):
+    log = RunLog(tmp_path, ("force",), ("force_mae", "stress_mae"))
+    start = dict.fromkeys(log.fields, "1") | {"source": "boxes", "head": "a", "group": "all"}
+    old = [name for name in log.fields if name != "stress_mae"]
+    lines = [old, [start[name] for name in old], ["2", "1"]]  # the last one cut off
+    log.path.write_text("".join(",".join(line) + "\n" for line in lines))
+    log.truncate(5)
+    (row,) = log.read()
+    assert row == {**start, "stress_mae": "nan"} and math.isnan(log.last_errors()[0].errors["stress_mae"])
+    log.path.write_text("step,loss\n")
+    with pytest.raises(ValueError, match="first line is not that of this training"):
+        log.truncate(5)
+
+
+def test_stress_is_shown_where_it_is_known():
+    errors = {"force_mae": 0.05, "stress_mae": 0.00125}
+    assert in_words(errors) == "force MAE 50.0 meV/Å, stress MAE 1.250 meV/Å^3 (0.2003 GPa)"
+    assert on_cards(errors)["stress_mae_meV_per_A3"] == 1.25
+    rows = [{"step": step, "source": "boxes", "group": "all", **errors} for step in (0, 5)]
+    assert "stress MAE, meV/Å^3" in before_and_after(rows) and "1.250 -> 1.250" in before_and_after(rows)
+    assert "stress" not in before_and_after([{**r, "stress_mae": math.nan} for r in rows])
 
 
 @pytest.mark.parametrize("name", _OBJECTIVES)

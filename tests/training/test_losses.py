@@ -1,6 +1,7 @@
 """Loss terms against numbers worked out by hand, and the parameter gradient against finite differences."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,8 +53,6 @@ def test_per_structure_means_count_small_and_large_alike(batch_of):
 
 
 def test_what_has_no_label_counts_for_nothing(batch_of):
-    from dataclasses import replace
-
     _, batch, totals = batch_of
     silent = replace(batch, energy_weight=torch.tensor([1.0, 0.0]), force_weight=batch.force_weight * 0)
     fewer = replace(totals, energies=1, force_atoms=0, force_structures=0)
@@ -63,8 +62,6 @@ def test_what_has_no_label_counts_for_nothing(batch_of):
 
 
 def test_stress_counts_where_it_is_known(batch_of):
-    from dataclasses import replace
-
     _, batch, totals = batch_of
     batch = replace(batch, stress_weight=torch.tensor([1.0, 0.0]))
     stress = torch.full((2, 3, 3), float("nan"), dtype=torch.float64)
@@ -74,6 +71,26 @@ def test_stress_counts_where_it_is_known(batch_of):
     assert term.item() == pytest.approx(0.02)
     (gradient,) = torch.autograd.grad(term, stress)
     assert gradient[1].abs().max() == 0  # not NaN: the structure without a volume stays out of it
+
+
+def test_boxes_with_stresses_beside_molecules(batch_of):
+    """Gradients stay finite, and validation counts the six components of the box alone."""
+    trainer, batch, totals = batch_of
+    model = trainer.model
+    cell = torch.stack([6.0 * torch.eye(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)])
+    label = torch.zeros(2, 3, 3, dtype=torch.float64)
+    label[0, 1, 2] = label[0, 2, 1] = 0.3
+    weight = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    batch = replace(batch, systems=replace(batch.systems, cell=cell), stress=label, stress_weight=weight)
+    objective = build_objective({"name": "energy-forces"})
+    step = StepInfo(Stage(steps=10, stress_weight=1.0), 1.0, replace(totals, stresses=1), torch.Generator())
+    loss, _ = objective.loss(model, batch, step)
+    found = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
+    assert all(g.isfinite().all() for g in found if g is not None)
+    error = (predict(model, batch, stress=True).stress - label)[0].abs()
+    total, count = objective.errors(model, batch)["stress_mae"]
+    assert count.tolist() == [6, 0] and total[1] == 0 and error[1, 2] > 0.2
+    assert total[0].item() == pytest.approx((error.sum() + error.trace()).item() / 2)
 
 
 @pytest.mark.parametrize("loss", ["atoml2mae", "huber"])

@@ -393,6 +393,11 @@ def load_weights(folder):
     return load_file(folder / "model.safetensors")
 
 
+def test_direct_forces_have_no_stress_to_learn(folder):
+    with pytest.raises(InputError, match="stress_weight is above 0 .* no stress"):
+        trainer(folder, model='forces = "direct"', stage="stress_weight = 0.1")
+
+
 def test_bf16_is_refused_where_nothing_comes_of_it(folder):
     with pytest.raises(InputError, match="bf16 = true: E2Former-V2 computes in float32"):
         trainer(folder, optimiser="bf16 = true")

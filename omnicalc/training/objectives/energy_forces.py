@@ -27,7 +27,7 @@ class EnergyForces:
 
     Settings = EnergyForcesSettings
     terms = ("force", "energy", "stress")
-    error_names = ("force_mae", "force_mse", "energy_mae")
+    error_names = ("force_mae", "force_mse", "energy_mae", "stress_mae")
 
     def __init__(self, settings: EnergyForcesSettings):
         self.settings = settings
@@ -55,18 +55,27 @@ class EnergyForces:
         return loss, terms
 
     def errors(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
-        """Sums and counts for each structure (S,): |dE|/N (eV), |dF| over components (eV/Å) and its square."""
-        found = predict(model, batch, stress=False)
+        """Sums and counts for each structure (S,): |dE|/N (eV), |dF| over components (eV/Å) and its square, |dS| over
+        the six components (eV/Å^3).
+        """
+        stress = batch.has_stress and model.conservative  # others have none that fits their forces
+        found = predict(model, batch, stress=stress)
         system, n = batch.systems.system, batch.systems.counts
         energy = (found.energy - batch.energy).abs() / n * batch.energy_weight
         error = (found.forces - batch.forces) * batch.force_weight[:, None]
         with_forces = torch.zeros_like(energy).index_add_(0, system, 3 * batch.force_weight)
         size = torch.zeros_like(energy).index_add_(0, system, error.abs().sum(-1))
         square = torch.zeros_like(energy).index_add_(0, system, error.square().sum(-1))
+        apart = stressed = torch.zeros_like(energy)
+        if stress:
+            stressed = 6 * batch.stress_weight
+            difference = torch.where(stressed > 0, (found.stress - batch.stress).abs().permute(1, 2, 0), 0.0)
+            apart = difference[torch.triu_indices(3, 3).unbind()].sum(0)
         return {
             "force_mae": (size, with_forces),
             "force_mse": (square, with_forces),
             "energy_mae": (energy, batch.energy_weight),
+            "stress_mae": (apart, stressed),
         }
 
     def score(self, errors: dict[str, float]) -> float:
