@@ -65,7 +65,7 @@ def before_and_after(rows: Sequence[dict]) -> str:
     """A table of the validation errors at the first and the last line of a run's log, of every source."""
     first, last = min(int(r["step"]) for r in rows), max(int(r["step"]) for r in rows)
     shown = {name: SHOWN[name] for name in _TABLE if name in rows[0]}
-    if all(math.isnan(float(r.get("stress_mae", math.nan))) for r in rows):
+    if not any(r.get("stress_mae") for r in rows):
         shown.pop("stress_mae", None)
     titles = (f"{s.title}, {s.unit}" if s.unit else s.title for s in shown.values())
     lines = [f"{'validation':<28}" + "".join(f" {title:>26}" for title in titles)]
@@ -73,7 +73,7 @@ def before_and_after(rows: Sequence[dict]) -> str:
         if int(r["step"]) != last or r["group"] != "all":
             continue
         old = next(o for o in rows if int(o["step"]) == first and (o["source"], o["group"]) == (r["source"], "all"))
-        pairs = [_pair(float(old[name]), float(r[name]), s) for name, s in shown.items()]
+        pairs = [_pair(*(float(row[name] or "nan") for row in (old, r)), s) for name, s in shown.items()]
         lines.append(f"{r['source'][:28]:<28}" + "".join(f" {pair:>26}" for pair in pairs))
     return "\n".join(lines)
 

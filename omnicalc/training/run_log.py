@@ -31,7 +31,7 @@ class RunLog:
         with self.path.open(newline="") as file:
             header, *rows = [*csv.reader(file)] or [[]]
         if header == [name for name in self.fields if name not in self._later]:
-            rows = [[*r, *["nan"] * len(self._later)] if len(r) == len(header) else r for r in rows]
+            rows = [[*r, *[""] * len(self._later)] if len(r) == len(header) else r for r in rows]
             header = self.fields
         if header != self.fields:
             raise ValueError("its first line is not that of this training")

@@ -1,5 +1,6 @@
 """Errors of the averaged weights on the validation structures: by source, and by config_type within a source."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class GroupErrors:
     head: str
     group: str
     structures: int
-    errors: dict[str, float]  # NaN where nothing had that label
+    errors: dict[str, float]  # NaN where nothing had that label; of stresses, which few data have, there is none then
 
 
 @contextmanager
@@ -73,6 +74,8 @@ def validate(
         for g, group in enumerate(groups):
             count = sum(group in (ALL, e.config_type) for e in entries)
             errors = {n: float(s[0, g] / s[1, g]) if s[1, g] > 0 else float("nan") for n, s in sums.items()}
+            if math.isnan(errors.get("stress_mae", 0.0)):
+                del errors["stress_mae"]
             found.append(GroupErrors(source.settings.label, source.settings.head, group, count, rooted(errors)))
     model.train(was_training)
     return found
