@@ -394,8 +394,8 @@ def load_weights(folder):
 
 
 def test_direct_forces_have_no_stress_to_learn(folder):
-    with pytest.raises(InputError, match="stress_weight is above 0 .* no stress"):
-        trainer(folder, model='forces = "direct"', stage="stress_weight = 0.1")
+    with pytest.raises(InputError, match="stress_weight is above 0 .* it has no stress"):
+        trainer(folder, model='forces = "linear"', stage="stress_weight = 0.1")
 
 
 def test_bf16_is_refused_where_nothing_comes_of_it(folder):
