@@ -82,7 +82,7 @@ def test_labels_of_atoms_that_are_held(potential):
     held.set_constraint(FixAtoms([0, 1]))
     assert np.abs(held.get_forces()[:2]).max() == 0  # what the errors were taken from
     one, other = (evaluate(potential, [atoms]) for atoms in (free, held))
-    assert one.errors() == other.errors() and other.errors().force_rmse == pytest.approx(20.0)
+    assert one.errors().to_dict() == other.errors().to_dict() and other.errors().force_rmse == pytest.approx(20.0)
     np.testing.assert_array_equal(other.frames[0].force_errors, one.frames[0].force_errors)
 
 
