@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import sysconfig
 from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -20,8 +19,7 @@ class NativeKernels(BuildHookInterface):
         spec.loader.exec_module(build)
         libraries = build.build(self.app.display_warning)
         if libraries:
-            platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
-            build_data["tag"] = f"py3-none-{platform}"  # the libraries know nothing of Python
+            build_data["tag"] = f"py3-none-{build.platform_tag()}"  # the libraries know nothing of Python
             build_data["pure_python"] = False
             root = Path(self.root).resolve()
             build_data["artifacts"] += [path.resolve().relative_to(root).as_posix() for path in libraries]

@@ -365,6 +365,18 @@ def test_a_compiler_with_options_is_taken_as_it_is(monkeypatch, tmp_path):
     assert build.compiler(said.append) == ["ccache", "g++", "-DA=b c"] and not said
 
 
+@pytest.mark.parametrize(
+    ("system", "python_says", "tag"),
+    [("Darwin", "macosx-14.5-arm64", "macosx_14_0_arm64"), ("Linux", "linux-aarch64", "linux_aarch64")],
+)
+def test_a_wheel_has_a_tag_that_pip_takes(system, python_says, tag, monkeypatch):
+    """Of macOS 11 and later pip knows no minor versions; those of Python's own name come from where it was built."""
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.mac_ver", lambda: ("14.5", ("", "", ""), "arm64"))
+    monkeypatch.setattr("sysconfig.get_platform", lambda: python_says)
+    assert build.platform_tag() == tag
+
+
 def test_sources_are_read_in_any_locale():
     code = "from omnicalc.kernels.native.build import POTENTIAL, source_hash; print(source_hash(POTENTIAL))"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

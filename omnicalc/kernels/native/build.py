@@ -68,6 +68,16 @@ def library(name: str, source: Path = POTENTIAL) -> Path:
     return source.with_name(f"{source.stem}-{name}.so")
 
 
+def platform_tag() -> str:
+    """Of a wheel with these libraries: the first that pip takes here, and that promises nothing of other systems.
+
+    Not Python's own name of the platform: macosx_14_5_arm64, say, where pip knows no minor versions since macOS 11.
+    """
+    from packaging.tags import platform_tags  # comes with hatchling
+
+    return next(tag for tag in platform_tags() if not tag.startswith(("manylinux", "musllinux")))
+
+
 def build(say=print) -> list[Path]:
     """Compile all libraries and return those that worked; none without a compiler, or on a system it does not suit."""
     cxx = compiler(say)
