@@ -252,6 +252,8 @@ def choose_device(device: str | torch.device) -> torch.device:
         kind = chosen.type
     except (RuntimeError, TypeError):
         kind = None
+    if kind == "mps":
+        raise InputError(f"device '{device}' given; Apple's GPUs have no float64, which is needed: use auto or cpu")
     if kind not in _DEVICES:  # the others lack float64 or cannot hold numbers at all
         raise InputError(f"unknown device '{device}'; use auto, cpu, cuda, or cuda:1 for the second GPU")
     try:

@@ -466,6 +466,7 @@ class TestConstruction:
             ("skin", -1, "0 or more is needed"),
             ("skin", 100, "at most 10 Å"),
             ("device", "meta", "unknown device 'meta'; use auto, cpu"),
+            ("device", "mps", "device 'mps' given; Apple's GPUs have no float64, which is needed: use auto or cpu"),
             ("device", None, "unknown device 'None'"),
             ("dtype", "float16", "float32 or float64"),
             ("dtype", None, "float32 or float64"),
