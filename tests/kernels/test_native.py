@@ -377,6 +377,12 @@ def test_a_wheel_has_a_tag_that_pip_takes(system, python_says, tag, monkeypatch)
     assert build.platform_tag() == tag
 
 
+def test_a_system_that_lists_no_features_of_its_processor_gets_the_portable_kernel(monkeypatch, tmp_path):
+    monkeypatch.setattr(library, "CPU_INFO", tmp_path / "none")
+    monkeypatch.setattr(library, "_cpu_flags", library._cpu_flags.__wrapped__)
+    assert library._supported() == ["portable"]
+
+
 def test_sources_are_read_in_any_locale():
     code = "from omnicalc.kernels.native.build import POTENTIAL, source_hash; print(source_hash(POTENTIAL))"
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import threading
 from functools import cache, partial
 from pathlib import Path
@@ -16,6 +15,8 @@ from omnicalc.errors import INSTALL_AGAIN, InputError, KernelError
 from omnicalc.kernels.native.build import POTENTIAL, SETS, library, source_hash
 
 INSTRUCTIONS = "OMNICALC_NATIVE"  # environment variable: an instruction set to use in place of the best
+
+CPU_INFO = Path("/proc/cpuinfo")
 
 KINDS = {  # of the arrays of NativeE2Former.evaluate: type and dimensions
     "positions": (np.float64, 2),  # (N, 3), Å
@@ -68,9 +69,11 @@ def _supported() -> list[str]:
 
 @cache
 def _cpu_flags() -> set[str]:
-    if platform.system() == "Darwin":
+    try:
+        lines = CPU_INFO.read_text().splitlines()
+    except OSError:  # not Linux
         return set()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
+    for line in lines:
         if line.startswith("flags"):
             return set(line.split(":", 1)[1].split())
     return set()
