@@ -70,6 +70,8 @@ private:
     static void pause() {
 #if defined(__x86_64__)
         __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        __asm__ __volatile__("isb");  // some tens of cycles, where the instruction "yield" does nothing
 #endif
     }
 

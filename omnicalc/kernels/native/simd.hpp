@@ -10,6 +10,9 @@ constexpr int GEMM_ROWS = 12;
 #elif defined(__AVX2__)
 constexpr int VW = 8;
 constexpr int GEMM_ROWS = 6;
+#elif defined(__aarch64__)
+constexpr int VW = 4;  // NEON
+constexpr int GEMM_ROWS = 6;  // with two vectors of columns, 12 sums: four pipes are busy for as long as one sum takes
 #else
 constexpr int VW = 4;
 constexpr int GEMM_ROWS = 4;
