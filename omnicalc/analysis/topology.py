@@ -167,8 +167,8 @@ def element_of(given: str, name: str, residue: str, mass: float) -> str:
     letters = re.sub(r"[^A-Za-z]", "", str(name)).upper()
     ion = re.sub(r"[^A-Za-z]", "", str(residue)).upper()
     named = ION_NAMES.get(letters)
-    if named and ion in {"", letters, "ION", "IONS", named.upper()}:
-        return named  # atom CAL of a ligand is a carbon
+    if named and (letters != "CAL" or ion in {"", "CAL", "CA", "ION", "IONS"}):
+        return named  # CAL of a ligand is one of its carbons CAA, CAB, ...
     if letters and letters == ION_NAMES.get(ion, "").upper():
         return ION_NAMES[ion]  # atom NA of residue SOD
     if letters and ion in {letters, "ION", "IONS"} and letters.capitalize() in atomic_numbers:

@@ -98,6 +98,7 @@ class ToyPotential:
 
     name_resolved, sha256, conservative, committee_heads = "toy:pairs@1.0", "ab" * 32, True, ()
     card = SimpleNamespace(summary="a pair potential for tests")
+    known_surroundings: dict = {}
     device = torch.device("cpu")
     kernel = SimpleNamespace(describe=lambda potential, numbers: "torch")
 
