@@ -90,7 +90,6 @@ class Potential(nn.Module):
         self.card: Card | None = None
         self.kernel = KernelChoice()
         self.folder: Path | None = None  # of the weights
-        self.told_unlike: set[str] = set()  # heads, where it was told that atoms are in unknown surroundings
         self.any_box = False  # whether periodic structures are taken whatever the heads were trained on
         self._spread = False
         self._warned: set[str] = set()  # heads

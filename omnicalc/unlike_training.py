@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _EVERY = 100  # calls of the same atoms: a look costs about as much as computing forces
 _ATOMS = 20_000  # looked at together
+_told: set[tuple[str, str]] = (
+    set()
+)  # weights and heads of which it was told: scripts may make a calculator per structure
 
 
 class Watch:
@@ -43,9 +46,11 @@ class Watch:
 
 def warn_if_unlike(potential: Potential, head: str, structures: Sequence[Systems]) -> None:
     """One :class:`OmniCalcWarning` where atoms of any of ``structures`` (on the CPU) are in surroundings that the
-    training data of ``head`` do not have; none if there was one already, or where those of the data are not known.
+    training data of ``head`` do not have; none if this process had one of these weights and this head, or where those
+    of the data are not known.
     """
-    if head in potential.told_unlike or head not in potential.known_surroundings:
+    these = potential.name_resolved, head
+    if these in _told or head not in potential.known_surroundings:
         return
     first, example, count = "", structures[0], 0
     for members in batches([s.n_atoms for s in structures], _ATOMS):
@@ -62,7 +67,7 @@ def warn_if_unlike(potential: Potential, head: str, structures: Sequence[Systems
             first, example = f"{where}{named(structures[k].numbers, atom)} {found.words}", structures[k]
     if not count:
         return
-    potential.told_unlike.add(head)
+    _told.add(these)
     whole = f"{len(bad)} of {structures[0].n_atoms} atoms are" if len(structures) == 1 else None
     which = whole or f"{count} of {len(structures)} structures have atoms"
     warnings.warn(_sentence(potential, head, first, which, example), OmniCalcWarning, stacklevel=3)

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,10 @@ def same_seed_every_time():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secrets, "randbelow", lambda below: 20251125 % below)
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_told():
+    """What a process tells once, each test may hear."""
+    if (module := sys.modules.get("omnicalc.unlike_training")) is not None:
+        module._told.clear()

@@ -50,6 +50,10 @@ def test_once_and_only_once(dtype):
     assert told(water, calc) == []
     assert len(told(SALT * 2, calc)) == 1
     assert told(SALT, calc) == told(water, calc) == []
+    # a calculator for each structure, as many scripts make them, says no more; nor do other words, as of another atom
+    assert told(SALT, OmniCalc("ubio-s3", head="revpbe0-d3", dtype=dtype)) == []
+    assert told(STRANGE["a pair of ions"][0], OmniCalc("ubio-s3", head="revpbe0-d3", dtype=dtype)) == []
+    assert len(told(SALT, OmniCalc("ubio-s3:fast", head="revpbe0-d3", dtype=dtype))) == 1
 
 
 def test_another_head_that_knows_them_is_named():
