@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 _EVERY = 100  # calls of the same atoms: a look costs about as much as computing forces
 _ATOMS = 20_000  # looked at together
-_told: set[tuple[str, str]] = (
-    set()
-)  # weights and heads of which it was told: scripts may make a calculator per structure
+# weights and heads of which this process was told: not kept by calculators, as scripts may make one per structure
+_told: set[tuple[str, str]] = set()
 
 
 class Watch:
@@ -64,7 +63,7 @@ def warn_if_unlike(potential: Potential, head: str, structures: Sequence[Systems
         if not first:
             where = f"structure {k} (from 0): " if len(structures) > 1 else ""
             atom = found.atom - int(batch.counts[: k - members.start].sum())
-            first, example = f"{where}{named(structures[k].numbers, atom)} {found.words}", structures[k]
+            first, example = f"{where}{_named(structures[k].numbers, atom)} {found.words}", structures[k]
     if not count:
         return
     _told.add(these)
@@ -100,7 +99,7 @@ def unlike_along(potential: Potential, head: str, systems: Systems) -> Callable[
     return look
 
 
-def named(numbers: Tensor, atom: int) -> str:
+def _named(numbers: Tensor, atom: int) -> str:
     """An atom for people."""
     return f"{chemical_symbols[int(numbers[atom])]} (atom {atom})"
 

@@ -1,6 +1,7 @@
 """One training run from settings to a weights folder, as the command line does it."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from omnicalc.model_text import use_of
@@ -49,7 +50,8 @@ def train(
         weights = out / WEIGHTS_FOLDER
         with writing(weights, trainer.state_file):
             card = export(trainer, weights)
-            write_surroundings(trainer.dataset, card, weights, recipe)
+            looked_at = partial(trainer.progress, "frames for surroundings.json")
+            write_surroundings(trainer.dataset, card, weights, recipe, looked_at)
         if recipe.start:
             report(before_and_after(trainer.log.read()))
         report(f"weights: {weights}\nnext: {use_of(card, str(weights))}")

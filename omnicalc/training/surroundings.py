@@ -6,7 +6,8 @@ For weights that were trained without it: python -m omnicalc.training.surroundin
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,14 @@ from omnicalc.training.recipe import RECIPES, Recipe, read_recipe
 _EXTREME = 2000  # of so many frames the most extreme one is left out: data hold pieces that were pushed together
 
 
-def write_surroundings(dataset: Dataset, card: Card, folder: Path, recipe: Recipe | None = None) -> None:
+def write_surroundings(
+    dataset: Dataset, card: Card, folder: Path, recipe: Recipe | None = None, progress: Callable = lambda *_: None
+) -> None:
     """Write the bounds of all heads that they are known of. A head that began as one of the weights that ``recipe``
-    starts from has those of the old data too; where these are not known, it has none.
+    starts from has those of the old data too; where these are not known, it has none. ``progress`` (frames looked at,
+    all frames) is called often: many frames take minutes.
     """
+    done, total = count(1), sum(len(source.train) for source in dataset.sources)
     before, begun = _before(recipe) if recipe is not None and recipe.start else ({}, set())
     heads = {}
     for head in card.heads:
@@ -34,7 +39,7 @@ def write_surroundings(dataset: Dataset, card: Card, folder: Path, recipe: Recip
         name = head.name if recipe is None else recipe.copy_heads.get(head.name, head.name)
         old = before.get(name)
         if sources and (name not in begun or old is not None):
-            found = known_of(sources, head)
+            found = known_of(sources, head, lambda: progress(next(done), total))
             heads[head.name] = found if old is None else found.merged(old)
         elif old is not None:
             heads[head.name] = old
@@ -48,11 +53,11 @@ def _before(recipe: Recipe) -> tuple[dict[str, Known], set[str]]:
     return read_known(folder / FILE), {head.name for head in card.heads}
 
 
-def known_of(sources: Sequence[Source], head: CardHead) -> Known:
-    """The bounds of the training frames of ``sources``, all of this head."""
+def known_of(sources: Sequence[Source], head: CardHead, looked: Callable = lambda: None) -> Known:
+    """The bounds of the training frames of ``sources``, all of this head; ``looked`` is called for each of them."""
     elements = tuple(sorted(head.numbers))
     rows: dict[int, list[dict[str, np.ndarray]]] = {z: [] for z in elements}
-    for atoms in _frames(sources):
+    for atoms in _frames(sources, looked):
         for z, extremes in _extremes(atoms, elements).items():
             rows[z].append(extremes)
     periodic = any(e.periodic for s in sources for e in s.train)
@@ -62,11 +67,12 @@ def known_of(sources: Sequence[Source], head: CardHead) -> Known:
     return Known(elements, **bounds)
 
 
-def _frames(sources: Sequence[Source]) -> Iterator:
+def _frames(sources: Sequence[Source], looked: Callable) -> Iterator:
     """Every training frame once, though several sources may draw from one file."""
     seen = set()
     for source in sources:
         for entry in source.train:
+            looked()
             key = source.paths[entry.file], entry.frame
             if key not in seen:
                 seen.add(key)

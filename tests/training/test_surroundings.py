@@ -16,9 +16,11 @@ def test_bounds_of_training_frames_alone(folder):
     work = trainer(folder, steps=2, every=2)
     work.prepare(resume=False)
     card = export(work, folder / "weights")
-    write_surroundings(work.dataset, card, folder / "weights")
+    told = []
+    write_surroundings(work.dataset, card, folder / "weights", progress=lambda *how_far: told.append(how_far))
     (known,) = read_known(folder / "weights" / FILE).values()
     frames = [a for a in read(folder / "frames.extxyz", ":") if a.info["split"] == "train"]
+    assert told == [(k, len(frames)) for k in range(1, len(frames) + 1)]
     bonds, closest = [], []
     for atoms in frames:
         oh = atoms.get_all_distances()[np.ix_(atoms.numbers == 8, atoms.numbers == 1)]
