@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 
+from omnicalc.analysis.one_set import within_one_set
 from omnicalc.bonds import molecule_numbers, reach
 
 
@@ -14,13 +15,14 @@ def guess_bonds(positions: np.ndarray, elements: np.ndarray, box: np.ndarray | N
     is MDAnalysis's, as that of :func:`omnicalc.bonds.bonds` loads torch.
     """
     from ase.data import atomic_numbers
-    from MDAnalysis.lib.distances import self_capped_distance
+    from MDAnalysis.lib.distances import calc_bonds
 
     own = reach(np.array([atomic_numbers.get(str(e), 0) for e in elements], dtype=np.int64))
     if not own.any():
         return np.empty((0, 2), dtype=np.int64)
-    near, distances = self_capped_distance(positions, max_cutoff=2 * float(own.max()), box=box)
+    near = within_one_set(positions, 2 * float(own.max()), box)
     i, j = near.T
+    distances = calc_bonds(positions[i], positions[j], box=box)
     bonded = (own[i] > 0) & (own[j] > 0) & (distances < own[i] + own[j])
     return near[bonded].astype(np.int64)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from omnicalc.analysis.one_set import within_one_set
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.analysis.within import within
 from omnicalc.errors import InputError
@@ -69,14 +70,15 @@ class NearPairs:
 
     def _within(self, frame: Frame, reach: float) -> tuple[np.ndarray, np.ndarray]:
         """All pairs up to ``reach`` Å, an atom with itself perhaps among them."""
-        from MDAnalysis.lib.distances import capped_distance, self_capped_distance
+        from MDAnalysis.lib.distances import capped_distance
 
         x = frame.positions
         if len(self.a) * len(self.b) <= _FEW:
-            sets = x[self.a], x[self.b]
-            return capped_distance(*sets, max_cutoff=reach, box=frame.box, return_distances=False).T.astype(np.int64)
+            sets, how = (x[self.a], x[self.b]), "bruteforce" if frame.box is None else None
+            near = capped_distance(*sets, max_cutoff=reach, box=frame.box, method=how, return_distances=False)
+            return near.T.astype(np.int64)
         # the library searches one set several times faster than two
-        near = self_capped_distance(x[self._moving], max_cutoff=reach, box=frame.box, return_distances=False)
+        near = within_one_set(x[self._moving], reach, frame.box)
         p, q = np.concatenate([near, near[:, ::-1]]).T
         i, j = self._row[0][p], self._row[1][q]
         both = (i >= 0) & (j >= 0)

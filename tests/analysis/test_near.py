@@ -1,7 +1,12 @@
+import resource
+from pathlib import Path
+
 import numpy as np
 import pytest
+from ase.data import covalent_radii
 
 from omnicalc.analysis import near
+from omnicalc.analysis.molecules import guess_bonds
 from omnicalc.analysis.near import NearPairs
 from omnicalc.analysis.trajectory import Frame
 from omnicalc.errors import InputError
@@ -64,3 +69,24 @@ def test_molecules_and_small_boxes():
     assert len(i) > 0 and near.SKIN + 6.9 > 7.5, "no room for a skin, and none is taken"
     with pytest.raises(InputError, match="beyond 7.500 Å"):
         NearPairs(a, a, 7.6)(frame)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the size of this process is asked of Linux")
+@pytest.mark.parametrize("count", [120, 700])
+def test_atoms_that_flew_away_take_no_memory(count):
+    """As molecules that have left a droplet; a grid over all that lies between would take 8 GiB."""
+    positions = np.random.default_rng(0).uniform(0.0, 20.0, (count, 3)).astype(np.float32)
+    positions[-3:, 0] += 6000.0
+    limit = resource.getrlimit(resource.RLIMIT_AS)
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    try:
+        resource.setrlimit(resource.RLIMIT_AS, (size + (4 << 30), limit[1]))
+        i, j, distances = NearPairs(np.arange(count), np.arange(count), 3.5)(Frame(0, positions, None))
+        bonds = guess_bonds(positions, np.full(count, "O"), None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limit)
+    every = np.linalg.norm(positions[:, None].astype(float) - positions, axis=2)
+    near = (every <= 3.5) & ~np.eye(count, dtype=bool)
+    assert np.array_equal(np.argwhere(near), np.stack([i, j], axis=1))
+    assert distances == pytest.approx(every[i, j], abs=1e-4)
+    assert np.array_equal(bonds, np.argwhere(np.triu(every < 2.5 * covalent_radii[8], k=1)))
