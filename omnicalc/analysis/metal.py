@@ -134,20 +134,20 @@ class MetalSites:
         return vectors if frame.box is None or not len(a) else minimize_vectors(vectors, frame.box)
 
     def _add_shells(self, block: int, i: np.ndarray, vectors: np.ndarray) -> None:
+        """Ligands by ion ``i`` (n,), sorted, and vectors to them (n, 3): angles of all pairs of one shell."""
         units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        six, variances = np.zeros(len(self.ions)), []
-        for site in range(len(self.ions)):
-            mine = units[i == site]
-            upper = np.triu_indices(len(mine), k=1)
-            angles = np.degrees(np.arccos(np.clip((mine @ mine.T)[upper], -1.0, 1.0)))
-            self.angles[0].add(angles)
-            self.cis.add(block, angles[angles < TRANS])
-            self.trans.add(block, angles[angles >= TRANS])
-            six[site] = len(mine) == 6
-            if len(mine) == 6:
-                variances.append(((np.sort(angles)[:12] - 90.0) ** 2).sum() / 11.0)
-        self.six.add(block, six)
-        self.variance.add(block, np.array(variances))
+        size = np.bincount(i, minlength=len(self.ions))
+        behind = np.repeat(np.cumsum(size), size) - np.arange(len(i)) - 1  # ligands of the same ion that come after
+        first = np.repeat(np.arange(len(i)), behind)
+        second = np.arange(behind.sum()) - np.repeat(np.cumsum(behind) - behind, behind) + first + 1
+        cosine = np.einsum("ij,ij->i", units[first], units[second])
+        angles = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
+        self.angles[0].add(angles)
+        self.cis.add(block, angles[angles < TRANS])
+        self.trans.add(block, angles[angles >= TRANS])
+        self.six.add(block, (size == 6).astype(float))
+        of_six = np.sort(angles[size[i[first]] == 6].reshape(-1, 15), axis=1)
+        self.variance.add(block, ((of_six[:, :12] - 90.0) ** 2).sum(axis=1) / 11.0)
 
     def _add_phosphates(self, position: int, block: int, frame: Frame, i: np.ndarray, j: np.ndarray) -> None:
         if self._outer is None:

@@ -1,7 +1,12 @@
+import itertools
+from time import process_time
+
 import numpy as np
 import pytest
 
-from omnicalc.analysis.metal import metal_sites
+from omnicalc.analysis.metal import metal_sites, plan_metal
+from omnicalc.analysis.sampling import sample
+from omnicalc.analysis.trajectory import open_trajectory
 from omnicalc.errors import InputError
 
 from .test_rdf import matrix
@@ -117,3 +122,23 @@ def test_bad_settings_name_what_is_allowed(write_traj, settings, message):
 def test_no_metal_is_an_error(write_traj):
     with pytest.raises(InputError, match="there is no metal ion"):
         metal_sites(write_traj(["O", "H", "H"], [np.eye(3)] * 3, BOX))
+
+
+def test_angles_of_many_ions_take_little_longer_than_those_of_few(write_traj):
+    """Salt water has hundreds of ions, each with a shell of its own."""
+
+    def spent(sites: int) -> float:
+        elements, positions = site()
+        grid = 15.0 * np.array(list(itertools.product(range(7), repeat=3)))
+        every = np.concatenate([positions + place for place in grid[:sites]])
+        trajectory = open_trajectory(write_traj(elements * sites, [every] * 3, None))
+        measure = plan_metal(sample(trajectory, dt_ps=1.0))
+        frame = next(trajectory.frames(range(1)))
+        i, j, _ = measure.near(frame)
+        vectors = frame.positions[measure.ligands[j]] - frame.positions[measure.ions[i]]
+        start = process_time()
+        for _ in range(10):
+            measure._add_shells(0, i, vectors)
+        return process_time() - start
+
+    assert spent(300) < 20 * spent(3)
