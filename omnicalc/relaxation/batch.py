@@ -69,8 +69,12 @@ class Batch:
 
     def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Go on from what :meth:`to_arrays` gave."""
-        for k, walker in enumerate(self.walkers):
-            mine = {name.partition("/")[2]: v for name, v in arrays.items() if name.partition("/")[0] == str(k)}
+        of_walkers: list[dict[str, np.ndarray]] = [{} for _ in self.walkers]
+        for name, value in arrays.items():
+            number, slash, own_name = name.partition("/")
+            if slash:
+                of_walkers[int(number)][own_name] = value
+        for k, (walker, mine) in enumerate(zip(self.walkers, of_walkers, strict=True)):
             walker.restore(mine)
             if "reference" in mine:
                 device = self._systems[k].device

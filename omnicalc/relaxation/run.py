@@ -145,12 +145,15 @@ class Relaxation:
         folder: RelaxFolder,
         *,
         resume: bool = False,
-        progress: Callable[[int, int], None] = lambda done, total: None,
+        progress: Callable[[int, int, str], None] = lambda done, total, note: None,
         tell: Callable[[Walker], None] = lambda walker: None,
         announce: Callable[[], None] = lambda: None,
         save_every_s: float = _SAVE_EVERY_S,
     ) -> Outcome:
-        """Relax all, or those that a run in ``folder`` had left; ``tell`` gets each walker when it is done."""
+        """Relax all, or those that a run in ``folder`` had left; ``tell`` gets each walker when it is done.
+
+        ``progress`` is called after every step: structures done, structures in all, and how far the others are.
+        """
         old = folder.read_record() if resume else None
         if old is None:
             folder.check_free()
@@ -177,7 +180,7 @@ class Relaxation:
         files: _Files,
         restart: Mapping[str, np.ndarray],
         wish: StopWish,
-        progress: Callable[[int, int], None],
+        progress: Callable[[int, int, str], None],
         tell: Callable[[Walker], None],
         save_every_s: float,
     ) -> Outcome:
@@ -187,7 +190,11 @@ class Relaxation:
             batch = self._batch(members)
             if number == first and "0/steps" in restart:
                 batch.restore(restart)
-            after = _AfterStep(batch, number, files, wish, save_every_s)
+
+            def told(done: int, note: str, before: int = members.start) -> None:
+                progress(before + done, len(self.members), note)
+
+            after = _AfterStep(batch, number, files, wish, save_every_s, told)
             if not batch.relax(after):
                 files.save(number, batch.to_arrays())
                 return self._outcome(files, members.start, wish)
@@ -195,7 +202,6 @@ class Relaxation:
                 files.append(walker, k, self.members[k])
                 tell(walker)
             files.save(number + 1)
-            progress(members.stop, len(self.members))
             if wish.signal is not None:
                 return self._outcome(files, members.stop, wish)
         return self._outcome(files, len(self.members), wish)
@@ -264,16 +270,21 @@ class _Files:
 
 
 class _AfterStep:
-    """After each step of a batch: the restart file where it is due; whether to stop."""
+    """After each step of a batch: the restart file where it is due, and how far it is; whether to stop."""
 
-    def __init__(self, batch: Batch, number: int, files: _Files, wish: StopWish, every_s: float):
+    def __init__(
+        self, batch: Batch, number: int, files: _Files, wish: StopWish, every_s: float, told: Callable[[int, str], None]
+    ):
         self.batch, self.number, self.files, self.wish, self.every_s = batch, number, files, wish, every_s
+        self.told = told
         self.saved = time.monotonic()
 
     def __call__(self) -> bool:
         if time.monotonic() - self.saved >= self.every_s:
             self.files.save(self.number, self.batch.to_arrays())
             self.saved = time.monotonic()
+        left = [walker for walker in self.batch.walkers if not walker.status]
+        self.told(len(self.batch.walkers) - len(left), f"step {left[0].steps}" if left else "")
         return self.wish.signal is not None
 
 

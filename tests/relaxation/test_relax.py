@@ -14,9 +14,11 @@ from ase.constraints import FixAtoms, FixInternals
 from ase.io import read
 
 from omnicalc.errors import InputError, RunError
+from omnicalc.relaxation.batch import Batch
 from omnicalc.relaxation.folder import RelaxFolder
 from omnicalc.relaxation.run import Relaxation
 from omnicalc.relaxation.settings import RelaxSettings
+from omnicalc.relaxation.walker import Walker
 from omnicalc.structure_set import Member
 from omnicalc.systems import Systems
 from tests.forking import Forks
@@ -227,3 +229,34 @@ def test_a_signal_finishes_the_step_and_saves(runner, tmp_path):
         assert status == 128 + signal.SIGTERM
         assert runner.run(folder=str(tmp_path / "run"), resume=True, optimizer="fire") == 0
     assert result_of(tmp_path / "run") == result_of(tmp_path / "whole")
+
+
+def test_progress_is_told_after_every_step(tmp_path):
+    """A large structure relaxes for hours, and is one of one."""
+    told = []
+    relaxation = Relaxation(members(1), lennard_jones(), RelaxSettings(fmax=0.002))
+    relaxation.go(RelaxFolder(tmp_path / "run"), progress=lambda *given: told.append(given))
+    steps = int(table(tmp_path / "run")[0]["steps"])
+    assert told == [(0, 1, f"step {k}") for k in range(1, steps + 1)] + [(1, 1, "")]
+
+
+def test_restoring_looks_at_each_array_once():
+    """Batches of thousands of structures have tens of thousands of arrays."""
+
+    class Looked(dict):
+        times = 0
+
+        def items(self):
+            self.times += 1
+            return super().items()
+
+    def batch():
+        walkers = [Walker(member.atoms, np.zeros(0, dtype=int), RelaxSettings()) for member in members()]
+        return Batch(walkers, [Systems.from_atoms(m.atoms) for m in members()], lennard_jones(), "lj")
+
+    arrays, restored = Looked(batch().to_arrays()), batch()
+    restored.restore(arrays)
+    assert arrays.times == 1
+    found = restored.to_arrays()
+    for name, value in arrays.items():
+        np.testing.assert_array_equal(found[name], value)  # which takes NaN for equal
