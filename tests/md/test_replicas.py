@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from omnicalc.errors import InputError, RunError
 from omnicalc.md.folder import RunFolder
 from omnicalc.md.gang import Gang
 from omnicalc.md.job import build_job
-from omnicalc.md.replicas import replica_folder, run_replicas
+from omnicalc.md.replicas import _means, replica_folder, run_replicas
 from omnicalc.md.restart import Restart
 from omnicalc.md.run import run
 from omnicalc.md.settings import MAX_SEED, Settings
@@ -359,3 +360,21 @@ def test_threads_of_a_forked_process_find_a_thread_pool():
     if failures_after_a_fork("as it is") == 0:
         pytest.skip("this torch, or this machine, does not show the race")
     assert failures_after_a_fork("renewed") == 0
+
+
+def test_means_of_long_logs_take_little_memory(tmp_path):
+    log, lines = tmp_path / "log.csv", 20_000
+    potential, kelvin = np.random.default_rng(0).normal(size=(2, lines)).round(4)
+    header = "step,time_fs,potential_eV,kinetic_eV,total_eV,temperature_K\n"
+    rows = [f"{10 * k},{k},{u},0.0,0.0,{t}\n" for k, (u, t) in enumerate(zip(potential, kelvin, strict=True))]
+    log.write_text("".join([header, *rows]))
+    tracemalloc.start()
+    found = _means(log)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    half = lines // 2
+    means = f"{potential[half:].mean():.8f}", f"{kelvin[half:].mean():.4f}"
+    assert found == [str(10 * (lines - 1)), str(half), *means]
+    assert peak < 100 * lines  # bytes
+    log.write_text(header)
+    assert _means(log) == ["0", "0", "nan", "nan"]
