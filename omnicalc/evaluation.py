@@ -15,7 +15,7 @@ from omnicalc.data.stress_label import stress_label
 from omnicalc.errors import InputError
 from omnicalc.neighbors import neighbors
 from omnicalc.potential import Potential
-from omnicalc.systems import Systems, cat
+from omnicalc.systems import Systems
 
 ALL = "all"
 _NO_VALUE = "none"  # group of the frames that lack the key
@@ -144,15 +144,23 @@ def _delta(chosen: Sequence[Compared]) -> float:
 
 
 def labelled_frames(
-    frames: Sequence[Atoms], split: str | None, origin: str, report: Callable[[str], object] = lambda text: None
+    frames: Sequence[Atoms],
+    split: str | None,
+    origin: str,
+    report: Callable[[str], object] = lambda text: None,
+    progress: Callable[[int, int], object] = lambda read, total: None,
 ) -> list[Atoms]:
     """Frames with energy and forces, only those of one ``split`` when it is given; ``report`` takes a line on outliers
-    that are left out.
+    that are left out. ``progress`` (frames read, all frames): a file of many takes minutes to read.
 
     Raises:
         InputError: no frame is left, or a frame without labels (named).
     """
-    there = [(k, a) for k, a in enumerate(frames) if split is None or a.info.get("split") == split]
+    there = []
+    for k, atoms in enumerate(frames):
+        if split is None or atoms.info.get("split") == split:
+            there.append((k, atoms))
+        progress(k + 1, len(frames))
     chosen = [(k, a) for k, a in there if a.info.get("quality") != "outlier"]
     if len(chosen) < len(there):
         report(f"{len(there) - len(chosen)} frames of '{origin}' left out, for they have quality=outlier")
@@ -187,12 +195,12 @@ def evaluate(
     ``head`` None: the first that knows all elements of the first frame. ``spread``: with that of the head's committee,
     if it has one. Raises :class:`InputError` naming the frame.
     """
-    systems, stressed, chosen = [], [], head
+    stressed, chosen = [], head
     for k, atoms in enumerate(frames):
         try:
-            systems.append(Systems.from_atoms(atoms))
+            systems = Systems.from_atoms(atoms)  # not kept: of many frames they take more memory than these
             stressed.append(potential.conservative and stress_label(atoms) is not None)
-            chosen = potential.choose_head(systems[-1], chosen)
+            chosen = potential.choose_head(systems, chosen)
         except InputError as error:
             raise InputError(f"frame {k}: {error}" if len(frames) > 1 else str(error)) from None
     if spread and chosen in potential.committee_heads:
@@ -203,7 +211,7 @@ def evaluate(
     order = sorted(range(len(frames)), key=lambda k: len(frames[k]))  # those of similar size together
     for run in batches([len(frames[k]) for k in order], atoms_per_batch):
         members = [order[k] for k in run]
-        batch = cat([systems[k] for k in members]).to(potential.device)
+        batch = Systems.from_atoms([frames[k] for k in members]).to(potential.device)
         near, stress = neighbors(batch, potential.cutoff), any(stressed[k] for k in members)
         result = potential(batch, near, head=chosen, stress=stress)
         ends = np.cumsum([len(frames[k]) for k in members])[:-1]

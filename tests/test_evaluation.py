@@ -1,5 +1,6 @@
 """Errors on labelled structures against numbers worked out by hand."""
 
+import gc
 import itertools
 
 import numpy as np
@@ -15,6 +16,7 @@ from omnicalc.errors import InputError
 from omnicalc.evaluation import evaluate, labelled_frames
 from omnicalc.models import build_model
 from omnicalc.potential import Head, Potential
+from omnicalc.systems import Systems
 
 
 @pytest.fixture
@@ -27,8 +29,6 @@ def potential():
 
 def labelled(potential, energy_shift, force_shift, **info):
     atoms = Atoms("OHH", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]], info=info)
-    from omnicalc.systems import Systems
-
     result = potential.bind(Systems.from_atoms(atoms))(torch.from_numpy(atoms.positions))
     forces = result.forces.numpy() + force_shift
     atoms.calc = SinglePointCalculator(atoms, energy=result.energy.item() + energy_shift, forces=forces)
@@ -117,12 +117,47 @@ def test_batches_of_frames_give_what_single_frames_give(potential):
         np.testing.assert_allclose(one.forces, other.forces, atol=1e-10)
 
 
+def test_many_frames_are_not_all_held_as_tensors(potential):
+    """Several kB each, more than the frames themselves."""
+    alive = []
+
+    def progress(done):
+        alive.append(sum(type(each) is Systems for each in gc.get_objects()))
+
+    before = sum(type(each) is Systems for each in gc.get_objects())
+    evaluate(potential, [labelled(potential, 0.0, 0.0)] * 30, progress=progress, atoms_per_batch=9)
+    assert len(alive) == 10 and max(alive) - before < 10
+
+
+def test_reading_is_told(potential):
+    told, frames = [], [labelled(potential, 0.0, 0.0, split=name) for name in ("train", "valid", "valid")]
+    labelled_frames(frames, "valid", "x", progress=lambda *given: told.append(given))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_parity_plot(potential, tmp_path):
     from omnicalc.parity import draw_parity
 
     frames = [labelled(potential, 0.1 * k, 0.05, config_type="ab"[k % 2]) for k in range(4)]
     draw_parity(evaluate(potential, frames), tmp_path / "parity.png")
     assert (tmp_path / "parity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_parity_plot_of_very_many_groups_has_few_artists(potential, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    from omnicalc.parity import draw_parity
+
+    drawn, plot = [], Axes.plot
+
+    def counted(axis, *args, **settings):
+        drawn.append(len(args[0]) if settings.get("color") != "black" else 0)
+        return plot(axis, *args, **settings)
+
+    monkeypatch.setattr(Axes, "plot", counted)
+    frames = [labelled(potential, 0.1 * k, 0.05, molecule=f"m{k}") for k in range(30)]
+    draw_parity(evaluate(potential, frames), tmp_path / "parity.png", "molecule")
+    assert len(drawn) == 2 * 11 + 2 and sum(drawn) == 30 + 30 * 9
 
 
 def test_split_outliers_and_missing_labels(potential):

@@ -43,12 +43,15 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
     from omnicalc.registry import load_potential
 
     frames = open_frames(data)
-    from omnicalc.cli.progress import progress_of
+    from omnicalc.cli.progress import progress_by_unit
     from omnicalc.committee import measured_spread
     from omnicalc.evaluation import ATOMS_PER_BATCH, evaluate, labelled_frames
 
     potential = load_potential(model, device=device, dtype=dtype)
-    frames = by_keys.only(labelled_frames(frames, split, str(data), partial(click.echo, err=True)), only, str(data))
+    with progress_by_unit() as progress:
+        tell = partial(click.echo, err=True)
+        frames = labelled_frames(frames, split, str(data), tell, partial(progress, "frames read"))
+    frames = by_keys.only(frames, only, str(data))
     if rotations is not None:
         from omnicalc.rotations import mean_spread, rotation_matrices, rotation_spread
 
@@ -56,12 +59,12 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
     if by is not None and not any(by in a.info for a in frames):
         known = ", ".join(sorted(set().union(*(a.info for a in frames)))) or "none"
         raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
-    with progress_of("frames") as progress:
+    with progress_by_unit() as progress:
         found = evaluate(
             potential,
             frames,
             head,
-            lambda done: progress(done, len(frames)),
+            lambda done: progress("frames", done, len(frames)),
             atoms_per_batch or ATOMS_PER_BATCH,
             spread=True,
         )
