@@ -73,21 +73,24 @@ def pack(members: Sequence, sizes: Sequence[Size], budget: Batching, waited: int
     order = range(len(members))
     if budget.by_width:
         order = sorted(order, key=lambda k: (k >= waited, -sizes[k].width, -sizes[k].atoms, k))
+    smallest = Size(min(s.atoms for s in sizes), min(s.edges for s in sizes), 0)
     closed: list[Pack] = []
-    open_: list[Pack] = []
+    open_: dict[int, Pack] = {}  # by number, in the order of their first members
+    with_room: dict[int, Pack] = {}  # those of them that could take more, of which many structures leave few
     for k in order:
-        fitting = [p for p in open_ if p.takes(sizes[k], budget)]
+        fitting = [p for p in with_room.values() if p.takes(sizes[k], budget)]
         chosen = max(fitting, key=lambda p: p.fill_with(sizes[k], budget), default=None)
         if chosen is None:
             chosen = Pack()
-            open_.append(chosen)
+            open_[id(chosen)] = with_room[id(chosen)] = chosen
         chosen.add(members[k], sizes[k])
         if chosen.is_full(budget):
             closed.append(chosen)
-            open_.remove(chosen)
-    smallest = Size(min(s.atoms for s in sizes), min(s.edges for s in sizes), 0)
-    final = [p for p in open_ if not p.takes(smallest, budget)]  # as full as these structures can make it
-    hopeful = sorted((p for p in open_ if p not in final), key=lambda p: p.fill(budget))
+            del open_[id(chosen)]
+        if chosen.is_full(budget) or not chosen.takes(smallest, budget):
+            del with_room[id(chosen)]
+    final = [p for key, p in open_.items() if key not in with_room]  # as full as these structures can make it
+    hopeful = sorted(with_room.values(), key=lambda p: p.fill(budget))
     waiting = [m for p in hopeful[:_WAIT] for m in p.members]
     return closed + final + hopeful[_WAIT:], waiting
 

@@ -1,14 +1,14 @@
 """Errors of the averaged weights on the validation structures: by source, and by config_type within a source."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from omnicalc.training.dataset import Dataset
+from omnicalc.training.dataset import Dataset, Entry
 from omnicalc.training.errors_shown import rooted
 from omnicalc.training.example import collate
 from omnicalc.training.packing import pack
@@ -17,6 +17,7 @@ from omnicalc.training.recipe import Batching
 
 ALL = "all"
 _STRUCTURES_A_PACK = 32
+_PACKED_TOGETHER = 1000
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,7 @@ def validate(
         groups = sorted({e.config_type for e in entries if e.config_type})
         groups = [ALL, *groups] if len(groups) > 1 else [ALL]
         sums: dict[str, Tensor] = {}
-        packs, rest = pack(entries, [e.size for e in entries], _for_validation(budget))
-        packs = [p.members for p in packs] + ([rest] if rest else [])
-        for members in packs[processes.rank :: processes.count]:
+        for members in _packed(entries, _for_validation(budget))[processes.rank :: processes.count]:
             batch = collate([dataset.example(k, e) for e in members], dataset.cutoff).to(device)
             rows = torch.tensor([[g in (ALL, e.config_type) for g in groups] for e in members], dtype=torch.float64)
             for name, (total, count) in objective.errors(model, batch).items():
@@ -79,6 +78,16 @@ def validate(
             found.append(GroupErrors(source.settings.label, source.settings.head, group, count, rooted(errors)))
     model.train(was_training)
     return found
+
+
+def _packed(entries: Sequence[Entry], budget: Batching) -> list[list[Entry]]:
+    """Structures that go together; packed by the thousand, since packing may take the square of their number."""
+    packs, rest = [], []
+    for first in range(0, len(entries), _PACKED_TOGETHER):
+        members = rest + list(entries[first : first + _PACKED_TOGETHER])
+        more, rest = pack(members, [e.size for e in members], budget, len(rest))
+        packs += [p.members for p in more]
+    return packs + ([rest] if rest else [])
 
 
 def _for_validation(budget: Batching) -> Batching:

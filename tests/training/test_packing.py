@@ -1,13 +1,15 @@
 """Packs within a budget, and the plan of what comes next."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from omnicalc.training.packing import PackingReport, Size, pack
+from omnicalc.training.packing import Pack, PackingReport, Size, pack
 from omnicalc.training.recipe import Batching
 from omnicalc.training.sampler import Sampler
+from omnicalc.training.validation import _packed
 
 
 def molecules(count, rng):
@@ -122,3 +124,25 @@ def test_packs_of_all_sizes_mixed():
         return np.std([p.atoms / len(p.members) for p in packs])
 
     assert spread(mixed) < 5 < spread(by_width)
+
+
+@pytest.mark.parametrize("small", [0, 5])
+def test_many_structures_are_packed_in_proportional_time(small, monkeypatch):
+    """Water boxes, two to a pack, which never fill it: a pack that nothing fits is not looked at again."""
+    looks, takes = Counter(), Pack.takes
+
+    def counted(*args):
+        looks["takes"] += 1
+        return takes(*args)
+
+    monkeypatch.setattr(Pack, "takes", counted)
+    entries = [SimpleNamespace(size=Size(192, 7000, 50))] * 4000 + [SimpleNamespace(size=Size(3, 6, 2))] * small
+    budget = Batching(atoms=512)
+    if not small:
+        packs, waiting = pack(entries, [e.size for e in entries], budget)
+        assert len(packs) == 2000 and not waiting
+        assert looks["takes"] < 20 * len(entries)
+        looks.clear()
+    packs = _packed(entries, budget)
+    assert sum(map(len, packs)) == len(entries) and 2000 <= len(packs) <= 2005
+    assert looks["takes"] < 600 * len(entries)
