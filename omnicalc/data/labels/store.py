@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from omnicalc.data.labels.method import Method
+
+
+_KEY = re.compile(r'(?<!\S)key="?([0-9a-f]{16})"?(?!\S)')  # of a comment line, as label_key makes them
 
 
 class Store:
@@ -55,7 +59,7 @@ class Store:
 
     def sort(self, order: list[str]) -> None:
         """Rewrite the file with its entries in the order of these keys, once all are there."""
-        blocks = {self._key(block): block for block in _blocks(self.path)[0]}
+        blocks = {self._key(block, _info(block)): block for block in _blocks(self.path)[0]}
         first = [blocks.pop(key) for key in dict.fromkeys(order) if key in blocks]
         text = "".join(first + list(blocks.values()))
         write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
@@ -63,16 +67,18 @@ class Store:
     def _open(self) -> None:
         blocks, whole = _blocks(self.path)
         for block in blocks:
-            self._check_method(block)
-            self._check_charge(block)
-            self.keys.add(self._key(block))
+            info = _info(block)
+            self._check_method(info)
+            key = self._key(block, info)
+            self._check_charge(block, key)
+            self.keys.add(key)
         if not whole:
             text = "".join(blocks)
             write_atomically(self.path, lambda path: path.write_text(text, encoding="utf-8"))
 
-    def _check_method(self, block: str) -> None:
+    def _check_method(self, info: dict) -> None:
         """Energies of two levels of theory in one file would be learned as if they were of one."""
-        info, method = _info(block), self._method
+        method = self._method
         level, settings = (str(info.get(key, "")) for key in ("level_of_theory", "settings"))
         if level and (level != method.name or not settings.startswith(method.settings)):
             theirs = f"{level}, {settings}" if settings else level
@@ -81,9 +87,9 @@ class Store:
                 "--grid, --convergence), or choose another --out"
             )
 
-    def _check_charge(self, block: str) -> None:
+    def _check_charge(self, block: str, key: str) -> None:
         """An entry of a version that did not know initial charges would stand beside the right one."""
-        if "initial_charges" not in block.split("\n", 2)[1]:
+        if "initial_charges" not in _comment(block):
             return
         from ase.io import read
 
@@ -91,21 +97,28 @@ class Store:
             charge_and_spin(read(io.StringIO(block), format="extxyz"))
         except InputError as error:
             raise InputError(
-                f"'{self.path}' has an entry (key={self._key(block)}) labelled by another charge than its own: "
+                f"'{self.path}' has an entry (key={key}) labelled by another charge than its own: "
                 f"{error}. Choose another --out, or take that entry out of the file"
             ) from None
 
-    def _key(self, block: str) -> str:
-        key = _info(block).get("key")
-        if key is None:
+    def _key(self, block: str, info: dict) -> str:
+        """As it is written: the parser takes 0123456789012345 and 1234567890e12345 for numbers, all such as the latter
+        for infinity, so that entries were labelled again, and lost where they were taken for one.
+        """
+        if "key" not in info:
             raise InputError(f"'{self.path}' holds frames that are no entries of ours; choose another --out")
-        return str(key)
+        written = _KEY.search(_comment(block))
+        return written[1] if written else str(info["key"])
 
 
 def _info(block: str) -> dict:
     from ase.io.extxyz import key_val_str_to_dict
 
-    return key_val_str_to_dict(block.split("\n", 2)[1])
+    return key_val_str_to_dict(_comment(block))
+
+
+def _comment(block: str) -> str:
+    return block.split("\n", 2)[1]
 
 
 def _blocks(path: Path) -> tuple[list[str], bool]:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from ase.build import molecule
-from ase.io import read, write
+from ase.io import extxyz, read, write
 
 from omnicalc.data.labels.electrons import charge_and_unpaired
 from omnicalc.data.labels.key import label_key
@@ -256,3 +256,23 @@ def test_several_processes_give_the_same(waters, tmp_path):
     one, two = (read(tmp_path / f"{name}.extxyz", ":") for name in ("one", "two"))
     np.testing.assert_array_equal([a.get_forces() for a in one], [a.get_forces() for a in two])
     assert [a.info["key"] for a in one] == [a.info["key"] for a in two]
+
+
+def test_keys_that_look_like_numbers_are_themselves(tmp_path, monkeypatch):
+    """One of 1,200 is all digits with a 0 in front, or has one e among digits."""
+    keys = ["0123456789012345", "1234567890e12345", "9999999999e99999", "12345678901234e5", "00000000000000ff"]
+    store = Store(tmp_path / "out.extxyz", GFN2)
+    for key in keys:
+        atoms = molecule("H2O")
+        atoms.info |= {"key": key, "level_of_theory": "gfn2-xtb", "settings": GFN2.settings}
+        store.add(atoms)
+    read_ones, parse = [], extxyz.key_val_str_to_dict
+    monkeypatch.setattr(extxyz, "key_val_str_to_dict", lambda text: read_ones.append(text) or parse(text))
+    again = Store(store.path, GFN2)
+    assert again.keys == set(keys)
+    assert len(read_ones) == len(keys)  # once each: files have many
+    again.sort(keys[::-1])
+    assert len(read(store.path, ":")) == len(keys)
+    assert [line.split("key=")[1].split()[0] for line in store.path.read_text().splitlines() if "key=" in line] == keys[
+        ::-1
+    ]
