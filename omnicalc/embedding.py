@@ -1,6 +1,6 @@
 """What SCD networks give beside energies: pooled embeddings, denoising, and properties of structures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 
@@ -20,11 +20,16 @@ BATCH_ATOMS = 2000  # atoms that go through the network at once
 
 
 def embed(
-    structures: Atoms | Sequence[Atoms], model: str | Path | Potential, *, conditioned: bool = False
+    structures: Atoms | Sequence[Atoms],
+    model: str | Path | Potential,
+    *,
+    conditioned: bool = False,
+    progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> np.ndarray:
     """One vector per structure (S, D), which does not change under translation and order of atoms.
 
     ``conditioned``: of a second pass that is conditioned on the embedding of the first, as in pretraining.
+    ``progress``: structures done, structures in all.
 
     Raises:
         InputError: no structure, an element that the weights were not trained on, or weights without an embedding head.
@@ -35,6 +40,7 @@ def embed(
         for graph in _graphs(structures, potential):
             vectors = network.embed(graph)
             found.append(network.embed(graph, vectors) if conditioned else vectors)
+            progress(sum(map(len, found)), len(_listed(structures)))
     return torch.cat(found).double().cpu().numpy()
 
 

@@ -36,14 +36,16 @@ def command(structures, model, out, keys, method, untrained, seed):
     colours |= {key: np.array([_number(a, key, k) for k, a in enumerate(frames)]) for key in keys}
 
     from omnicalc.analysis.latent_map import FEWEST, draw_map
+    from omnicalc.cli.progress import progress_of
     from omnicalc.embedding import embed, untrained_twin
     from omnicalc.files import made_folder, write_atomically
     from omnicalc.registry import load_potential
 
     potential = load_potential(model)
-    vectors = {potential.name_resolved: embed(frames, potential)}
-    if untrained:
-        vectors["untrained"] = embed(frames, untrained_twin(potential, seed))
+    with progress_of("structures") as progress:
+        vectors = {potential.name_resolved: embed(frames, potential, progress=progress)}
+        if untrained:
+            vectors["untrained"] = embed(frames, untrained_twin(potential, seed), progress=progress)
     arrays = {"embeddings": next(iter(vectors.values())), **colours}
     with made_folder(out):
         if mapped := len(frames) >= FEWEST:

@@ -7,6 +7,7 @@ from ase import Atoms
 from ase.build import bulk, molecule
 from scipy.special import sph_harm_y, spherical_jn
 
+from omnicalc import embedding
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.models import build_model
 from omnicalc.models.graph import Graph
@@ -19,6 +20,7 @@ from omnicalc.models.scd.published import translate
 from omnicalc.models.scd.radial import CosineCutoff
 from omnicalc.models.scd.whitening import SquareRoot, Whitening, lyapunov
 from omnicalc.neighbors import neighbors
+from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
 
@@ -270,3 +272,12 @@ def test_properties_under_their_own_embedding():
     assert (values - alone).abs().max() < 1e-12
     sums = torch.zeros_like(values).index_add(0, both.system, model(both).energies)
     assert (sums - values).abs().max() < 1e-12
+
+
+def test_embedding_of_many_structures_tells_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(embedding, "BATCH_ATOMS", 7)
+    sizes = {"channels": 16, "attention_heads": 4, "layers": 1, "n_basis": 4, "gives": "embeddings"}
+    potential = Potential(build_model("scd", sizes).eval(), [Head("a", {1: 0.0, 8: 0.0})])
+    told = []
+    embedding.embed([molecule("H2O")] * 5, potential, progress=lambda *given: told.append(given))
+    assert told == [(2, 5), (4, 5), (5, 5)]
