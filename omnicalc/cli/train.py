@@ -117,11 +117,13 @@ def _fine_tuning(start: str | None, data: Path, tuning: dict):
 
     if start is None:
         raise InputError("give a RECIPE to train, or weights to fine-tune: --from ubio-s3 --data mine.extxyz --out DIR")
+    from omnicalc.cli.progress import progress_of
     from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
 
     names = {"rank": "lora_rank", "rate": "learning_rate"}
     given = {names.get(k, k): v for k, v in tuning.items() if v is not None}
-    return fine_tune_recipe(FineTune(start, data, **given))
+    with progress_of("frames to tune on") as progress:
+        return fine_tune_recipe(FineTune(start, data, **given), progress)
 
 
 def _check_no_tuning(tuning: dict) -> None:

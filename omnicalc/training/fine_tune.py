@@ -2,12 +2,14 @@
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from ase import Atoms
 
 from omnicalc.card import WEIGHTS, Card, CardHead
 from omnicalc.data.readers import open_frames
@@ -49,20 +51,30 @@ class FineTune:
     seed: int = 0
 
 
-def fine_tune_recipe(wish: FineTune) -> Recipe:
-    """The recipe of a fine-tuning run.
+class _Measured(NamedTuple):
+    """What is kept of a frame."""
+
+    elements: frozenset[int]
+    n_atoms: int
+    charge: int
+    spin: int
+    info: dict
+
+
+def fine_tune_recipe(wish: FineTune, progress: Callable[[int, int], object] = lambda read, total: None) -> Recipe:
+    """The recipe of a fine-tuning run. ``progress``: frames read, all frames.
 
     Raises :class:`InputError` for frames that these weights cannot learn from, and for labels of another level of
     theory than that of the head they are meant for.
     """
     folder, card = resolve(wish.start)
     frames = _frames(wish.data)
-    counted, infos = [], []
+    measured = []
     for k in range(len(frames)):
-        atoms = frames[k]
-        counted.append(_counted(atoms, k, wish.data))
-        infos.append(atoms.info)
-    elements = set().union(*(s.numbers.unique().tolist() for s in counted))
+        measured.append(_measured(frames[k], k, wish.data))
+        progress(k + 1, len(frames))
+    infos = [m.info for m in measured]
+    elements = set().union(*(m.elements for m in measured))
     _check_elements(elements, card, wish.start)
     stated = _stated_level(wish, infos)
     head, copied = _head(wish, card, frames, elements, stated)
@@ -72,7 +84,7 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
     trained = {source.head for source in data}
     old = {h.name: dict(h.reference) for h in card.heads if h.name in trained}
     if head != copied.name and elements <= copied.numbers:
-        old[head] = _refitted(wish, frames, copied, own)
+        old[head] = _refitted(wish, frames, infos, copied, own)
     return Recipe(
         name=f"{card.name}-tuned",
         tag=card.tag,
@@ -87,9 +99,9 @@ def fine_tune_recipe(wish: FineTune) -> Recipe:
         reference_note=f"least squares of energies less what head {copied.name} of the start says beyond its own",
         reference_prior=dict(copied.reference),
         references=old,
-        batch=Batching(atoms=max(_ATOMS, max(s.n_atoms for s in counted))),
-        charges=_also(card.charges, (s.charge for s in counted)),
-        spins=() if card.spins == "ignored" else _also(card.spins, (s.spin for s in counted)),
+        batch=Batching(atoms=max(_ATOMS, max(m.n_atoms for m in measured))),
+        charges=_also(card.charges, (m.charge for m in measured)),
+        spins=() if card.spins == "ignored" else _also(card.spins, (m.spin for m in measured)),
         start=wish.start,
         copy_heads={} if head == copied.name else {head: copied.name},
         kept_heads=tuple(h.name for h in card.heads if h.name not in trained),
@@ -148,12 +160,14 @@ def _matrices(wish: FineTune, card: Card) -> str:
     return str(card.training.get("matrices", "adam")) if wish.trains == "all" else "adam"
 
 
-def _counted(atoms, k: int, data: Path) -> Systems:
+def _measured(atoms: Atoms, k: int, data: Path) -> _Measured:
     check_labels(atoms, f"frame {k} of '{data}'", energies=True, forces=True)
     try:
-        return Systems.from_atoms(atoms)
+        systems = Systems.from_atoms(atoms)
     except InputError as error:
         raise InputError(f"frame {k} of '{data}': {error}") from None
+    elements = frozenset(atoms.numbers.tolist())
+    return _Measured(elements, len(atoms), int(systems.charge), int(systems.spin), atoms.info)
 
 
 def _check_elements(elements: set[int], card: Card, start: str) -> None:
@@ -256,7 +270,9 @@ def _check_forces(wish: FineTune, found) -> None:
     raise InputError(f"forces of '{wish.data}' are {scale:.3g} times those of {wish.start}{guess}; eV/Å is needed")
 
 
-def _refitted(wish: FineTune, frames: Sequence, copied: CardHead, own: DataSource) -> dict[str, float]:
+def _refitted(
+    wish: FineTune, frames: Sequence, infos: Sequence[dict], copied: CardHead, own: DataSource
+) -> dict[str, float]:
     """Reference energies of a new head, such that the network of the head it begins as has least to unlearn: fitted to
     the labels of training frames less what that head says beyond its own reference energies.
     """
@@ -265,7 +281,9 @@ def _refitted(wish: FineTune, frames: Sequence, copied: CardHead, own: DataSourc
     from omnicalc.evaluation import evaluate, labelled_frames
 
     train = [
-        k for k in range(len(frames)) if split_of_frame(frames[k], own, f"frame {k} of '{wish.data}'", k) == "train"
+        k
+        for k, info in enumerate(infos)  # which alone decides the split
+        if split_of_frame(Atoms(info=info), own, f"frame {k} of '{wish.data}'", k) == "train"
     ]
     if not train:  # what there is in their place is said where the data set is built
         return dict(copied.reference)

@@ -1,5 +1,6 @@
 """Fine-tuning in one line: new heads, replay, frozen trunks, LoRA, and labels of another level of theory."""
 
+import gc
 import shlex
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from omnicalc.data.readers import open_frames
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.evaluation import evaluate
 from omnicalc.registry import BUNDLED, folder_name, list_models, resolve
+from omnicalc.systems import Systems
 from omnicalc.training import fine_tune
 from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
 from omnicalc.training.replay import REPLAY, replay_of
@@ -111,6 +113,30 @@ def test_one_line(files):
     water_energy = 2 * card.heads[0].reference["H"] + card.heads[0].reference["O"]
     assert water_energy == pytest.approx(-460.0 + 150.0, abs=1.0)  # refitted to the new zero
     assert (files / "tuned" / "weights" / "model.safetensors").stat().st_size > 1000
+
+
+def test_frames_are_read_once_for_the_recipe(files, monkeypatch):
+    """But for those that the reference energies are fitted to; and none is kept as tensors."""
+    reads, told, alive = [], [], []
+
+    class Counted(list):
+        def __getitem__(self, k):
+            reads.append(k)
+            return super().__getitem__(k)
+
+    def frames(path):
+        return Counted(read(files / "mine.extxyz", ":") * 3)
+
+    def progress(*given):
+        told.append(given)
+        alive.append(sum(type(each) is Systems for each in gc.get_objects()))
+
+    monkeypatch.setattr(fine_tune, "open_frames", frames)
+    monkeypatch.setattr(fine_tune, "_FITTED", 5)
+    wish = FineTune(str(files / "old" / "best"), files / "mine.extxyz", replay="none")
+    fine_tune_recipe(wish, progress)
+    assert len(reads) == 60 + 5
+    assert told == [(k, 60) for k in range(1, 61)] and alive[-1] <= alive[0] + 1
 
 
 def test_before_and_after_are_of_the_same_frames(files, tmp_path, monkeypatch):
