@@ -425,7 +425,7 @@ CASES = [
     *((f"md water.xyz --steps 2 --out new {option}", said) for option, said in MD_OPTIONS),
     *((f"md no_cell.xyz --steps 2 --out new {option}", said) for option, said in MD_OPTIONS),
     ("md salt.xyz --head water-theory --out new", "does not know element Na, Cl"),
-    ("sp salt.xyz --head water-theory", "Head 'salt-theory' knows all elements of this structure"),
+    ("sp salt.xyz --head water-theory", "head 'salt-theory' knows all of them"),
     ("sp no_cell.xyz --stress", "stress needs a structure periodic along all three axes"),
     ("sp water.xyz --index 5", "water.xyz holds 1 frames; index 5 is not among them"),
     ("sp water.xyz --model ./other_config", "does not fit its card.toml"),
