@@ -24,12 +24,6 @@ pytest.importorskip("yaml", reason="published configs are YAML; pip install pyya
 CASE = CASES / "water_qk_l2"  # heads omol25 and svp
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home" / "weights"
-
-
 def config_with(**changes) -> dict:
     """The case's config; changes of the network's settings, and of the top level where they are known there."""
     config = published_config(CASE)
