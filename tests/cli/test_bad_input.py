@@ -374,7 +374,7 @@ TRAINING = [
     ("r_symbol.toml", "a table from element symbols"),
     ("r_family.toml", "unknown model family 'e3former'"),
     ("r_config.toml", "unknown e2former settings: chanels"),
-    ("r_build.toml", "channels = 'a' given; a whole number above zero is needed"),
+    ("r_build.toml", "channels = 'a' given; a whole number of at least 1 is needed"),
     ("r_elements.toml", "holds atomic numbers [8]; add them to elements in [model]"),
     ("r_away.toml", "the name of a file below the data folder is needed"),
     ("r_file.toml", "'nowhere.xyz' is not below 'data'"),

@@ -204,7 +204,7 @@ class TestConfigs:
             ({"loss_unit": "kcal/mol"}, "loss_unit 'kcal/mol' is not supported; supported: ev"),
             ({"backbone": "sca"}, "backbone 'sca' is not supported; supported: e2former"),
             ({"irreps_node_embedding": "16x0e+8x1e"}, "irreps '16x0e.8x1e' are not supported; one multiplicity"),
-            ({"irreps_node_embedding": "16x0e+16x1e+16x2e+16x3e"}, "l_max = 3 is not supported; choose 1 or 2"),
+            ({"irreps_node_embedding": "16x0e+16x1e+16x2e+16x3e"}, "l_max = 3 is not supported; choose one of: 1, 2"),
             ({"num_layers": "two"}, "num_layers = 'two': a whole number above zero is needed"),
             ({"max_radius": -1}, "max_radius = -1: a number above zero is needed"),
             ({"AutoGradForce": "False"}, "AutoGradForce = 'False': true or false is needed"),
