@@ -10,36 +10,12 @@ from omnicalc.analysis.quiet import quietly
 from omnicalc.errors import InputError
 
 # Formats that hold coordinates without saying what the atoms are (LAMMPS dumps name types, not elements).
-NEEDS_TOPOLOGY = {
-    ".dcd",
-    ".xtc",
-    ".trr",
-    ".nc",
-    ".ncdf",
-    ".netcdf",
-    ".trj",
-    ".mdcrd",
-    ".crdbox",
-    ".lammpstrj",
-    ".dump",
-}
+NEEDS_TOPOLOGY = {".dcd", ".xtc", ".trr", ".nc", ".ncdf", ".netcdf", ".trj", ".mdcrd", ".crdbox", ".lammpstrj", ".dump"}
 TOPOLOGY_SUFFIXES = (".pdb", ".psf", ".gro", ".xyz", ".extxyz", ".prmtop", ".parm7", ".tpr", ".cif")
 COMPRESSED = {".gz", ".bz2"}
 UNKNOWN = "X"  # virtual sites and names that say nothing
 
-READ_BY_MDANALYSIS = {
-    ".pdb",
-    ".psf",
-    ".gro",
-    ".prmtop",
-    ".parm7",
-    ".top",
-    ".tpr",
-    ".mol2",
-    ".pqr",
-    ".data",
-    ".crd",
-}
+READ_BY_MDANALYSIS = {".pdb", ".psf", ".gro", ".prmtop", ".parm7", ".top", ".tpr", ".mol2", ".pqr", ".data", ".crd"}
 ION_NAMES = {"SOD": "Na", "POT": "K", "CLA": "Cl", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb"}
 _TWO_LETTERS = {
     "CL": "Cl",

@@ -68,14 +68,10 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
     if rotations is not None:
         spread = mean_spread([rotation_spread(potential, atoms, rotations, head=found.head) for atoms in frames])
     if as_json:
+        more = {"by": None if by is None else {name: e.to_dict() for name, e in groups.items()}}
+        more |= {"spread": None if spread is None else spread.to_dict(), "committee": committee}
         table = {"model": potential.name_resolved, "head": found.head, **errors.to_dict()}
-        if by is not None:
-            table["by"] = {name: e.to_dict() for name, e in groups.items()}
-        if spread is not None:
-            table["spread"] = spread.to_dict()
-        if committee is not None:
-            table["committee"] = committee
-        click.echo(json.dumps(table))
+        click.echo(json.dumps(table | {key: value for key, value in more.items() if value is not None}))
         return
     click.echo(f"{potential.name_resolved}, head {found.head}, {errors.frames} frames of {data}")
     _say_errors(errors)

@@ -23,18 +23,7 @@ from tests.command import omnicalc, refused
 from tests.md.toy import Pairs, ToyPotential, argon
 from tests.tiny_weights import write_weights
 
-QUICK = [
-    "--steps",
-    "12",
-    "--timestep",
-    "4",
-    "--temperature",
-    "90",
-    "--interval",
-    "4",
-    "--restart-interval",
-    "5",
-]
+QUICK = ["--steps", "12", "--timestep", "4", "--temperature", "90", "--interval", "4", "--restart-interval", "5"]
 
 
 @pytest.fixture
