@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes, all_properties
-from ase.data import chemical_symbols
 from ase.io import extxyz
 from ase.outputs import ArrayProperty, ScalarProperty, all_outputs
 from ase.stress import full_3x3_to_voigt_6_stress
@@ -22,7 +21,7 @@ from omnicalc.kernel_choice import KernelChoice
 from omnicalc.models.torch_defaults import own_defaults
 from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential, Prediction
-from omnicalc.registry import load_potential, potentials_for
+from omnicalc.registry import load_potential
 from omnicalc.systems import Systems
 from omnicalc.unlike_training import Watch
 
@@ -105,12 +104,7 @@ class OmniCalc(Calculator):
         if uncertainty:
             self.potential.spread = True
             self.implemented_properties = [*self.implemented_properties, *(p.name for p in _SPREAD)]
-        if head is not None and head not in self.potential.heads:
-            names = ", ".join(self.potential.heads)
-            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {names}")
-        if head is not None:
-            self.potential.check_spread(head)
-        self.head = head
+        self.head = head if head is None else self.potential.named_head(head).name
         self._charge = None if charge is None else whole_number(charge, "charge")
         self._spin = None if spin is None else whole_number(spin, "spin")
         self._neighbor_list = NeighborList(self.potential.cutoff, skin)
@@ -227,34 +221,8 @@ class OmniCalc(Calculator):
 
     def choose_head(self, systems: Systems) -> None:
         """Fix the head at the first structure; refuse later ones that it does not know."""
-        if self.head is not None:
-            self._check_elements(systems)
         self.head = self.potential.choose_head(systems, self.head)
         self.parameters["head"] = self.head
-
-    def _check_elements(self, systems: Systems) -> None:
-        present = set(systems.numbers.tolist())
-        known = self.potential.heads[self.head].elements
-        if present <= known:
-            return
-        raise InputError(
-            f"element {_symbols(present - known)} is unknown to head '{self.head}' of {self.name_resolved}, "
-            f"which this calculator is fixed to (it knows {_symbols(known)}). "
-            f"{self._who_knows(present)}"
-        )
-
-    def _who_knows(self, present: set[int]) -> str:
-        """What to type instead: another head of these weights, or other weights."""
-        for head in self.potential.heads.values():
-            if present <= head.elements:
-                return (
-                    f"Head '{head.name}' knows all elements of this structure: use --head {head.name}, or a new "
-                    f"calculator with head='{head.name}' in Python (its energies do not compare with those of this one)"
-                )
-        others = potentials_for(present)
-        if others:
-            return f"Models that know all elements: {', '.join(others)}; use one with --model, or in a new calculator"
-        return "No model here knows all elements of this structure (see omnicalc models)"
 
     def _set_options(self, **options) -> None:
         """Options of the model, of this calculator alone."""
@@ -385,7 +353,3 @@ def _results(prediction: Prediction) -> dict:
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().cpu().numpy()
-
-
-def _symbols(numbers: set[int] | frozenset[int]) -> str:
-    return ", ".join(chemical_symbols[z] for z in sorted(numbers))

@@ -93,17 +93,20 @@ class Card:
 
 def read_card(path: Path | str) -> Card:
     """The card in a file. Raises :class:`WeightsError` naming the file and the key that is wrong."""
-    path = Path(path)
+    return _card(read_toml(Path(path)), str(path))
+
+
+def read_toml(path: Path) -> dict:
+    """The table in a file. Raises :class:`WeightsError` where there is none."""
     try:
         with path.open("rb") as file:
-            table = tomllib.load(file)
+            return tomllib.load(file)
     except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file; a weights folder holds {CARD} and {WEIGHTS}") from None
+        raise WeightsError(f"{path}: no such file; a weights folder holds {path.name} and {WEIGHTS}") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path}: not a TOML file ({error})") from None
-    return _card(table, str(path))
 
 
 def write_card(path: Path | str, card: Card) -> None:

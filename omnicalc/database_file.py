@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,17 +11,21 @@ if TYPE_CHECKING:
 
 
 def read_database(path: Path) -> list[Atoms]:
-    """Structures of all rows, in their order; single numbers and texts of ``key_value_pairs`` and ``data``, such as
-    split and charge, in ``info``, which ``ase.io.read`` leaves out.
-    """
-    import numpy as np
+    """Structures of all rows, in their order; their :func:`scalars`, which ``ase.io.read`` leaves out, in ``info``."""
     from ase.db import connect
 
     found = []
     with connect(path, serial=True) as database:
         for row in database.select():
             atoms = row.toatoms()
-            known = {**row.key_value_pairs, **row.data}
-            atoms.info.update({k: v for k, v in known.items() if isinstance(v, str | int | float | np.generic)})
+            atoms.info.update(scalars(row.key_value_pairs, row.data))
             found.append(atoms)
     return found
+
+
+def scalars(*tables: Mapping) -> dict:
+    """Single numbers and texts of a row's ``key_value_pairs`` and ``data``, such as split and charge."""
+    import numpy as np
+
+    known = {key: value for table in tables for key, value in table.items()}
+    return {key: value for key, value in known.items() if isinstance(value, str | int | float | np.generic)}

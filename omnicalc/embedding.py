@@ -84,9 +84,7 @@ def properties(structures: Atoms | Sequence[Atoms], model: str | Path | Potentia
             f"{potential.name_resolved} gives {gives}, no properties; fine-tune weights for one with gives = "
             '"properties" in [model] and objective "property" of a recipe of omnicalc train'
         )
-    if head not in potential.heads:
-        names = ", ".join(potential.heads)
-        raise InputError(f"no head '{head}' for a property; {potential.name_resolved} has: {names}")
+    potential.named_head(head)
     potential.model.eval()
     found = []
     with torch.no_grad():

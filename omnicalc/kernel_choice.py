@@ -40,10 +40,10 @@ class KernelChoice:
         self.wanted = check_kernel(wanted)
         self._native = None
         self._refused: KernelError | None = None  # by the model, once and for all: it is not asked at every step
-        self._made_of: Known | None = None  # that the two above are of
+        self._made_of: WatchedWeights | None = None  # that the two above are of
         self._warned = False
         self._lock = threading.Lock()
-        self._last: tuple[Known, list[Tensor], NativeBinding | DeviceBinding] | None = None
+        self._last: tuple[WatchedWeights, list[Tensor], NativeBinding | DeviceBinding] | None = None
 
     def __reduce__(self):  # what is made is made again where a copy needs it, and is not worth carrying
         return KernelChoice, (self.wanted,)
@@ -126,7 +126,7 @@ class KernelChoice:
         if not hasattr(potential.model, offer):
             raise KernelError(f"this family has no kernel for the {potential.device.type}")
         if self._made_of is None or not self._made_of.are(weights):
-            self._made_of, self._native, self._refused = Known(weights), None, None
+            self._made_of, self._native, self._refused = WatchedWeights(weights), None, None
         if self._refused is not None:
             raise self._refused.with_traceback(None)  # which would grow with every step
         present = sorted(set(numbers.tolist()))
@@ -165,7 +165,7 @@ class Weights(NamedTuple):
         return cls(potential.model, potential.device, potential.dtype, in_training, writes, tuple(places))
 
 
-class Known:
+class WatchedWeights:
     """Weights that something was made of. Writes that torch does not count, such as ``weight.data.copy_(...)`` of an
     average of weights, show in a sample of their numbers.
     """

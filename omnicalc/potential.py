@@ -146,9 +146,7 @@ class Potential(nn.Module):
         if hasattr(self.model, "check"):
             self.model.check(systems)
         present = set(systems.numbers.unique().tolist())
-        if head is not None and head not in self.heads:
-            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
-        candidates = [self.heads[head]] if head is not None else list(self.heads.values())
+        candidates = list(self.heads.values()) if head is None else [self.named_head(head)]
         chosen = next((h for h in candidates if present <= h.elements), None)
         if chosen is None:
             known = frozenset().union(*(h.elements for h in candidates))
@@ -164,8 +162,7 @@ class Potential(nn.Module):
         self._check_trained_for("spin", systems.spin, self.spins)
         if bool(systems.pbc.any()) and not self.any_box:
             self._check_box(chosen, present)
-        self.check_spread(chosen.name)
-        return chosen.name
+        return self.named_head(chosen.name).name
 
     def _check_box(self, head: Head, present: set[int]) -> None:
         """What the training data say of periodic structures."""
@@ -213,7 +210,10 @@ class Potential(nn.Module):
         """What to type instead: another head of these weights, or other models in the registry."""
         head = next((h.name for h in self.heads.values() if present <= h.elements), None)
         if head is not None:
-            return f"head '{head}' knows all of them: use it with --head {head}, or head='{head}' in Python"
+            return (
+                f"head '{head}' knows all of them: use it with --head {head}, or head='{head}' in Python, for all "
+                "structures (energies of two heads do not compare)"
+            )
         from omnicalc.registry import potentials_for
 
         names = potentials_for(present)
@@ -309,8 +309,10 @@ class Potential(nn.Module):
             )
         self._spread = bool(wanted)
 
-    def check_spread(self, head: str) -> None:
-        """Raise :class:`InputError` where a spread is asked for and this head has no committee."""
+    def named_head(self, head: str) -> Head:
+        """Raises :class:`InputError` for one that there is not, or has no committee but is to tell its spread."""
+        if head not in self.heads:
+            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
         if self.spread and head not in self.committee_heads:
             known = self.committee_heads
             raise InputError(
@@ -318,6 +320,7 @@ class Potential(nn.Module):
                 f"{', '.join(known)}; take one of them (--head {known[0]}, or head='{known[0]}' in Python), or make "
                 f"one with `omnicalc committee MODEL DATA --head {head} --out FOLDER`"
             )
+        return self.heads[head]
 
     def _spread_of(self, output, at, systems: Systems, forces: bool) -> tuple[Tensor | None, Tensor | None]:
         """Spread of energies (S,) and forces (N,) over the committee: root mean squares of its deviations."""
@@ -386,10 +389,7 @@ class Potential(nn.Module):
                     f"of {systems.n_systems} structures is needed: {', '.join(self.heads)}"
                 )
             return head
-        if head not in self.heads:
-            raise InputError(f"unknown head '{head}'; {self.name_resolved} has: {', '.join(self.heads)}")
-        self.check_spread(head)
-        row = list(self.heads).index(head)
+        row = list(self.heads).index(self.named_head(head).name)
         return torch.full((systems.n_systems,), row, device=systems.numbers.device)
 
     def bind(self, systems: Systems, *, head: str | None = None, skin: float = DEFAULT_SKIN) -> "BoundPotential":

@@ -344,7 +344,7 @@ class TestHeads:
         assert calc.head == "water-theory"
         with pytest.raises(InputError) as caught:
             calc.get_property("energy", salt())
-        for text in ("element Na, Cl", "'water-theory'", "it knows H, O", "head='salt-theory'", "--head salt-theory"):
+        for text in ("element Na, Cl", "'water-theory'", "knows H, O", "head='salt-theory'", "--head salt-theory"):
             assert text in str(caught.value)
         calc.get_property("energy", water())
         assert calc.head == "water-theory"

@@ -69,11 +69,5 @@ class TestPositionsInTheEnergy(PotentialContract):
     def make(self, dtype):
         return wrapped(dtype, weight=0.01)[1]
 
-    def box(self):
-        return triclinic_waters()
-
-    def molecules(self):
-        return [waters(3, None, seed=2), waters(2, None, seed=3)]
-
     def test_far_systems_add_up(self):
         pytest.skip("the centroid of two systems is another one")

@@ -10,7 +10,7 @@ import torch
 from ase import Atoms
 
 from omnicalc.errors import InputError
-from omnicalc.kernel_choice import KernelChoice, Known
+from omnicalc.kernel_choice import KernelChoice, WatchedWeights
 from omnicalc.models import build_model
 from omnicalc.neighbor_list import NeighborList
 from omnicalc.potential import Head, Potential
@@ -137,7 +137,7 @@ class TestAKeptBinding:
             return self.apart(fast, slow, kept, systems)
 
         assert after_training() < 1e-4
-        monkeypatch.setattr(Known, "are", lambda self, weights: True)
+        monkeypatch.setattr(WatchedWeights, "are", lambda self, weights: True)
         assert after_training() > 1e-2  # the wrong variant: the kernel made before
 
 

@@ -11,6 +11,10 @@ from omnicalc.card import CARD, WEIGHTS, Card, CardHead, write_card
 from omnicalc.models import build_model
 
 HEADS = {"water-theory": ("H", "O"), "salt-theory": ("H", "O", "Na", "Cl")}
+SETTINGS = {
+    "channels": 8, "l_max": 1, "layers": 1, "attention_heads": 2, "query_width": 2, "value_multiplicity": 2,
+    "cutoff": 3.0, "n_basis": 4, "radial_width": 4, "values": ["first-order"],
+}  # fmt: skip
 
 
 def write_weights(
@@ -28,22 +32,9 @@ def write_weights(
     settings: dict | None = None,
 ) -> Card:
     """Write ``model.safetensors`` and ``card.toml`` into ``folder``; the card. ``settings``: of another family."""
-    elements = sorted({atomic_numbers[s] for symbols in heads.values() for s in symbols})
-    config = {
-        "heads": list(heads),
-        "elements": elements,
-        "channels": 8,
-        "l_max": 1,
-        "layers": 1,
-        "attention_heads": 2,
-        "query_width": 2,
-        "value_multiplicity": 2,
-        "cutoff": 3.0,
-        "n_basis": 4,
-        "radial_width": 4,
-        "values": ["first-order"],
-    }
-    config = config if settings is None else {"heads": list(heads), **settings}
+    if settings is None:
+        settings = {"elements": sorted({atomic_numbers[s] for symbols in heads.values() for s in symbols}), **SETTINGS}
+    config = {"heads": list(heads), **settings}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = build_model(family, config)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.geometry import get_distances
 
 from analysis.common.amber import FILES, openmm
 from analysis.common.boxes import numbered
@@ -138,10 +137,3 @@ def get_angle(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> float:
     """Angle a-b-c in degrees."""
     u, v = a - b, c - b
     return float(np.degrees(np.arccos(u @ v / np.linalg.norm(u) / np.linalg.norm(v))))
-
-
-def clashes(atoms: Atoms) -> float:
-    """Shortest distance between atoms, Å, nearest images."""
-    distances = get_distances(atoms.positions, cell=atoms.cell, pbc=atoms.pbc)[1]
-    np.fill_diagonal(distances, np.inf)
-    return float(distances.min())

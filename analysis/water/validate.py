@@ -29,7 +29,8 @@ from omnicalc.analysis.energy import drift, mean_with_error
 from omnicalc.analysis.rdf_curves import Value, peak_difference
 from omnicalc.analysis.rdf_table import show
 from omnicalc.analysis.results import fingerprint
-from omnicalc.errors import InputError, OmniCalcError, WeightsError
+from omnicalc.cli.border import at_border
+from omnicalc.errors import InputError, WeightsError
 
 DRIFT_LIMIT, DRIFT_AIM = 0.02, 0.005  # meV/atom/ps
 TEMPERATURE_LIMIT = 2.5  # standard errors
@@ -242,19 +243,11 @@ def rdf(run: Path, frames: Path, nuclei: str, skip_ps: float, blocks: int, out: 
     out = out or run.folder / "rdf_vs_frames"
     results = claim("rdf", out, run.log.path, figure=False)
     about = f"{frames.name}, {nuclei} nuclei"
-    theirs = run_verb(plan_rdf, frames, pairs=["O-O"], n_blocks=blocks, label=about, out=out / "frames")
-    label, chosen = f"{run.record['model']['name']}, classical nuclei", run.frames()
-    ours = run_verb(
-        plan_rdf,
-        run.folder / "traj.dcd",
-        pairs=["O-O"],
-        start=chosen.start,
-        stop=chosen.stop,
-        n_blocks=blocks,
-        label=label,
-        compare=[out / "frames"],
-        out=out,
-    )
+    settings, chosen = {"pairs": ["O-O"], "n_blocks": blocks}, run.frames()
+    theirs = run_verb(plan_rdf, frames, label=about, out=out / "frames", **settings)
+    settings |= {"start": chosen.start, "stop": chosen.stop, "compare": [out / "frames"]}
+    label = f"{run.record['model']['name']}, classical nuclei"
+    ours = run_verb(plan_rdf, run.folder / "traj.dcd", label=label, out=out, **settings)
     mine, reference = ours.result.pairs[0], load_curves(out / "frames")["O", "O"]
     difference = peak_difference(mine, reference)
     if difference is None:
@@ -365,14 +358,5 @@ def _kelvin(value, sign: str = "") -> str:
     return f"{value.value:{sign}.2f} ± {value.stderr:.2f}"
 
 
-def main() -> None:
-    """User errors become one message on stderr and exit code 2."""
-    try:
-        group()
-    except OmniCalcError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-
-
 if __name__ == "__main__":
-    main()
+    sys.exit(at_border(lambda: group.main(standalone_mode=False)))

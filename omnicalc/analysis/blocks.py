@@ -10,6 +10,8 @@ time of what is measured; frames nearer than that make the error too small, howe
 
 import numpy as np
 
+from omnicalc.errors import InputError
+
 MIN_BLOCKS = 5
 MIN_FRAMES_PER_BLOCK = 2
 
@@ -18,6 +20,12 @@ def choose_blocks(n_frames: int, wanted: int) -> int:
     """Number of blocks: as many as wanted with two frames each, down to five; 0 where even that fails."""
     blocks = min(wanted, n_frames // MIN_FRAMES_PER_BLOCK)
     return blocks if blocks >= MIN_BLOCKS else 0
+
+
+def check_blocks(wanted: int) -> None:
+    """Raise InputError for too few."""
+    if wanted < MIN_BLOCKS:
+        raise InputError(f"--blocks {wanted} is too few for an error bar; give {MIN_BLOCKS} or more")
 
 
 def block_of(position: int, n_frames: int, n_blocks: int) -> int:

@@ -26,7 +26,7 @@ from omnicalc.analysis.report import Result, make_result
 from omnicalc.analysis.sampling import Sampling
 from omnicalc.analysis.topology import composition
 from omnicalc.analysis.trajectory import Frame
-from omnicalc.analysis.vdos import MIN_FRAMES, WAVE, bands_of, choose_lag, spectra_with_errors
+from omnicalc.analysis.vdos import MIN_FRAMES, WAVE, bands_of, choose_lag, last_wavenumber, spectra_with_errors
 from omnicalc.analysis.verbs import measured
 from omnicalc.errors import InputError
 
@@ -58,8 +58,7 @@ def plan_ir(
     """
     sampling.need_frames(MIN_FRAMES, "a spectrum")
     dt = sampling.need_time("a spectrum")
-    if not (np.isfinite(max_wavenumber) and max_wavenumber > 0):
-        raise InputError(f"--max-wavenumber {max_wavenumber} is no wavenumber; give cm^-1 above zero")
+    highest = last_wavenumber(max_wavenumber, dt)
     if (charges is None) == (dipoles is None):
         raise InputError(
             "an infrared spectrum needs either --charges, such as 'O=-0.834,H=0.417', or --dipoles FILE, a CSV with "
@@ -68,7 +67,6 @@ def plan_ir(
     of_atoms = None if charges is None else _charges(charges, sampling.trajectory.elements)
     table = None if dipoles is None else _dipoles(Path(dipoles), sampling.trajectory.n_frames)
     lag = choose_lag(resolution, dt, len(sampling), 1)
-    highest = min(max_wavenumber, 1.0 / (2.0 * WAVE * dt))
     return Infrared(sampling, of_atoms, table, lag, highest, str(charges or dipoles))
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import constants
 
-from omnicalc.analysis.blocks import MIN_BLOCKS, block_mean, block_of, choose_blocks, ratio_mean
+from omnicalc.analysis.blocks import block_mean, block_of, check_blocks, choose_blocks, ratio_mean
 from omnicalc.analysis.plots import MEASURED, OURS, finish
 from omnicalc.analysis.quiet import quietly
 from omnicalc.analysis.report import Quantity, Result
@@ -55,8 +55,7 @@ def pes_errors(
     Raises:
         InputError: a file cannot be read, a frame lacks labels or is not finite, or the frames differ.
     """
-    if n_blocks < MIN_BLOCKS:
-        raise InputError(f"--blocks {n_blocks} is too few for an error bar; give {MIN_BLOCKS} or more")
+    check_blocks(n_blocks)
     one_file = predicted is None
     if one_file and (predicted_keys is None or predicted_keys == keys):
         raise InputError(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from omnicalc.analysis.blocks import MIN_BLOCKS, block_of, choose_blocks
+from omnicalc.analysis.blocks import block_of, check_blocks, choose_blocks
 from omnicalc.analysis.cells import NEEDS_CELL
 from omnicalc.analysis.times import evenness
 from omnicalc.analysis.trajectory import Frame, Trajectory
@@ -121,8 +121,7 @@ def sample(
 
     Raises InputError.
     """
-    if n_blocks < MIN_BLOCKS:
-        raise InputError(f"--blocks {n_blocks} is too few for an error bar; give {MIN_BLOCKS} or more")
+    check_blocks(n_blocks)
     if dt_ps is not None and not (np.isfinite(dt_ps) and dt_ps > 0):
         raise InputError(f"--dt {dt_ps} is no time; give ps between frames of the file, above zero")
     frames = trajectory.select(start, stop, step)

@@ -10,36 +10,12 @@ from omnicalc.analysis.quiet import quietly
 from omnicalc.errors import InputError
 
 # Formats that hold coordinates without saying what the atoms are (LAMMPS dumps name types, not elements).
-NEEDS_TOPOLOGY = {
-    ".dcd",
-    ".xtc",
-    ".trr",
-    ".nc",
-    ".ncdf",
-    ".netcdf",
-    ".trj",
-    ".mdcrd",
-    ".crdbox",
-    ".lammpstrj",
-    ".dump",
-}
+NEEDS_TOPOLOGY = {".dcd", ".xtc", ".trr", ".nc", ".ncdf", ".netcdf", ".trj", ".mdcrd", ".crdbox", ".lammpstrj", ".dump"}
 TOPOLOGY_SUFFIXES = (".pdb", ".psf", ".gro", ".xyz", ".extxyz", ".prmtop", ".parm7", ".tpr", ".cif")
 COMPRESSED = {".gz", ".bz2"}
 UNKNOWN = "X"  # virtual sites and names that say nothing
 
-READ_BY_MDANALYSIS = {
-    ".pdb",
-    ".psf",
-    ".gro",
-    ".prmtop",
-    ".parm7",
-    ".top",
-    ".tpr",
-    ".mol2",
-    ".pqr",
-    ".data",
-    ".crd",
-}
+READ_BY_MDANALYSIS = {".pdb", ".psf", ".gro", ".prmtop", ".parm7", ".top", ".tpr", ".mol2", ".pqr", ".data", ".crd"}
 ION_NAMES = {"SOD": "Na", "POT": "K", "CLA": "Cl", "CAL": "Ca", "CES": "Cs", "LIT": "Li", "RUB": "Rb"}
 _TWO_LETTERS = {
     "CL": "Cl",
@@ -85,17 +61,13 @@ def find_topology(trajectory: Path) -> Path:
     )
 
 
-def read_elements(topology: Path) -> np.ndarray:
-    """Element symbol of every atom, (N,) str; ``X`` where the file does not tell (virtual sites).
+def read_atoms(topology: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Element symbol of every atom, (N,) str, ``X`` where the file does not tell (virtual sites), and the file's own
+    masses (N,), amu, zero where it has none.
 
-    From the file's own element column; else, in this order, the names of ions, masses that agree with the
+    Elements are from the file's own column; else, in this order, the names of ions, masses that agree with the
     atom's name, and the name. Raises InputError for a file that is missing, unreadable or without atoms.
     """
-    return read_atoms(topology)[0]
-
-
-def read_atoms(topology: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Elements (N,) as of :func:`read_elements`, and the file's own masses (N,), amu, zero where it has none."""
     if not topology.is_file():
         raise InputError(f"no topology file {topology}; --top takes a structure file such as topology.pdb")
     reading = _by_mdanalysis if data_suffix(topology) in READ_BY_MDANALYSIS else _by_ase

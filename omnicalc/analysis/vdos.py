@@ -62,15 +62,14 @@ def plan_vdos(
     """
     sampling.need_frames(MIN_FRAMES, "a spectrum")
     dt = sampling.need_time("a spectrum")
-    if not (np.isfinite(max_wavenumber) and max_wavenumber > 0):
-        raise InputError(f"--max-wavenumber {max_wavenumber} is no wavenumber; give cm^-1 above zero")
+    highest = last_wavenumber(max_wavenumber, dt)
     labels = sampling.trajectory.labels
     chosen = np.arange(len(labels.elements)) if select is None else labels.select(select, "--select")
     chosen = chosen[labels.masses[chosen] > 0]
     if not len(chosen):
         raise InputError("no selected atom has a known mass")
     lag = choose_lag(resolution, dt, len(sampling), len(chosen))
-    return Vdos(sampling, chosen, lag, min(max_wavenumber, 1.0 / (2.0 * WAVE * dt)), positions, resolution)
+    return Vdos(sampling, chosen, lag, highest, positions, resolution)
 
 
 class Vdos:
@@ -215,6 +214,13 @@ def bands_of(nu: np.ndarray, total: np.ndarray, errors: np.ndarray | None, resol
         note = f"resolution {resolution:.3g} cm⁻¹"
         quantities.append(Quantity(f"band at {top:.0f}", float(top), None, "cm⁻¹", note))
     return quantities
+
+
+def last_wavenumber(wanted: float, dt: float) -> float:
+    """Where a spectrum ends, cm^-1: at the Nyquist limit of frames ``dt`` ps apart, if not before."""
+    if not (np.isfinite(wanted) and wanted > 0):
+        raise InputError(f"--max-wavenumber {wanted} is no wavenumber; give cm^-1 above zero")
+    return min(wanted, 1.0 / (2.0 * WAVE * dt))
 
 
 def choose_lag(resolution: float | None, dt: float, n_frames: int, n_atoms: int) -> int:

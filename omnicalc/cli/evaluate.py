@@ -60,14 +60,8 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
         known = ", ".join(sorted(set().union(*(a.info for a in frames)))) or "none"
         raise InputError(f"no frame of '{data}' has the key '{by}'; keys: {known}")
     with progress_by_unit() as progress:
-        found = evaluate(
-            potential,
-            frames,
-            head,
-            lambda done: progress("frames", done, len(frames)),
-            atoms_per_batch or ATOMS_PER_BATCH,
-            spread=True,
-        )
+        count, most = lambda done: progress("frames", done, len(frames)), atoms_per_batch or ATOMS_PER_BATCH
+        found = evaluate(potential, frames, head, count, most, spread=True)
     groups = found.by(by) if by is not None else {}
     if plot is not None:
         from omnicalc.parity import draw_parity
@@ -77,16 +71,31 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
     if rotations is not None:
         spread = mean_spread([rotation_spread(potential, atoms, rotations, head=found.head) for atoms in frames])
     if as_json:
+        more = {"by": None if by is None else {name: e.to_dict() for name, e in groups.items()}}
+        more |= {"spread": None if spread is None else spread.to_dict(), "committee": committee}
         table = {"model": potential.name_resolved, "head": found.head, **errors.to_dict()}
-        if by is not None:
-            table["by"] = {name: e.to_dict() for name, e in groups.items()}
-        if spread is not None:
-            table["spread"] = spread.to_dict()
-        if committee is not None:
-            table["committee"] = committee
-        click.echo(json.dumps(table))
+        click.echo(json.dumps(table | {key: value for key, value in more.items() if value is not None}))
         return
     click.echo(f"{potential.name_resolved}, head {found.head}, {errors.frames} frames of {data}")
+    _say_errors(errors)
+    if spread is not None:
+        click.echo(
+            f"spread over {spread.rotations} orientations  energy {spread.energy:.3f} meV/atom  forces "
+            f"{spread.force:.2f} meV/Å (root mean square)"
+        )
+    if committee is not None:
+        click.echo(
+            f"committee  energy_std {committee['energy_std']:.3f} meV/atom  forces_std {committee['forces_std']:.2f} "
+            f"meV/Å (means); calibration error {100 * committee['calibration_error']:.0f} %"
+        )
+    if groups:
+        _say_groups(groups, by, bool(errors.stresses))
+    if plot is not None:
+        click.echo(f"plot: {plot}")
+
+
+def _say_errors(errors) -> None:
+    """Errors over all frames."""
     click.echo(f"energy  MAE {errors.energy_mae:.3f}  RMSE {errors.energy_rmse:.3f} meV/atom")
     if abs(errors.energy_mean) > _OTHER_ZERO:
         click.echo(
@@ -102,23 +111,15 @@ def command(model, data, head, split, only, by, plot, atoms_per_batch, dtype, de
     if errors.stresses:
         of = f", of {errors.stresses} frames" if errors.stresses < errors.frames else ""
         click.echo(f"stress  MAE {errors.stress_mae:.3f} meV/Å^3 ({errors.stress_mae_gpa:.4f} GPa){of}")
-    if spread is not None:
+
+
+def _say_groups(groups: dict, by: str, stresses: bool) -> None:
+    """A row of errors for each value of the key ``by``."""
+    click.echo(
+        f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE" + ("  stress MAE" if stresses else "")
+    )
+    for name, e in groups.items():
         click.echo(
-            f"spread over {spread.rotations} orientations  energy {spread.energy:.3f} meV/atom  forces "
-            f"{spread.force:.2f} meV/Å (root mean square)"
+            f"{name[:24]:<24} {e.frames:6d}  {e.energy_mae:10.3f}  {e.relative_energy_mae:8.3f}  "
+            f"{e.force_mae:10.2f}  {e.force_rmse:6.2f}" + (f"  {e.stress_mae:10.3f}" if stresses else "")
         )
-    if committee is not None:
-        click.echo(
-            f"committee  energy_std {committee['energy_std']:.3f} meV/atom  forces_std {committee['forces_std']:.2f} "
-            f"meV/Å (means); calibration error {100 * committee['calibration_error']:.0f} %"
-        )
-    if groups:
-        stress = "  stress MAE" if errors.stresses else ""
-        click.echo(f"\n{'by ' + by:<24} frames  energy MAE  relative  forces MAE    RMSE{stress}")
-        for name, e in groups.items():
-            click.echo(
-                f"{name[:24]:<24} {e.frames:6d}  {e.energy_mae:10.3f}  {e.relative_energy_mae:8.3f}  "
-                f"{e.force_mae:10.2f}  {e.force_rmse:6.2f}" + (f"  {e.stress_mae:10.3f}" if errors.stresses else "")
-            )
-    if plot is not None:
-        click.echo(f"plot: {plot}")

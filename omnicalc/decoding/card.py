@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omnicalc.card import DTYPES, NAME_PART, TABLE, TEXT, TEXTS, WEIGHTS, number, read_table
+from omnicalc.card import DTYPES, NAME_PART, TABLE, TEXT, TEXTS, WEIGHTS, number, read_table, read_toml
 from omnicalc.errors import WeightsError
 from omnicalc.files import write_atomically
 from omnicalc.toml_writer import to_toml
@@ -57,14 +57,7 @@ class DecoderCard:
 
 def read_decoder_card(path: Path) -> DecoderCard:
     """Raises :class:`WeightsError` naming the file and the key that is wrong."""
-    try:
-        with path.open("rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WeightsError(f"{path}: not a TOML file ({error})") from None
-    return _card(table, str(path))
+    return _card(read_toml(path), str(path))
 
 
 def write_decoder_card(path: Path, card: DecoderCard) -> None:

@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise InputError(f"--engine openmm needs openmm, but {error}; type: pip install 'omnicalc[openmm]'") from None
 
-from omnicalc.interfaces.openmm_force import KJ_PER_MOL, NM
+from omnicalc.interfaces.openmm_force import KJ_PER_MOL, NM, check_version
 
 if TYPE_CHECKING:
     from omnicalc.md.job import Job
@@ -45,11 +45,7 @@ class OpenMMDynamics(Dynamics):
 
     def __init__(self, job: Job, settings: Settings):
         super().__init__(job, settings)
-        if not hasattr(openmm, "PythonForce"):
-            raise InputError(
-                f"OpenMM {openmm.version.version} is too old: 8.6.1 or newer is needed; "
-                "type: pip install --upgrade openmm"
-            )
+        check_version()
         self._integrator_of_openmm = self._make_integrator()
         self._context: openmm.Context | None = None
         self._last: State | None = None  # the one that the context is at

@@ -7,10 +7,12 @@ import threading
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
+import openmm
 import torch
 from ase import Atoms, units
 
-from omnicalc.errors import RunError, WeightsError
+from omnicalc.errors import InputError, RunError, WeightsError
+from omnicalc.interfaces.openmm import INSTALL
 from omnicalc.potential import BoundPotential, Potential
 from omnicalc.registry import load_potential
 from omnicalc.systems import Systems
@@ -18,6 +20,14 @@ from omnicalc.unlike_training import warn_if_unlike
 
 NM = units.nm  # 10 Å
 KJ_PER_MOL = units.kJ / units.mol  # eV; ASE's constants, so that energies are those of the ASE calculator
+
+
+def check_version() -> None:
+    """Raise :class:`InputError` for an OpenMM that has no forces in Python."""
+    if not hasattr(openmm, "PythonForce"):
+        raise InputError(
+            f"OpenMM {openmm.version.version} is too old: 8.6.1 or newer is needed; type: {INSTALL} --upgrade"
+        )
 
 
 @dataclass

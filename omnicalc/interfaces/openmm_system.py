@@ -15,8 +15,8 @@ from openmmml.mlpotential import MLPotentialImpl
 
 from omnicalc.charge_and_spin import charge_and_spin, whole_number
 from omnicalc.errors import InputError
-from omnicalc.interfaces.openmm import GENERIC, INSTALL
-from omnicalc.interfaces.openmm_force import ForceCall
+from omnicalc.interfaces.openmm import GENERIC
+from omnicalc.interfaces.openmm_force import ForceCall, check_version
 from omnicalc.neighbor_list import DEFAULT_SKIN, NeighborList
 from omnicalc.potential import Potential
 from omnicalc.registry import load_potential
@@ -109,7 +109,8 @@ class OmniCalcPotentialImpl(MLPotentialImpl):
         if indices is not None:
             _warn_of_bare_hydrogens(system, set(indices))
         call = self._call(topology, system, indices, options)
-        force = _python_force(call)
+        check_version()
+        force = openmm.PythonForce(call)
         force.setName(f"OmniCalc {call.model}, head {call.head}")
         force.setUsesPeriodicBoundaryConditions(call.periodic)
         if indices is not None:
@@ -280,12 +281,6 @@ def _warn_of_bare_hydrogens(system: openmm.System, atoms: set[int]) -> None:
 def _is_bare_hydrogen(system: openmm.System, force: openmm.NonbondedForce, k: int) -> bool:
     charge, _, epsilon = (value._value for value in force.getParticleParameters(k))
     return 0 < system.getParticleMass(k)._value < _LIGHT and charge > 0 and epsilon == 0
-
-
-def _python_force(call: ForceCall) -> openmm.Force:
-    if not hasattr(openmm, "PythonForce"):
-        raise InputError(f"OpenMM {openmm.version.version} is too old: 8.6.1 or newer is needed; {INSTALL} --upgrade")
-    return openmm.PythonForce(call)
 
 
 def _molecules(topology: Topology, atoms: list[int] | None) -> openmm.Force | None:

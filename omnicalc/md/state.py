@@ -116,18 +116,7 @@ class State:
         )
 
 
-_TENSORS = (
-    "positions",
-    "velocities",
-    "forces",
-    "energy",
-    "masses",
-    "cell",
-    "stress",
-    "bath",
-    "barostat",
-    "heat",
-)
+_TENSORS = ("positions", "velocities", "forces", "energy", "masses", "cell", "stress", "bath", "barostat", "heat")
 
 
 def degrees_of_freedom(n_atoms: int, com_removed: bool) -> int:

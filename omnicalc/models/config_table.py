@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from math import isfinite
+from typing import ClassVar, Self
 
 from omnicalc.errors import WeightsError
 
@@ -39,10 +41,57 @@ def tuples(table: Mapping) -> dict:
     return {key: _tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
-def plain(config) -> dict:
-    """Settings for a card: plain types, those that are None left out."""
-    table = {key: _list(value) for key, value in asdict(config).items()}
-    return {key: value for key, value in table.items() if value is not None}
+class ConfigTable:
+    """Of a frozen dataclass of settings: read from a card's table, and written to one."""
+
+    family: ClassVar[str]
+
+    @classmethod
+    def from_dict(cls, table: Mapping) -> Self:
+        """Strict: a key that is not a setting is an error that names it."""
+        check_known(cls.family, cls, table)
+        return cls(**tuples(table))
+
+    def to_dict(self) -> dict:
+        """Plain types for a card, settings that are None left out."""
+        table = {key: _list(value) for key, value in asdict(self).items()}
+        return {key: value for key, value in table.items() if value is not None}
+
+    def _check_whole(self, *keys: str, least: int = 1) -> None:
+        for key in keys:
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise WeightsError(f"{key} = {value!r} given; a whole number of at least {least} is needed")
+
+    def _check_positive(self, *keys: str) -> None:
+        for key in keys:
+            if not is_number(value := getattr(self, key)) or value <= 0:
+                raise WeightsError(f"{key} = {value!r} given; a number above 0 is needed")
+
+    def _check_probabilities(self, *keys: str) -> None:
+        for key in keys:
+            if not is_number(value := getattr(self, key)) or not 0 <= value < 1:
+                raise WeightsError(f"{key} = {value!r} given; a probability below 1 is needed")
+
+    def _check_choices(self, **choices: tuple) -> None:
+        for key, allowed in choices.items():
+            check_choice(key, getattr(self, key), allowed)
+
+    def _check_multiple(self, key: str, of: str) -> None:
+        value, factor = getattr(self, key), getattr(self, of)
+        if value % factor:
+            raise WeightsError(f"{key} = {value} must be a multiple of {of} = {factor}")
+
+
+def check_choice(key: str, value, allowed: tuple) -> None:
+    """Raise :class:`WeightsError` unless ``value`` is one of those."""
+    if value not in allowed:
+        raise WeightsError(f"{key} = {value!r} is not supported; choose one of: {', '.join(map(str, allowed))}")
+
+
+def is_number(value) -> bool:
+    """Whether ``value`` is a finite number."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _tuple(value):

@@ -1,6 +1,7 @@
 """Published tensors: whether a file holds plain numbers, and strict comparison with those of a network of ours."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -35,6 +36,13 @@ def checked_tensors(tensors: Mapping, key: str, path: Path) -> dict[str, Tensor]
 
 def _quantised(t: Tensor) -> bool:
     return t.is_quantized or (t.is_floating_point() and t.element_size() < 2)
+
+
+def renamed(key: str, table: Iterable[tuple[str, str]]) -> str:
+    """A published name with all (pattern, replacement) of ``table`` applied, in their order."""
+    for pattern, replacement in table:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def misfits(

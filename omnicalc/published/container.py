@@ -59,5 +59,10 @@ def read_container(path: Path) -> object:
             "nothing of it was run. A published checkpoint holds tensors and plain values"
         ) from None
     except Exception as error:  # whatever torch's readers make of bytes that are no checkpoint
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path}: not a checkpoint that torch.save wrote ({reason})") from None
+        raise not_a_checkpoint(path, error) from None
+
+
+def not_a_checkpoint(path: Path, error: Exception) -> WeightsError:
+    """What to raise where torch's readers raised ``error``."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return WeightsError(f"{path}: not a checkpoint that torch.save wrote ({reason})")

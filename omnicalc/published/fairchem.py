@@ -17,7 +17,7 @@ from torch import Tensor
 
 from omnicalc.errors import InputError, WeightsError
 from omnicalc.models.published_tensors import checked_tensors
-from omnicalc.published.container import mentions
+from omnicalc.published.container import mentions, not_a_checkpoint
 
 PARTS = ("model_config", "model_state_dict", "ema_state_dict", "tasks_config")
 _ALLOWED = {
@@ -91,8 +91,7 @@ def read_checkpoint(path: Path) -> dict:
     try:
         container = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_PICKLE)
     except Exception as error:  # whatever torch's readers make of bytes that are no checkpoint
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise WeightsError(f"{path}: not a checkpoint that torch.save wrote ({reason})") from None
+        raise not_a_checkpoint(path, error) from None
     parts = plain(container)
     missing = [part for part in PARTS if not isinstance(parts, Mapping) or part not in parts]
     if missing:

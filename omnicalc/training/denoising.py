@@ -91,16 +91,6 @@ def denoise_systems(
         return denoise(network, graph_of(network, systems, noise), noise, clean, even)
 
 
-def plain_denoising(
-    network: nn.Module, systems: Systems, noise: float, generator: torch.Generator, atoms: int
-) -> Tensor:
-    """Loss () of plain coordinate denoising beside another objective: ``noise`` in Å, cells as they are; the mean is
-    over the ``atoms`` of the whole step.
-    """
-    settings = NoiseSettings(corrupt_noise=noise, self_conditioned=False, tile_cells=False)
-    return denoise_systems(network, systems, settings, generator).loss * (systems.n_atoms / atoms)
-
-
 def denoise_pairs(
     network: nn.Module, condition: Systems, denoised: Systems, settings: NoiseSettings, generator: torch.Generator
 ) -> Denoised:

@@ -84,7 +84,7 @@ def test_without_a_library(monkeypatch):
 
 @native
 def test_a_stale_library_is_not_used(monkeypatch):
-    monkeypatch.setattr(library, "source_hash", lambda source: "other")
+    monkeypatch.setattr("omnicalc.kernels.native.library.source_hash", lambda source: "other")
     library._loaded.cache_clear()
     try:
         assert library.counter() is None

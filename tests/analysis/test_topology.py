@@ -3,7 +3,7 @@ import pytest
 from ase import Atoms
 from ase.io import write
 
-from omnicalc.analysis.topology import element_of, read_elements
+from omnicalc.analysis.topology import element_of, read_atoms
 from omnicalc.analysis.trajectory import open_trajectory
 
 _DATA = """LAMMPS data
@@ -67,7 +67,7 @@ def test_gro_names_give_elements(tmp_path):
     for k, (residue, name) in enumerate(atoms, start=1):
         lines.append(f"{k:5d}{residue:<5s}{name:>5s}{k:5d}{k / 10:8.3f}{0.1:8.3f}{0.1:8.3f}")
     path.write_text("\n".join([*lines, "   2.0   2.0   2.0", ""]))
-    assert list(read_elements(path)) == ["O", "H", "H", "Na", "Cl"]
+    assert list(read_atoms(path)[0]) == ["O", "H", "H", "Na", "Cl"]
 
 
 def test_a_topology_tells_its_own_masses(tmp_path, write_traj):

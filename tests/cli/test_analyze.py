@@ -57,15 +57,7 @@ def run_folder(tmp_path):
 def test_rdf_writes_table_record_and_figure(run_folder):
     result = run("analyze", "rdf", run_folder / "traj.dcd")
     assert result.exit_code == 0, result.output
-    for text in (
-        "O-O",
-        "O-H",
-        "H-H",
-        "12 of 12 frames",
-        "experiment: water, X-rays, 295.1 K",
-        "6 blocks",
-        "rdf.png",
-    ):
+    for text in ("O-O", "O-H", "H-H", "12 of 12 frames", "experiment: water, X-rays, 295.1 K", "6 blocks", "rdf.png"):
         assert text in result.output
     record = json.loads((run_folder / "rdf.json").read_text())
     assert record["made_by"] == "omnicalc analyze rdf" and record["source"] == "traj.dcd"

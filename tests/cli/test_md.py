@@ -19,21 +19,11 @@ from omnicalc.cli import group
 from omnicalc.cli.md_words import _warn
 from omnicalc.errors import InputError, OmniCalcError
 from omnicalc.md.settings import Settings
+from tests.command import omnicalc, refused
 from tests.md.toy import Pairs, ToyPotential, argon
 from tests.tiny_weights import write_weights
 
-QUICK = [
-    "--steps",
-    "12",
-    "--timestep",
-    "4",
-    "--temperature",
-    "90",
-    "--interval",
-    "4",
-    "--restart-interval",
-    "5",
-]
+QUICK = ["--steps", "12", "--timestep", "4", "--temperature", "90", "--interval", "4", "--restart-interval", "5"]
 
 
 @pytest.fixture
@@ -62,20 +52,6 @@ def argon_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write("argon.xyz", argon(), format="extxyz")
     return "argon.xyz"
-
-
-def omnicalc(*arguments) -> str:
-    """Output of a command that is to succeed."""
-    result = CliRunner().invoke(group, [str(a) for a in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(*arguments) -> str:
-    """Message of a command that is to be refused; exit code 2 is checked in a process of its own below."""
-    with pytest.raises(OmniCalcError) as caught:
-        CliRunner().invoke(group, [str(a) for a in arguments], catch_exceptions=False, standalone_mode=False)
-    return str(caught.value)
 
 
 def result_of(folder) -> tuple[bytes, bytes]:

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.io import write
-from click.testing import CliRunner
 
 from omnicalc import OmniCalc
-from omnicalc.cli import group
-from omnicalc.errors import OmniCalcError
+from tests.command import omnicalc, refused
 from tests.tiny_weights import write_weights
 
 
@@ -24,21 +22,6 @@ def inside(tmp_path, monkeypatch):
         atoms.rattle(0.02, seed=k)
     write("water.xyz", frames)
     return frames
-
-
-def omnicalc(*words: object) -> str:
-    result = CliRunner().invoke(group, [str(word) for word in words])
-    if isinstance(result.exception, OmniCalcError):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-def refused(*words: object) -> str:
-    with pytest.raises(OmniCalcError) as caught:
-        omnicalc(*words)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_the_last_frame(inside):

@@ -19,7 +19,7 @@ from omnicalc.systems import Systems
 
 from . import checks
 from .checks import Evaluate, Wrong, add_energy, scale_forces
-from .structures import symmetric_molecules
+from .structures import symmetric_molecules, triclinic_waters, waters
 
 
 class PotentialContract:
@@ -37,11 +37,11 @@ class PotentialContract:
 
     def box(self) -> Atoms:
         """A small periodic structure, triclinic, with a few atoms per element."""
-        raise NotImplementedError
+        return triclinic_waters()
 
     def molecules(self) -> list[Atoms]:
         """At least two non-periodic structures of different sizes."""
-        raise NotImplementedError
+        return [waters(3, None, seed=2), waters(2, None, seed=3)]
 
     @pytest.fixture(params=[torch.float32, torch.float64], ids=["float32", "float64"])
     def evaluate(self, request) -> Evaluate:

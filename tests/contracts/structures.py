@@ -4,6 +4,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 
+from omnicalc.systems import Systems
+
 
 def waters(n: int, cell, seed: int = 0, spacing: float = 3.1) -> Atoms:
     """``n`` waters in random orientations on a grid, distorted so that no force vanishes by symmetry."""
@@ -42,3 +44,9 @@ def symmetric_molecules() -> list[Atoms]:
     """Hydrogens around one oxygen, in a line and as a tetrahedron: no molecules, but their symmetry."""
     corners = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]) / 3**0.5
     return [Atoms("OH2", [[0, 0, 0], [0.95, 0, 0], [-0.95, 0, 0]]), Atoms("OH4", [[0, 0, 0], *(1.05 * corners)])]
+
+
+def water_and_a_far_atom(device: str) -> Systems:
+    """Two waters, in a box so short along x that molecules meet their images, and an oxygen that nothing is near."""
+    atoms = Atoms(waters(2, None) + Atoms("O", positions=[[0, 20, 0]]), cell=[4.5, 40.0, 40.0], pbc=True)
+    return Systems.from_atoms(atoms).to(device)

@@ -20,7 +20,6 @@ from omnicalc.systems import Systems
 from . import checks
 from .checks import Evaluate
 from .potential_contract import PotentialContract
-from .structures import triclinic_waters, waters
 
 
 class RandomWeights(PotentialContract):
@@ -29,12 +28,6 @@ class RandomWeights(PotentialContract):
     mirror_symmetric = False
     charge_sensitive = True
     config: dict = {}
-
-    def box(self):
-        return triclinic_waters()
-
-    def molecules(self):
-        return [waters(3, None, seed=2), waters(2, None, seed=3)]
 
     def make(self, dtype):
         return random_potential(dtype, **self.config)

@@ -14,23 +14,14 @@ from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
 from .potential_contract import PotentialContract
-from .structures import salt_waters, triclinic_waters, waters
+from .structures import salt_waters
 
 DROPLETS = Path(__file__).parents[2] / "data" / "ubio-dft-droplets-test.extxyz.gz"
 
 
-class WaterContract(PotentialContract):
+class RandomWeights(PotentialContract):
     head = "a"
     elements = ("H", "O")
-
-    def box(self):
-        return triclinic_waters()
-
-    def molecules(self):
-        return [waters(3, None, seed=2), waters(2, None, seed=3)]
-
-
-class RandomWeights(WaterContract):
     config: dict = {}
 
     def make(self, dtype):
@@ -76,7 +67,8 @@ class TestPublishedArchitecture(RandomWeights):
     }  # fmt: skip
 
 
-class Bundled(WaterContract):
+class Bundled(PotentialContract):
+    elements = ("H", "O")
     name = "ubio-s3"
 
     def make(self, dtype):

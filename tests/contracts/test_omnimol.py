@@ -47,9 +47,6 @@ class Isolated(PotentialContract):
         atoms.positions += np.random.default_rng(7).normal(scale=0.03, size=atoms.positions.shape)
         return atoms
 
-    def molecules(self):
-        return [waters(3, None, seed=2), waters(2, None, seed=3)]
-
     def test_stress_is_the_strain_derivative(self):
         """There is none: periodic structures are refused on every path, before anything is computed."""
         potential, atoms = self.make(torch.float64), waters(2, [9.0, 9.0, 9.0])

@@ -11,8 +11,8 @@ from omnicalc.potential import Head, Potential
 from omnicalc.systems import Systems
 
 from . import checks
-from .structures import symmetric_molecules
-from .test_e2former import WaterContract
+from .potential_contract import PotentialContract
+from .structures import symmetric_molecules, triclinic_waters, waters
 
 SMALL = {"channels": 16, "layers": 2, "n_basis": 12, "softening": 0.05, "heads": ["a", "b"]}
 RELEASED = {
@@ -36,7 +36,9 @@ def random_potential(config: dict, dtype: torch.dtype, seed: int = 0) -> Potenti
     return Potential(model.to(dtype).eval(), heads, charges=[0])
 
 
-class RandomSCD(WaterContract):
+class RandomSCD(PotentialContract):
+    head = "a"
+    elements = ("H", "O")
     config: dict = {}
 
     def make(self, dtype):
@@ -70,10 +72,10 @@ def test_equivariance_error_tells_which_settings_break_rotations(config, broken)
 def test_released_settings_keep_what_does_not_depend_on_axes():
     """Translation, order of atoms, exact gradient; not rotation."""
     evaluate = checks.Evaluate(random_potential(RELEASED, torch.float64), "a")
-    atoms = WaterContract().box()
+    atoms = triclinic_waters()
     checks.check_translation(evaluate, atoms)
     checks.check_permutation(evaluate, atoms)
-    checks.check_forces(evaluate, evaluate, WaterContract().molecules()[0])
+    checks.check_forces(evaluate, evaluate, waters(3, None, seed=2))
     with pytest.raises(AssertionError):
         checks.check_orthogonal(evaluate, atoms, checks.rotation(np.random.default_rng(4)))
 
@@ -90,7 +92,7 @@ def test_forces_of_released_settings_jump_at_symmetric_geometries(atoms):
 def test_detached_modulation_is_not_conservative_and_says_so():
     exact = random_potential({}, torch.float64)
     detached = random_potential({"detach_modulation": True}, torch.float64)
-    atoms = WaterContract().molecules()[0]
+    atoms = waters(3, None, seed=2)
     assert exact.conservative and not detached.conservative
     reference = checks.Evaluate(exact, "a")
     checks.check_forces(reference, reference, atoms)
@@ -103,11 +105,11 @@ def test_detached_modulation_is_not_conservative_and_says_so():
 def test_direct_forces_are_those_of_the_vector_head():
     direct = random_potential({"forces": "direct"}, torch.float64)
     assert not direct.conservative
-    systems = Systems.from_atoms(WaterContract().molecules()[0])
+    systems = Systems.from_atoms(waters(3, None, seed=2))
     found = checks.Evaluate(direct, "a")(systems)
     exact = checks.Evaluate(random_potential({}, torch.float64), "a")(systems)
     assert torch.equal(found.energy, exact.energy)
     assert (found.forces - exact.forces).abs().max() > 1e-3
     checks.check_orthogonal(
-        checks.Evaluate(direct, "a"), WaterContract().molecules()[0], checks.rotation(np.random.default_rng(1))
+        checks.Evaluate(direct, "a"), waters(3, None, seed=2), checks.rotation(np.random.default_rng(1))
     )

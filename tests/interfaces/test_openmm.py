@@ -16,15 +16,7 @@ from openmm import app, unit  # noqa: E402
 from omnicalc import OmniCalc  # noqa: E402
 from omnicalc.errors import InputError, WeightsError  # noqa: E402
 from omnicalc.interfaces.openmm_system import DEFAULTS  # noqa: E402
-from tests.interfaces.waters import (  # noqa: E402
-    box,
-    cell,
-    cluster,
-    context,
-    energy_and_forces,
-    positions,
-    topology,
-)
+from tests.interfaces.waters import box, cell, cluster, context, energy_and_forces, positions, topology  # noqa: E402
 from tests.tiny_weights import write_weights  # noqa: E402
 
 PER_ATOM, FORCE = 1e-6, 1e-5  # eV, eV/Å

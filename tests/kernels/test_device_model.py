@@ -20,7 +20,7 @@ from omnicalc.neighbor_list import NeighborList
 from omnicalc.neighbors import neighbors  # noqa: E402
 from omnicalc.potential import Head, Potential  # noqa: E402
 from omnicalc.systems import Systems  # noqa: E402
-from tests.contracts.structures import waters  # noqa: E402
+from tests.contracts.structures import water_and_a_far_atom  # noqa: E402
 from tests.kernels.attention_case import DEVICE, changed_copy  # noqa: E402
 
 SMALL = {"channels": 8, "attention_heads": 4, "query_width": 4, "value_multiplicity": 2, "cutoff": 2.6, "n_basis": 4}
@@ -53,17 +53,9 @@ def potential_of(config: dict) -> Potential:
     return Potential(model.to(DEVICE), [Head(name, {1: 0.0, 8: 0.0}) for name in table["heads"]])
 
 
-def water_and_a_far_atom() -> Systems:
-    """Two waters, in a box so short along x that molecules meet their images, and an oxygen that nothing is near."""
-    box = waters(2, None) + Atoms("O", positions=[[0, 20, 0]])
-    box.set_cell([4.5, 40.0, 40.0])
-    box.pbc = True
-    return Systems.from_atoms(box).to(DEVICE)
-
-
 def largest_error(config: dict, recompute: bool = False, skin: float = 0.3, maps: torch.dtype | None = None) -> float:
     """Of energies, forces and stress, relative to the largest of each; with ``maps`` the model is float32."""
-    potential, systems = potential_of(config), water_and_a_far_atom()
+    potential, systems = potential_of(config), water_and_a_far_atom(DEVICE)
     head = list(potential.heads)[-1]
     wanted = potential(systems, neighbors(systems, potential.cutoff), head=head, stress=True)
     if maps is not None:
@@ -112,7 +104,7 @@ def test_bfloat16_in_place_of_float16_is_seen():
 
 def test_half_precision_leaves_geometry_alone(monkeypatch):
     """Edges are those of float32 bit for bit, gradients by them are float32, and forces sum to nothing."""
-    potential, systems = potential_of(CONFIGS["softmax, both orders"]).float(), water_and_a_far_atom()
+    potential, systems = potential_of(CONFIGS["softmax, both orders"]).float(), water_and_a_far_atom(DEVICE)
     seen, edge_forces = [], device.edge_forces
     monkeypatch.setattr(device, "edge_forces", lambda *given: seen.append(given) or edge_forces(*given))
     rows = NeighborList(potential.cutoff, 0.3).rows_with_skin(systems)
@@ -130,7 +122,7 @@ def test_half_precision_leaves_geometry_alone(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy, in the interpreter
 def test_what_float16_cannot_hold_is_not_finite():
-    potential, systems = potential_of(CONFIGS["sigmoid, two heads"]).float(), water_and_a_far_atom()
+    potential, systems = potential_of(CONFIGS["sigmoid, two heads"]).float(), water_and_a_far_atom(DEVICE)
     potential.model.blocks[0].attention.value.weight.mul_(1e5)
     rows = NeighborList(potential.cutoff, 0.3).rows_with_skin(systems)
     for maps, finite in ((torch.float16, False), (torch.bfloat16, True)):
@@ -157,7 +149,7 @@ def test_a_mistake_is_seen(module, kind, old, new, monkeypatch, tmp_path):
 
 
 def test_edges_are_those_of_the_list():
-    systems = water_and_a_far_atom()
+    systems = water_and_a_far_atom(DEVICE)
     rows = NeighborList(2.6, 0.4).rows_with_skin(systems)
     kind = torch.zeros(systems.n_atoms, dtype=torch.int32, device=DEVICE)
     near = device.near_edges(
@@ -207,7 +199,8 @@ def test_memory_is_foreseen():
 
 def test_too_many_atoms_are_refused_before_they_start(monkeypatch):
     potential = potential_of(CONFIGS["softmax, both orders"])
-    prepared = DeviceModel(potential.model, [1, 8]).prepare(water_and_a_far_atom(), torch.zeros(1, dtype=torch.int64))
+    model, head = DeviceModel(potential.model, [1, 8]), torch.zeros(1, dtype=torch.int64)
+    prepared = model.prepare(water_and_a_far_atom(DEVICE), head)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 20, 1 << 30))
@@ -240,7 +233,7 @@ def test_networks_it_cannot_run_are_named():
 def test_a_recorded_step_repeats_itself_and_plain_torch(kernel, error):
     potential = potential_of(CONFIGS["softmax, all paths, two blocks"]).float()
     potential.kernel = KernelChoice(kernel)
-    systems = water_and_a_far_atom()
+    systems = water_and_a_far_atom(DEVICE)
     wanted = potential(systems, neighbors(systems, potential.cutoff), head="a")
     bound = potential.bind(systems, head="a")
     assert bound._native is not None

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 
 pytest.importorskip("triton")
 
@@ -14,11 +13,10 @@ from omnicalc.models.e2former import attention  # noqa: E402
 from omnicalc.models.e2former.attention import Attention  # noqa: E402
 from omnicalc.neighbors import neighbors  # noqa: E402
 from omnicalc.potential import Head, Potential  # noqa: E402
-from omnicalc.systems import Systems  # noqa: E402
 from omnicalc.training.example import Batch, Totals  # noqa: E402
 from omnicalc.training.objectives import StepInfo, build_objective  # noqa: E402
 from omnicalc.training.recipe import Stage  # noqa: E402
-from tests.contracts.structures import waters  # noqa: E402
+from tests.contracts.structures import water_and_a_far_atom  # noqa: E402
 from tests.kernels.attention_case import DEVICE  # noqa: E402
 
 SMALL = {"channels": 4, "attention_heads": 2, "query_width": 4, "value_multiplicity": 2, "cutoff": 2.6, "n_basis": 4}
@@ -38,24 +36,16 @@ def potential(request):
     return Potential(model.double().to(DEVICE), [Head("a", {1: 0.0, 8: 0.0})])
 
 
-def water_and_a_far_atom() -> Systems:
-    """Two waters, in a box so short along x that molecules meet their images, and an oxygen that nothing is near."""
-    box = waters(2, None) + Atoms("O", positions=[[0, 20, 0]])
-    box.set_cell([4.5, 40.0, 40.0])
-    box.pbc = True
-    return Systems.from_atoms(box).to(DEVICE)
-
-
 def predicted(potential, fused: bool, monkeypatch):
     monkeypatch.setattr(Attention, "fused", fused)
-    systems = water_and_a_far_atom()
+    systems = water_and_a_far_atom(DEVICE)
     result = potential(systems, neighbors(systems, potential.cutoff), head="a", stress=True)
     return [x.detach().cpu().numpy() for x in (result.energies, result.forces, result.stress)]
 
 
 def trained(potential, fused: bool, monkeypatch):
     monkeypatch.setattr(Attention, "fused", fused)
-    systems = water_and_a_far_atom()
+    systems = water_and_a_far_atom(DEVICE)
     found = neighbors(systems, potential.cutoff)
     n = len(systems.numbers)
     one = torch.ones(1, dtype=torch.float64, device=DEVICE)

@@ -34,14 +34,7 @@ def printed(seconds_per_step: float, steps: int) -> list[str]:
 
 def test_lines_come_every_ten_seconds_and_at_the_end():
     lines = printed(0.5, 110)
-    assert [line.split()[1] for line in lines] == [
-        "20/110",
-        "40/110",
-        "60/110",
-        "80/110",
-        "100/110",
-        "110/110",
-    ]
+    assert [line.split()[1] for line in lines] == ["20/110", "40/110", "60/110", "80/110", "100/110", "110/110"]
     assert all(part in lines[0] for part in ("0.0864 ns/day", "ETA 00:00:45", "T 301.5 K", "E -2.2500 eV"))
 
 

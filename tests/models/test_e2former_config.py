@@ -22,11 +22,11 @@ def test_values_follow_the_layers_where_none_are_given(layers):
 @pytest.mark.parametrize(
     "wrong, message",
     [
-        ({"channels": 0}, "channels = 0 given; a whole number above zero"),
+        ({"channels": 0}, "channels = 0 given; a whole number of at least 1"),
         ({"channels": "a"}, "channels = 'a' given"),
         ({"channels": 12}, "channels = 12 must be a multiple of attention_heads = 8"),
         ({"cutoff": -1.0}, "cutoff = -1.0 given"),
-        ({"l_max": 3}, "l_max = 3 is not supported; choose 1 or 2"),
+        ({"l_max": 3}, "l_max = 3 is not supported; choose one of: 1, 2"),
         ({"gate": "tanh"}, "gate = 'tanh' is not supported; choose one of: qk"),
         ({"values": ["first-order"]}, "values lists 1 layers, but layers = 2"),
         ({"chanels": 32}, "unknown e2former settings: chanels; known: .*channels"),

@@ -22,12 +22,6 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CASE = CASES / "water_qk_l2"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
-    return tmp_path / "home" / "weights"
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> list[tuple]:
     """A hub with the files of V1.5 in its cache; the calls that it got."""

@@ -8,11 +8,6 @@ from omnicalc.published.import_file import import_file
 from omnicalc.weights_home import weights_home
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
-
-
 def test_omnilearned_is_no_potential(tmp_path):
     part = {"weight": torch.zeros(2)}
     torch.save({"body": part, "classifier_head": part, "generator_head": part, "epoch": 3}, tmp_path / "best_model.pt")

@@ -22,11 +22,6 @@ from tests.conftest import GOLDEN
 CASE = GOLDEN / "scd" / "ct_molecules"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMNICALC_HOME", str(tmp_path / "home"))
-
-
 def checkpoint(path, **changes):
     """A training checkpoint as the release writes it, of the golden case's network."""
     tensors = load_file(CASE / "weights.safetensors")
@@ -111,7 +106,7 @@ def test_settings_without_a_record_are_the_published_ones(tmp_path):
         ({"hyper_parameters": ["CET"]}, "'hyper_parameters' is a list"),
         ({"hyper_parameters": {"model": ["CET"]}}, r"model = \['CET'\] given; supported are CET"),
         ({"hyper_parameters": {"emb_agg": ["mean"]}}, r"emb_agg = \['mean'\] is not supported; one of sum"),
-        ({"hyper_parameters": {"cutoff_upper": "5.0"}}, "cutoff = '5.0' given; a length above 0 Å"),
+        ({"hyper_parameters": {"cutoff_upper": "5.0"}}, "cutoff = '5.0' given; a number above 0"),
         ({"hyper_parameters": {"p_dropcond": "0.2"}}, "condition_dropout = '0.2' given; a probability below 1"),
     ],
 )

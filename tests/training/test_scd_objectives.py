@@ -18,7 +18,7 @@ from omnicalc.files import sha256_of
 from omnicalc.model_text import use_of
 from omnicalc.training.example import collate
 from omnicalc.training.export import export
-from omnicalc.training.objectives.energy_forces_denoising import EnergyForcesDenoising
+from omnicalc.training.objectives.with_denoising import WithDenoising
 from omnicalc.training.recipe import read_recipe
 from omnicalc.training.trainer import Trainer
 from tests.training.toy import water
@@ -217,7 +217,7 @@ def test_fine_tuning_normalises_its_own_noise(tmp_path, monkeypatch):
     again.prepare(resume=True)
     assert torch.equal(again.model.noise_normalizer.acc_count, found.acc_count)
 
-    monkeypatch.delattr(EnergyForcesDenoising, "begin")  # the wrong variant
+    monkeypatch.delattr(WithDenoising, "begin")  # the wrong variant
     wrong = trainer(tmp_path, "wrong", objective=weight + "0.1", data="", **begun)
     trained(wrong)
     assert wrong.model.noise_normalizer.std.mean() > 0.01

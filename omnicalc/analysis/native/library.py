@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from omnicalc.kernels.native.build import library, source_hash
-from omnicalc.kernels.native.library import usable_sets
+from omnicalc.errors import KernelError
+from omnicalc.kernels.native.library import open_library, usable_sets
 
 SOURCE = Path(__file__).parent / "pairs.cpp"
 SWITCH = "OMNICALC_ANALYSIS_NATIVE"  # environment variable: 0 does without
@@ -35,13 +35,11 @@ def _usable() -> _Library | None:
 
 @cache
 def _loaded() -> _Library | None:
-    path = next((library(name, SOURCE) for name in reversed(usable_sets(SOURCE))), None)
-    if path is None:
+    built = usable_sets(SOURCE)
+    try:
+        return _Library(open_library(built[-1], SOURCE)) if built else None
+    except KernelError:  # built from other sources
         return None
-    loaded = ctypes.CDLL(str(path))
-    loaded.omnicalc_source.restype = ctypes.c_char_p
-    same = loaded.omnicalc_source().decode() == source_hash(SOURCE)
-    return _Library(loaded) if same else None
 
 
 class _Library:

@@ -16,6 +16,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.jsonio import decode
 
+from omnicalc.database_file import scalars
 from omnicalc.errors import InputError
 
 COLUMNS = ("initial_charges", "initial_magmoms", "masses", "momenta", "tags")  # per atom, as ASE's rows have them
@@ -71,8 +72,7 @@ def atoms_of(row: dict) -> Atoms:
     for key in COLUMNS:
         if row.get(key) is not None:
             atoms.set_array(key, np.asarray(row[key]))
-    extra = {**(row.get("key_value_pairs") or {}), **(row.get("data") or {})}
-    atoms.info.update({key: value for key, value in extra.items() if np.ndim(value) == 0})
+    atoms.info.update(scalars(row.get("key_value_pairs") or {}, row.get("data") or {}))
     labels = {key: row[key] for key in ("energy", "forces", "stress") if row.get(key) is not None}
     if labels:
         atoms.calc = SinglePointCalculator(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import ConfigTable, check_heads, check_known, tuples
 from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
@@ -28,9 +28,10 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class AllScAIPConfig:
+class AllScAIPConfig(ConfigTable):
     """One AllScAIP network. The defaults are the release's, but for what a preset or :func:`from_published` says."""
 
+    family = "allscaip"
     heads: tuple[str, ...]  # levels of theory, one energy head each
     width: int = 512
     layers: int = 6
@@ -64,27 +65,24 @@ class AllScAIPConfig:
     isolated: Mapping[str, Mapping[str, float]] | None = None  # of lone atoms of head omol: symbol -> charge -> eV
 
     def __post_init__(self):
-        whole = ("width", "layers", "attention_heads", "neighbors", "n_radial", "direction_degrees", "order_degrees")
-        for key in (*whole, "max_elements", "rotations"):
-            _whole(key, getattr(self, key), least=1)
-        for key in ("ffn_multiplier", "head_multiplier", "sinc"):
-            _whole(key, getattr(self, key), least=0)
+        self._check_whole("width", "layers", "attention_heads", "neighbors", "direction_degrees", "order_degrees")
+        self._check_whole("max_elements", "rotations")
+        self._check_whole("n_radial", least=2)
+        self._check_whole("ffn_multiplier", "head_multiplier", "sinc", least=0)
         if self.max_slots is not None:
-            _whole("max_slots", self.max_slots, least=1)
-        for key in ("cutoff", "rank_scale", "limit_scale", "scale"):
-            _number(key, getattr(self, key))
-        for key, allowed in _CHOICES.items():
-            _choice(key, getattr(self, key), allowed)
+            self._check_whole("max_slots")
+        self._check_positive("cutoff", "rank_scale", "limit_scale", "scale")
+        self._check_choices(
+            activation=ACTIVATIONS, norm=NORMS, ranking=RANKINGS, radial=RADIALS, forces=("gradient", "direct"),
+            reduce=("sum", "mean"), rotations=ROTATIONS,
+        )  # fmt: skip
         check_heads(self.heads)
-        if self.n_radial < 2:
-            raise WeightsError("n_radial = 1 given; 2 or more are needed")
         self._check_widths()
         if self.smooth:
             self._check_smooth()
 
     def _check_widths(self) -> None:
-        if self.width % self.attention_heads:
-            raise WeightsError(f"width = {self.width} must be a multiple of attention_heads = {self.attention_heads}")
+        self._check_multiple("width", of="attention_heads")
         channels = self.width // self.attention_heads
         if self.angular and (sum(self.angular) != channels or min(self.angular) < 0):
             raise WeightsError(
@@ -110,14 +108,10 @@ class AllScAIPConfig:
         preset = table.pop("preset", None)
         if preset is not None and preset not in PRESETS:
             raise WeightsError(f"preset = {preset!r} given; choose one of: {', '.join(PRESETS)}")
-        check_known("allscaip", cls, table)
+        check_known(cls.family, cls, table)
         if "heads" not in table:
             raise WeightsError("allscaip settings lack 'heads', the names of the levels of theory")
         return cls(**tuples({**PRESETS.get(preset, {}), **table}))
-
-    def to_dict(self) -> dict:
-        """Plain types for a card, settings that are None left out."""
-        return plain(self)
 
     @property
     def candidate_cutoff(self) -> float:
@@ -126,29 +120,3 @@ class AllScAIPConfig:
             return self.cutoff
         # where the bump is one, or where what is left of the sigmoid, exp(-40), is beyond float64
         return self.cutoff + (4.0 if self.ranking == "near" else 40.0) * self.rank_scale
-
-
-_CHOICES = {
-    "activation": ACTIVATIONS,
-    "norm": NORMS,
-    "ranking": RANKINGS,
-    "radial": RADIALS,
-    "forces": ("gradient", "direct"),
-    "reduce": ("sum", "mean"),
-    "rotations": ROTATIONS,
-}
-
-
-def _whole(key: str, value, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise WeightsError(f"{key} = {value!r} given; a whole number of {least} or more is needed")
-
-
-def _number(key: str, value) -> None:
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise WeightsError(f"{key} = {value!r} given; a number above zero is needed")
-
-
-def _choice(key: str, value, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise WeightsError(f"{key} = {value!r} is not supported; choose one of: {', '.join(map(str, allowed))}")

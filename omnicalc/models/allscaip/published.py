@@ -12,9 +12,9 @@ from torch import Tensor
 from omnicalc.errors import WeightsError
 from omnicalc.models.allscaip.model import AllScAIP
 from omnicalc.models.allscaip.published_config import translate
-from omnicalc.models.published_tensors import MISSHAPEN, misfits, refuse
+from omnicalc.models.published_tensors import MISSHAPEN, misfits, refuse, renamed
 
-_RENAME = (  # applied in order; every pattern is tried
+_RENAME = (
     (r"^backbone\.input_block\.", "input."),
     (r"^backbone\.transformer_blocks\.", "blocks."),
     (r"^input\.atomic_embedding\.", "input.element."),
@@ -91,6 +91,4 @@ def _rename(key: str, heads: dict[str, str]) -> str:
             rest = re.sub(r"^node_norm\.", "norm.", key[len(prefix) + 1 :])
             rest = re.sub(r"^(energy|force)_ffn\.0\.(?:0\.)?(?=weight|bias)", "mlp.first.", rest)
             return f"{ours}." + re.sub(r"^(energy|force)_ffn\.1\.0\.", "mlp.second.", rest)
-    for pattern, replacement in _RENAME:
-        key = re.sub(pattern, replacement, key)
-    return key
+    return renamed(key, _RENAME)

@@ -10,7 +10,7 @@ from torch import Tensor
 from omnicalc.errors import WeightsError
 from omnicalc.models.atom.config import AtomConfig
 from omnicalc.models.atom.model import Atom
-from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse
+from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse, renamed
 
 _PLAIN = {  # published setting -> ours, with the same value
     "lifting_dim": "width",
@@ -37,7 +37,7 @@ _VALUES = {
 }
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 _CONSTANT = re.compile(r".*\.output_mask|(lifting_layers|projection_layers?)\..*bias|.*rotary.*|.*\.freqs")
-_RENAME = (  # applied in order; every pattern is tried
+_RENAME = (
     (r"^lifting_layers\.x_0\.", "lifting.positions."),
     (r"^lifting_layers\.v_0\.", "lifting.velocities."),
     (r"^lifting_layers\.vz_0\.", "lifting.moving."),
@@ -77,7 +77,7 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> Atom:
     state, published, problems = {}, {}, []
     for name, tensor in tensors.items():
         name = name.removeprefix("_orig_mod.")
-        ours = _rename(name)
+        ours = renamed(name, _RENAME)
         if ours not in wanted and _CONSTANT.fullmatch(name):
             continue
         if ours in state and not state[ours].equal(tensor):
@@ -113,9 +113,3 @@ def _typed(name: str, value: object, kind: type):
     if type(value) is not kind:
         raise WeightsError(f"published config: {name} = {value!r}; {_TYPES[kind]} is needed")
     return value
-
-
-def _rename(key: str) -> str:
-    for pattern, replacement in _RENAME:
-        key = re.sub(pattern, replacement, key)
-    return key

@@ -3,15 +3,18 @@
 from dataclasses import dataclass, field
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain, tuples
+from omnicalc.models.config_table import ConfigTable, check_known, tuples
 from omnicalc.models.scd.config import POOLS
 
 BACKBONES = ("e2former", "allscaip")
 
 
 @dataclass(frozen=True)
-class DenoiserConfig:
-    backbone: str  # family
+class DenoiserConfig(ConfigTable):
+    """A backbone, and what a denoiser has beside it."""
+
+    family = "denoiser"
+    backbone: str  # its family
     settings: dict = field(default_factory=dict)  # of the backbone, as in its own cards, but for heads
     heads: tuple[str, ...] = ("energy",)  # of the backbone; not trained by denoising
     condition_dropout: float = 0.2
@@ -23,19 +26,13 @@ class DenoiserConfig:
                 f"backbone = {self.backbone!r} given; choose one of: {', '.join(BACKBONES)} (family scd has the heads "
                 "of its own)"
             )
-        if self.embedding_pool not in POOLS:
-            raise WeightsError(f"embedding_pool = {self.embedding_pool!r} given; choose one of: {', '.join(POOLS)}")
-        if not 0 <= self.condition_dropout < 1:
-            raise WeightsError(f"condition_dropout = {self.condition_dropout} given; a probability below 1 is needed")
+        self._check_choices(embedding_pool=POOLS)
+        self._check_probabilities("condition_dropout")
 
     @classmethod
     def from_dict(cls, table: dict) -> "DenoiserConfig":
         """Strict: a key that is not a setting is an error that names it."""
-        check_known("denoiser", cls, table)
+        check_known(cls.family, cls, table)
         if "backbone" not in table:
             raise WeightsError(f"backbone is missing; choose one of: {', '.join(BACKBONES)}")
         return cls(**tuples(table))
-
-    def to_dict(self) -> dict:
-        """Plain types for a card, settings that are None left out."""
-        return plain(self)

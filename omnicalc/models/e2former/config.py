@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import ConfigTable, check_choice, check_heads
 
 ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
@@ -16,13 +16,14 @@ LONG_MERGES = ("concatenated", "added")
 
 
 @dataclass(frozen=True)
-class E2FormerConfig:
+class E2FormerConfig(ConfigTable):
     """One E2Former-V2 network.
 
     The defaults are those of our own small weights; :func:`omnicalc.models.e2former.from_published` fills in the
     settings of the release. Lengths are in Å.
     """
 
+    family = "e2former"
     heads: tuple[str, ...]  # levels of theory, one energy head each
     elements: tuple[int, ...] | None = None  # atomic numbers with a row in the tables; None: tables by Z
     channels: int = 32
@@ -62,31 +63,21 @@ class E2FormerConfig:
 
     def __post_init__(self):
         check_heads(self.heads)
-        for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
-            _positive(key, getattr(self, key), whole=True)
-        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"):
-            _positive(key, getattr(self, key), whole=False)
-        _choice("envelope", self.envelope, ENVELOPES)
-        _choice("basis", self.basis, ("bessel", "gaussian"))
-        _choice("radial", self.radial, ("shared", "per-block"))
-        _choice("gate", self.gate, GATES)
-        _choice("weights", self.weights, WEIGHTS)
-        _choice("system_input", self.system_input, SYSTEM_INPUTS)
-        _choice("forces", self.forces, FORCE_HEADS)
-        _choice("long_sources", self.long_sources, LONG_SOURCES)
-        _choice("long_merge", self.long_merge, LONG_MERGES)
+        self._check_whole("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis")
+        self._check_positive(
+            "cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"
+        )
+        self._check_choices(
+            envelope=ENVELOPES, basis=("bessel", "gaussian"), radial=("shared", "per-block"), gate=GATES,
+            weights=WEIGHTS, system_input=SYSTEM_INPUTS, forces=FORCE_HEADS, long_sources=LONG_SOURCES,
+            long_merge=LONG_MERGES, l_max=(1, 2),
+        )  # fmt: skip
+        self._check_whole("committee", least=0)
+        self._check_multiple("channels", of="attention_heads")
         if not self.values:
             object.__setattr__(self, "values", VALUES[:1] * self.layers)
         for value in self.values:
-            _choice("values", value, VALUES)
-        if type(self.committee) is not int or self.committee < 0:
-            raise WeightsError(f"committee = {self.committee!r} given; a whole number of members is needed, or 0")
-        if self.l_max not in (1, 2):
-            raise WeightsError(f"l_max = {self.l_max} is not supported; choose 1 or 2")
-        if self.channels % self.attention_heads:
-            raise WeightsError(
-                f"channels = {self.channels} must be a multiple of attention_heads = {self.attention_heads}"
-            )
+            check_choice("values", value, VALUES)
         if len(self.values) != self.layers:
             entries = ", ".join([f'"{VALUES[0]}"'] * self.layers)
             raise WeightsError(
@@ -107,28 +98,7 @@ class E2FormerConfig:
         if not 0 < core[2] < self.cutoff:
             raise WeightsError(f"cores: radius {core[2]} given; between 0 and the cutoff of {self.cutoff} Å is needed")
 
-    @classmethod
-    def from_dict(cls, table: dict) -> "E2FormerConfig":
-        """Strict: a key that is not a setting is an error that names it."""
-        check_known("e2former", cls, table)
-        return cls(**tuples(table))
-
-    def to_dict(self) -> dict:
-        """Plain types for a card, settings that are None left out."""
-        return plain(self)
-
     @property
     def neighbor_cutoff(self) -> float:
         """Radius of the neighbour list that the network needs, Å."""
         return max(self.cutoff, self.long_upper) if self.long_layers else self.cutoff
-
-
-def _positive(key: str, value, whole: bool) -> None:
-    kind = int if whole else (int, float)
-    if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:
-        raise WeightsError(f"{key} = {value!r} given; a {'whole ' if whole else ''}number above zero is needed")
-
-
-def _choice(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise WeightsError(f"{key} = '{value}' is not supported; choose one of: {', '.join(allowed)}")

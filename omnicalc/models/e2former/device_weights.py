@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnicalc.kernels.device import Coupling
 from omnicalc.models.e2former.attention import ZeroOrderValue
-from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
+from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN
 from omnicalc.models.e2former.model import Block
 
 
@@ -34,9 +34,9 @@ class BlockWeights:
         self.norm_attention, self.norm_ffn = NormWeights(block.norm_attention, put), NormWeights(block.norm_ffn, put)
         first = [attention.query.first, attention.query.second, attention.key.first, attention.key.second]
         self.products = put_map(torch.cat([f.weight for f in first], 1).transpose(1, 2)[degree])  # (rows, C, 4 F)
-        self.products_bias = put(torch.stack([_bias(attention.query.first), _bias(attention.key.first)]))
+        self.products_bias = put(torch.stack([attention.query.first.offset(), attention.key.first.offset()]))
         self.value = put_map(attention.value.weight.transpose(1, 2)[degree])
-        self.value_bias = put(_bias(attention.value))
+        self.value_bias = put(attention.value.offset())
         both = (attention.query.mlp, attention.key.mlp)
         self.first = put_map(torch.stack([m[0].weight.t() for m in both]))
         self.first_bias = put_map(torch.stack([m[0].bias for m in both]).unsqueeze(1))
@@ -61,16 +61,12 @@ class BlockWeights:
                 self.parts.append((slice(l * l, (l + 1) ** 2), slice(begin, end), n))
                 begin = end
         self.coupling = Coupling(value.order.first, value.order.zero, tuple(matrix.flatten().tolist()), len(matrix))
-        self.mix_bias = put(_bias(value.project))
+        self.mix_bias = put(value.project.offset())
         # the scalars of linear_in reach nothing but the gate
         self.gate = put_map((ffn.gate.weight @ ffn.linear_in.weight[0]).t())
-        self.gate_bias = put_map(ffn.gate.weight @ _bias(ffn.linear_in) + ffn.gate.bias)
+        self.gate_bias = put_map(ffn.gate.weight @ ffn.linear_in.offset() + ffn.gate.bias)
         self.ffn_in = put_map(ffn.linear_in.weight.transpose(1, 2)[degree[1:]])
         gains = torch.full((len(degree), 1, 1), SIGMOID_GAIN, dtype=torch.float64)
         gains[0] = SILU_GAIN
         self.ffn_out = put_map(gains * ffn.linear_out.weight.transpose(1, 2)[degree])
-        self.ffn_bias = put(_bias(ffn.linear_out))
-
-
-def _bias(linear: SO3Linear) -> Tensor:
-    return linear.weight.new_zeros(linear.weight.shape[1]) if linear.bias is None else linear.bias
+        self.ffn_bias = put(ffn.linear_out.offset())

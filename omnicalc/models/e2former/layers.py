@@ -29,6 +29,10 @@ class SO3Linear(nn.Module):
         """(N, rows, C_in) -> (N, rows, C_out)."""
         return so3_linear(x, self.weight, self.bias, self.degree)
 
+    def offset(self) -> Tensor:
+        """(C_out,): the bias, zero where there is none."""
+        return self.weight.new_zeros(self.weight.shape[1]) if self.bias is None else self.bias
+
 
 def so3_linear(x: Tensor, weight: Tensor, bias: Tensor | None, degree: Tensor) -> Tensor:
     """Row-wise product with ``weight[degree]``: (N, rows, C_in) and (l_max+1, C_out, C_in) -> (N, rows, C_out)."""

@@ -14,7 +14,7 @@ from omnicalc.errors import KernelError
 from omnicalc.kernels.native.library import Checked, NativeE2Former, instruction_set
 from omnicalc.models.e2former.attention import ZeroOrderValue
 from omnicalc.models.e2former.config import E2FormerConfig
-from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN, SO3Linear
+from omnicalc.models.e2former.layers import SIGMOID_GAIN, SILU_GAIN
 from omnicalc.models.e2former.model import Block, E2Former
 from omnicalc.models.e2former.radial_tables import DEGREE, nearest_distances, pair_functions, tables_within
 from omnicalc.neighbor_list import FlatPairs
@@ -207,9 +207,9 @@ def _block(block: Block, config: E2FormerConfig):
     factors = [attention.query.first, attention.query.second, attention.key.first, attention.key.second]
     for l in degrees:
         yield torch.cat([f.weight[l] for f in factors])
-    yield torch.cat([_bias(f) for f in factors])
+    yield torch.cat([f.offset() for f in factors])
     yield attention.value.weight
-    yield _bias(attention.value)
+    yield attention.value.offset()
     for projection, scale in ((attention.query, 1 / sqrt(config.query_width)), (attention.key, 1.0)):
         first, norm, _, last = projection.mlp
         yield from (first.weight, first.bias, norm.weight, norm.bias, scale * last.weight, scale * last.bias)
@@ -217,11 +217,11 @@ def _block(block: Block, config: E2FormerConfig):
     yield from (block.norm_ffn.gamma, block.norm_ffn.beta)
     ffn = block.ffn
     yield ffn.gate.weight @ ffn.linear_in.weight[0]  # the scalars of linear_in reach nothing but the gate
-    yield ffn.gate.weight @ _bias(ffn.linear_in) + ffn.gate.bias
+    yield ffn.gate.weight @ ffn.linear_in.offset() + ffn.gate.bias
     yield ffn.linear_in.weight[1:]
     yield SILU_GAIN * ffn.linear_out.weight[:1]
     yield SIGMOID_GAIN * ffn.linear_out.weight[1:]
-    yield _bias(ffn.linear_out)
+    yield ffn.linear_out.offset()
 
 
 def _mix(value: torch.nn.Module, config: E2FormerConfig):
@@ -234,8 +234,4 @@ def _mix(value: torch.nn.Module, config: E2FormerConfig):
         yield np.array([float(config.mirror_symmetric)])
         for l, n in value.paths.items():
             yield project.weight[l] @ value.mix[l].weight / sqrt(n)
-    yield _bias(project)
-
-
-def _bias(linear: SO3Linear) -> Tensor:
-    return linear.weight.new_zeros(linear.weight.shape[1]) if linear.bias is None else linear.bias
+    yield project.offset()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from omnicalc.models.e2former.model import E2Former
 from omnicalc.models.e2former.published_config import aliases, has_long_range, translate
-from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse
+from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse, renamed
 
 DEAD = (
     r"decoder\.embedding\.weight",
@@ -26,7 +26,7 @@ CONSTANT = (
     r"decoder\.decoder\.Jd_list\.\d+",
     r"decoder\.decoder\.rbf(_long)?\.offset",
 )
-_RENAME = (  # applied in order; every pattern is tried
+_RENAME = (
     (r"^decoder\.embedding_charge\.", "system_embedding.charge."),
     (r"^decoder\.embedding_multiplicity\.", "system_embedding.spin."),
     (r"^decoder\.mix_cm\.0\.", "system_embedding.mix."),
@@ -101,8 +101,7 @@ def dead_tensors(config: dict, tensors: dict[str, Tensor]) -> list[str]:
 
 
 def _rename(key: str) -> str:
-    for pattern, replacement in _RENAME:
-        key = re.sub(pattern, replacement, key)
+    key = renamed(key, _RENAME)
     # radial networks: the first layer is kept apart, the rest is numbered from its norm
     shift = re.search(r"\.net\.(\d)\.", key)
     return key.replace(shift[0], f".rest.{int(shift[1]) - 1}.") if shift else key

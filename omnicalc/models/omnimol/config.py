@@ -5,10 +5,9 @@ neighbours within a radius under a smooth weight in place of the 15 nearest, sof
 """
 
 from dataclasses import dataclass, fields
-from math import inf, isfinite
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import ConfigTable, check_heads, check_known, is_number, tuples
 from omnicalc.models.cube_rotations import ROTATIONS
 
 FORCES = ("gradient", "direct")
@@ -20,9 +19,10 @@ N_POWERS = 7  # r, 1/r, 1/r^2, 1/r^6, g/r, g/r^2, g/r^6
 
 
 @dataclass(frozen=True)
-class OmnimolConfig:
+class OmnimolConfig(ConfigTable):
     """One OMNIMOL network. Lengths in Å, energies in eV. The defaults are the preset ``smooth`` of size S."""
 
+    family = "omnimol"
     heads: tuple[str, ...]  # levels of theory, one output of the energy head (and of the force head) each
     forces: str = "gradient"  # conservative, F = -dE/dr; or "direct", a force head of its own
     width: int = 128
@@ -70,38 +70,31 @@ class OmnimolConfig:
     pair_chunk: int = 32768  # pairs whose hidden layers are held at once; more are recomputed in the backward pass
 
     def __post_init__(self):
-        sizes = ("width", "layers", "attention_heads", "n_rbf", "k", "angle_degree", "angle_width", "pair_chunk")
-        for key in (*sizes, "rotations"):
-            _whole(key, getattr(self, key), 1)
-        for key in ("local_layers", "head_layers", "tokens"):
-            _whole(key, getattr(self, key), 0)
-        for key in ("mlp_ratio", "sigma_min", "sigma_max", "cutoff", "pool_epsilon", "energy_scale", "force_scale"):
-            _number(key, getattr(self, key), "above", 0)
-        for key in ("soft_core", "mlp_drop", "attn_drop"):
-            _number(key, getattr(self, key), "of at least", 0)
-        for key in ("mlp_drop", "attn_drop"):
-            if getattr(self, key) >= 1:
-                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a probability below 1 is needed")
-        _number("energy_shift", self.energy_shift, "of at least", -inf)
+        self._check_whole(
+            "width", "layers", "attention_heads", "n_rbf", "k", "angle_degree", "angle_width", "pair_chunk"
+        )
+        self._check_whole("rotations")
+        self._check_whole("local_layers", "head_layers", "tokens", least=0)
+        self._check_positive("mlp_ratio", "sigma_min", "sigma_max", "cutoff", "pool_epsilon", "energy_scale")
+        self._check_positive("force_scale", "repulsion_reach", "core_height")
+        self._check_probabilities("mlp_drop", "attn_drop")
+        for key in ("soft_core", "energy_shift"):
+            if not is_number(getattr(self, key)):
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a finite number is needed")
+        if self.soft_core < 0:
+            raise WeightsError(f"soft_core = {self.soft_core!r} given; a number of at least 0 is needed")
         if self.sigma_min > self.sigma_max:
             raise WeightsError(f"sigma_min = {self.sigma_min} given; at most sigma_max = {self.sigma_max} is needed")
-        for key in ("repulsion_reach", "core_height"):
-            _number(key, getattr(self, key), "above", 0)
-        for key, allowed in (
-            ("forces", FORCES), ("neighbors", NEIGHBORS), ("angles", ANGLES), ("bias", BIASES),
-            ("repulsion", REPULSIONS), ("rotations", ROTATIONS),
-        ):  # fmt: skip
-            if getattr(self, key) not in allowed:
-                choices = ", ".join(map(str, allowed))
-                raise WeightsError(f"{key} = {getattr(self, key)!r} is not supported; choose one of: {choices}")
+        self._check_choices(
+            forces=FORCES, neighbors=NEIGHBORS, angles=ANGLES, bias=BIASES, repulsion=REPULSIONS, rotations=ROTATIONS
+        )
         for key in (f.name for f in fields(self) if f.type is bool):
             if type(getattr(self, key)) is not bool:
                 raise WeightsError(f"{key} = {getattr(self, key)!r} given; true or false is needed")
         check_heads(self.heads)
-        if self.width % self.attention_heads:
-            raise WeightsError(f"width = {self.width} must be a multiple of attention_heads = {self.attention_heads}")
+        self._check_multiple("width", of="attention_heads")
         if self.max_neighbors is not None:
-            _whole("max_neighbors", self.max_neighbors, 1)
+            self._check_whole("max_neighbors")
         if self.neighbors == "cutoff" and self.angles in ("row", "flat"):
             raise WeightsError(f"angles = '{self.angles}' needs ranked neighbours: neighbors = 'nearest'")
         if self.forces == "direct" and not self.positions:
@@ -119,17 +112,13 @@ class OmnimolConfig:
         that preset.
         """
         table = dict(table)
-        check_known("omnimol", cls, table, besides=("preset", "size"))
+        check_known(cls.family, cls, table, besides=("preset", "size"))
         if "heads" not in table:
             raise WeightsError("omnimol settings lack heads, the list of levels of theory")
         if "preset" in table or "size" in table:
             forces = table.get("forces", "gradient")
             table = preset(table.pop("preset", "smooth"), table.pop("size", "S"), forces) | table
         return cls(**tuples(table))
-
-    def to_dict(self) -> dict:
-        """Plain types for a card, settings that are None left out."""
-        return plain(self)
 
     @property
     def n_pair_features(self) -> int:
@@ -185,15 +174,3 @@ def preset(name: str, size: str = "S", forces: str = "gradient") -> dict:
     direct = forces == "direct"
     table = {"forces": forces, "positions": direct, **_PRESETS[name], **_SIZES[size]}
     return {**table, "angles": "none"} if direct else table
-
-
-def _whole(key: str, value, least: int) -> None:
-    if type(value) is not int or value < least:
-        raise WeightsError(f"{key} = {value!r} given; a whole number of at least {least} is needed")
-
-
-def _number(key: str, value, kind: str, bound: float) -> None:
-    good = type(value) in (int, float) and isfinite(value) and (value > bound if kind == "above" else value >= bound)
-    if not good:
-        wanted = "finite number" if bound == -inf else f"number {kind} {bound}"
-        raise WeightsError(f"{key} = {value!r} given; a {wanted} is needed")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import WeightsError
+from omnicalc.models.config_table import check_choice
 from omnicalc.models.omnimol.layers import MLP, DynTanh, TokenAttBlock, WholeDrop
 from omnicalc.models.omnimol.transformer import EntryHead, LocalBlock, Trunk, nearest
 from omnicalc.models.xavier import xavier
@@ -46,8 +47,7 @@ class PETConfig:
     skip: bool = False
 
     def __post_init__(self):
-        if self.mode not in MODES:
-            raise WeightsError(f"mode = '{self.mode}' is not supported; choose one of: {', '.join(MODES)}")
+        check_choice("mode", self.mode, MODES)
         if self.base_dim % self.num_heads:
             raise WeightsError(f"base_dim = {self.base_dim} must be a multiple of num_heads = {self.num_heads}")
         if self.skip and self.num_transformers % 2:

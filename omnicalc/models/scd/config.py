@@ -1,10 +1,9 @@
 """Architecture settings of the SCD networks; defaults are those of our own smooth, rotation-equivariant potential."""
 
 from dataclasses import dataclass
-from math import isfinite
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import ConfigTable, check_heads
 
 BACKBONES = ("ct", "et", "cgt")
 BASES = ("expnorm", "gauss")
@@ -16,7 +15,7 @@ GIVES = ("energies", "properties", "embeddings")
 
 
 @dataclass(frozen=True)
-class SCDConfig:
+class SCDConfig(ConfigTable):
     """One SCD network (arXiv:2603.17196). Distances are in Å.
 
     The release differs from the defaults in its neighbour cap, its component-wise vector pre-norm (which breaks
@@ -24,6 +23,7 @@ class SCDConfig:
     :func:`omnicalc.models.scd.from_published` fills in those.
     """
 
+    family = "scd"
     heads: tuple[str, ...] = ("energy",)  # scalar heads: levels of theory, or properties
     backbone: str = "ct"  # conditional transformer; "et": without condition; "cgt": with angles and torsions
     channels: int = 64
@@ -68,26 +68,14 @@ class SCDConfig:
     residuals_after: int = 2
 
     def __post_init__(self):
-        counts = ("channels", "layers", "attention_heads", "n_basis", "cutoff_power", "rows")
-        widths = ("angle_width", "distance_basis_width", "angle_basis_width", "torsion_basis_width")
-        for key in (*counts, *widths):
-            _positive(key, getattr(self, key))
-        choices = {
-            "backbone": BACKBONES,
-            "basis": BASES,
-            "distance_influence": DISTANCE_INFLUENCES,
-            "vector_prenorm": VECTOR_PRENORMS,
-            "embedding_pool": POOLS,
-            "energy_pool": POOLS,
-            "forces": FORCES,
-            "gives": GIVES,
-        }
-        for key, allowed in choices.items():
-            if getattr(self, key) not in allowed:
-                raise WeightsError(f"{key} = {getattr(self, key)!r} given; choose one of: {', '.join(allowed)}")
-        for key in ("condition_dropout", "drop_path"):
-            if not _is_number(getattr(self, key)) or not 0 <= getattr(self, key) < 1:
-                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a probability below 1 is needed")
+        self._check_whole("channels", "layers", "attention_heads", "n_basis", "cutoff_power", "rows")
+        self._check_whole("angle_width", "distance_basis_width", "angle_basis_width", "torsion_basis_width")
+        self._check_choices(
+            backbone=BACKBONES, basis=BASES, distance_influence=DISTANCE_INFLUENCES, vector_prenorm=VECTOR_PRENORMS,
+            embedding_pool=POOLS, energy_pool=POOLS, forces=FORCES, gives=GIVES,
+        )  # fmt: skip
+        self._check_probabilities("condition_dropout", "drop_path")
+        self._check_positive("std", "cutoff")
         if self.channels % self.attention_heads or self.channels % 2:
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
@@ -97,28 +85,6 @@ class SCDConfig:
                 "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
                 "whole structure, an energy would depend on molecules however far away. Leave it out"
             )
-        for key, kind in (("std", "number above 0"), ("cutoff", "length above 0 Å")):
-            if not _is_number(getattr(self, key)) or not getattr(self, key) > 0:
-                raise WeightsError(f"{key} = {getattr(self, key)!r} given; a {kind} is needed")
         if self.max_neighbors is not None:
-            _positive("max_neighbors", self.max_neighbors)
+            self._check_whole("max_neighbors")
         check_heads(self.heads)
-
-    @classmethod
-    def from_dict(cls, table: dict) -> "SCDConfig":
-        """Strict: a key that is not a setting is an error that names it."""
-        check_known("scd", cls, table)
-        return cls(**tuples(table))
-
-    def to_dict(self) -> dict:
-        """Plain types for a card, settings that are None left out."""
-        return plain(self)
-
-
-def _is_number(value) -> bool:
-    return type(value) in (int, float) and isfinite(value)
-
-
-def _positive(key: str, value) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WeightsError(f"{key} = {value!r} given; a whole number above zero is needed")

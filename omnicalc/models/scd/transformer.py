@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from omnicalc.models.scd.attention import Attention, NeighborEmbedding
-from omnicalc.models.scd.conditioning import DropCondition
+from omnicalc.models.scd.conditioning import DropCondition, JointDropPath
 from omnicalc.models.scd.config import SCDConfig
 from omnicalc.models.scd.edges import Edges
 from omnicalc.models.scd.radial import basis_of
@@ -76,8 +76,6 @@ class Transformer(nn.Module):
 
 def drop_path(module: nn.Module, p: float) -> None:
     """Set the drop-path probability of every block below ``module``."""
-    from omnicalc.models.scd.conditioning import JointDropPath
-
     for part in module.modules():
         if isinstance(part, JointDropPath):
             part.p = p

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from omnicalc.errors import InputError
 from omnicalc.models.scd.transformer import drop_path
-from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
 from omnicalc.training.objectives.energy_forces import EnergyForces, EnergyForcesSettings
-from omnicalc.training.weight_decay import decays_in_scd
+from omnicalc.training.objectives.with_denoising import WithDenoising
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class EnergyForcesDenoisingSettings(EnergyForcesSettings):
     last_drop_path: float = 0.0
 
 
-class EnergyForcesDenoising(EnergyForces):
+class EnergyForcesDenoising(WithDenoising, EnergyForces):
     """loss = that of energies and forces + w_d mean square of predicted against normalised noise."""
 
     Settings = EnergyForcesDenoisingSettings
@@ -37,29 +36,17 @@ class EnergyForcesDenoising(EnergyForces):
         if settings.denoising_weight and not settings.noise:
             raise InputError("noise = 0 in [objective] leaves nothing to denoise; set denoising_weight = 0 as well")
 
-    @staticmethod
-    def decays(name: str, parameter: Tensor) -> bool:
-        return decays_in_scd(name)
-
     def check(self, model: nn.Module) -> None:
         super().check(model)
         if not (hasattr(model, "noise_head") and hasattr(model, "node_features")):
             raise InputError('objective "energy-forces-denoising" needs a network that denoises: family = "scd"')
-
-    def begin(self, model: nn.Module) -> None:
-        """The normaliser of a pretraining would make this noise, of another size, next to nothing."""
-        if self.settings.denoising_weight:
-            model.noise_normalizer.forget()
 
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
         path = drop_path_at(step.step, first=s.first_drop_path, last=s.last_drop_path, warmup=step.stage.warmup)
         drop_path(model, path)
         loss, terms = super().loss(model, batch, step)
-        if s.denoising_weight:
-            terms["denoising"] = plain_denoising(model, batch.systems, s.noise, step.generator, step.totals.atoms)
-            loss = loss + s.denoising_weight * terms["denoising"]
-        return loss, terms
+        return self.with_denoising(loss, terms, model, batch, step)
 
 
 def drop_path_at(step: int, *, first: float, last: float, warmup: int) -> float:

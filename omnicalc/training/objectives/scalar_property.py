@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from omnicalc.errors import InputError
-from omnicalc.training.denoising import plain_denoising
 from omnicalc.training.example import Batch
+from omnicalc.training.objectives.with_denoising import WithDenoising
 from omnicalc.training.predict import predict
-from omnicalc.training.weight_decay import decays_in_scd
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class PropertySettings:
     denoising_weight: float = 0.0
 
 
-class ScalarProperty:
+class ScalarProperty(WithDenoising):
     """loss = mean over structures of the square (or size) of dy / scale [+ w_d denoising]."""
 
     Settings = PropertySettings
@@ -34,10 +33,6 @@ class ScalarProperty:
 
     def __init__(self, settings: PropertySettings):
         self.settings = settings
-
-    @staticmethod
-    def decays(name: str, parameter: Tensor) -> bool:
-        return decays_in_scd(name)
 
     def check(self, model: nn.Module) -> None:
         """Raise InputError for a model whose numbers would be taken for energies, or that cannot denoise."""
@@ -49,21 +44,13 @@ class ScalarProperty:
         if self.settings.denoising_weight and not hasattr(model, "node_features"):
             raise InputError('denoising_weight in [objective] needs a network that denoises: family = "scd"')
 
-    def begin(self, model: nn.Module) -> None:
-        """The normaliser of a pretraining would make this noise, of another size, next to nothing."""
-        if self.settings.denoising_weight:
-            model.noise_normalizer.forget()
-
     def loss(self, model: nn.Module, batch: Batch, step) -> tuple[Tensor, dict[str, Tensor]]:
         s = self.settings
         error = (predict(model, batch, forces=False, create_graph=True).energy - batch.energy) / s.scale
         size = error.square() if s.loss == "mse" else error.abs()
         loss = (size * batch.energy_weight).sum() / max(1, step.totals.energies)
         terms = {"property": loss}
-        if s.denoising_weight:
-            terms["denoising"] = plain_denoising(model, batch.systems, s.noise, step.generator, step.totals.atoms)
-            loss = loss + s.denoising_weight * terms["denoising"]
-        return loss, terms
+        return self.with_denoising(loss, terms, model, batch, step)
 
     def errors(self, model: nn.Module, batch: Batch) -> dict[str, tuple[Tensor, Tensor]]:
         """In the unit of the property; sums and counts for each structure (S,)."""

@@ -88,10 +88,10 @@ class TestConfig:
             ({"width": 8, "attention_heads": 2, "angular": [1, 2]}, "must share out the 4 channels"),
             ({"smooth": True, "max_slots": 9}, "smooth = true, but with max_slots = 9 the energy jumps"),
             ({"smooth": True, "ranking": "hard", "image_limit": True}, "ranking = 'hard', image_limit = True"),
-            ({"cutoff": -1.0}, "cutoff = -1.0 given; a number above zero"),
-            ({"layers": 1.5}, "layers = 1.5 given; a whole number of 1 or more"),
+            ({"cutoff": -1.0}, "cutoff = -1.0 given; a number above 0"),
+            ({"layers": 1.5}, "layers = 1.5 given; a whole number of at least 1"),
             ({"activation": "tanh"}, "activation = 'tanh' is not supported; choose one of: gelu"),
-            ({"n_radial": 1}, "2 or more are needed"),
+            ({"n_radial": 1}, "n_radial = 1 given; a whole number of at least 2"),
         ],
         ids=lambda value: "" if isinstance(value, str) else "-".join(value),
     )
