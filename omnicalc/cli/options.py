@@ -28,13 +28,24 @@ SCHEDULER = click.option(
     "--scheduler", help="Address of a Dask scheduler, as in tcp://host:8786, in place of processes on this machine."
 )
 _UNITS = {"fs": 1.0, "ps": 1000.0}
+_FILES = {".cif", ".csv", ".db", ".dcd", ".extxyz", ".gro", ".gz", ".json", ".log", ".npz", ".pdb", ".png", ".toml"}
+_FILES |= {".traj", ".trr", ".txt", ".xtc", ".xyz"}  # endings of what people mean as a file
 
 
 class Folder(click.Path):
-    """A folder to write into."""
+    """A folder to write into; a name that is no folder yet and ends as a file does is refused."""
 
     def __init__(self):
         super().__init__(path_type=Path)
+
+    def convert(self, value, param, ctx):
+        path = bare = super().convert(value, param, ctx)
+        while bare.suffix.lower() in _FILES and not path.exists():
+            bare = bare.with_suffix("")
+        if bare != path:
+            name = param.opts[0]
+            raise InputError(f"{name} {path}: a folder for several files is needed, not a file; as in {name} {bare}")
+        return path
 
 
 class NewFile(click.Path):

@@ -450,6 +450,9 @@ CASES = [
     ("data split water.xyz --out new.xyz --property ''", "--property is empty"),
     ("analyze msd run --select ''", "--select is empty"),
     ("sp ''", "an argument is empty"),
+    ("md water.xyz --out run.dcd", "a folder for several files is needed, not a file; as in --out run\n"),
+    ("relax water.xyz --out relaxed.extxyz.gz", "not a file; as in --out relaxed\n"),
+    ("analyze msd run/traj.dcd --out msd.png", "not a file; as in --out msd\n"),
 ]
 
 

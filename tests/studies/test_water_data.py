@@ -6,6 +6,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
+from analysis.water import breaking_bonds
 from analysis.water.monomers import shapes, shift
 from analysis.water.quantum_clusters import cluster
 from analysis.water.teacher import WATER, scaled
@@ -39,6 +40,34 @@ def test_a_cluster_is_of_whole_molecules_that_are_neighbours(size):
     if size > 1:
         between = apart[0, 3::3]
         assert between.min() < 3.3 and (np.diff(between) >= 0).all()
+
+
+def test_the_longest_bond_and_the_nearest_hydrogens_are_found_across_the_faces():
+    box = read(WATER)
+    along = box.positions[4] - box.positions[3]
+    box.positions[4] = box.positions[3] + along * (1.4 / np.linalg.norm(along))
+    box.positions[9:12] += box.positions[31] + [0.0, 0.0, 0.4] - box.positions[10]
+    box.wrap()
+    found = breaking_bonds.events(box)
+    assert found["long"] == (pytest.approx(1.4), 4)
+    assert found["close"][0] == pytest.approx(0.4) and found["close"][1] in (10, 31)
+
+
+def test_a_cluster_around_a_leaving_hydrogen_is_neutral_and_whole():
+    box = read(WATER)
+    oxygens = np.flatnonzero(box.numbers == 8)
+    near = min((o for o in oxygens if o != 6), key=lambda o: box.get_distance(6, o, mic=True))
+    along = box.get_distance(6, near, mic=True, vector=True)
+    box.positions[7] = box.positions[6] + along * (1.7 / np.linalg.norm(along))  # a proton on its way to the other
+    box.positions += box.cell.sum(axis=0) / 2 - box.positions[7]
+    middle = breaking_bonds.cluster(box, 7, 3)
+    box.positions -= box.positions[7]  # now the border runs through the cluster
+    box.wrap()
+    found = breaking_bonds.cluster(box, 7, 3)
+    assert list(found.symbols) == list("OHH" * 3)
+    np.testing.assert_allclose(found.get_all_distances(), middle.get_all_distances(), atol=1e-9)
+    assert found.get_distance(0, 1) == pytest.approx(1.7) and np.linalg.norm(found.positions[1]) < 1e-9
+    assert found.get_distance(1, 3) == pytest.approx(np.linalg.norm(along) - 1.7)  # the one it goes to
 
 
 def test_shapes_of_one_water():
