@@ -1,6 +1,7 @@
 """E2Former-V2 against the released model: every case of ``<golden-dir>/e2former_v2``, in float64 and float32."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,6 +199,43 @@ def test_mismatched_tensors_are_named(case):
         "missing system_embedding.mix.bias",
     ):
         assert part in message
+
+
+def test_initial_embedding_without_layernorm():
+    """With "wolayernorm" the release numbers the layers of that radial network 0, 2, 4 in place of 0, 3, 6."""
+    folder = GOLDEN / FAMILY
+    golden, named = Case(folder / "ethanol_qk_l1"), re.compile(r"(.*gbf_projs\.\d\.net\.)(\d)(.*)")
+    golden.wanted = np.load(folder / "ethanol_wolayernorm.npz")
+    golden.config["backbone_config"]["edge_embedtype"] = "wolayernorm"
+    number = {"0": "0", "3": "2", "6": "4"}  # and no norms, 1 and 4
+    for key in list(golden.tensors):
+        if found := named.fullmatch(key):
+            tensor = golden.tensors.pop(key)
+            if found[2] in number:
+                golden.tensors[f"{found[1]}{number[found[2]]}{found[3]}"] = tensor
+    energy, forces = golden.errors(golden.predict(golden.potential(torch.float64)))
+    assert energy < 1e-9 and forces < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "message"),
+    [
+        ("so2_tp.CG_weight", lambda t: -t, "CG_weight holds other numbers than this architecture's"),
+        ("so2_tp.selected_idx", lambda t: t.flip(0), "selected_idx holds other numbers"),
+        ("so2_tp.path_norm", lambda t: t[:, 1:], r"path_norm has shape \(1, 3, 1\), the config asks for \(1, 4, 1\)"),
+        ("norm_1.balance_degree_weight", lambda t: 2 * t, "balance_degree_weight holds other numbers"),
+        ("query_linear.expand_index", lambda t: t[1:], r"expand_index has shape \(3,\), .* asks for \(4,\)"),
+        ("Jd_list.2", lambda t: t[1:], r"Jd_list.2 has shape \(4, 5\), the config asks for \(5, 5\)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_other_constants_are_named(part, change, message):
+    """The release computes with the constants of its file, so a file that has others is none of this architecture."""
+    golden = Case(GOLDEN / FAMILY / "ethanol_qk_l1")
+    tensors = golden.tensors | {"decoder.decoder.Jd_list.2": torch.eye(5)}
+    key = next(key for key in tensors if key.endswith(part))
+    with pytest.raises(WeightsError, match=message):
+        from_published(golden.config, tensors | {key: change(tensors[key])})
 
 
 def test_coupling_tables(request):

@@ -1,7 +1,7 @@
 """Published UBio-MolFM state dicts (release V1/V1.5) as our :class:`E2Former`, strictly.
 
 Tensor names on the left of the tables are facts of the release. Tensors that never reach its output are dropped and
-listed in ``DEAD``; constants that we build ourselves are listed in ``CONSTANT``.
+listed in ``DEAD``; constants are compared with ours (:mod:`omnicalc.models.e2former.published_constants`).
 """
 
 import re
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from omnicalc.models.e2former.model import E2Former
 from omnicalc.models.e2former.published_config import aliases, has_long_range, translate
+from omnicalc.models.e2former.published_constants import CONSTANT, other_constants
 from omnicalc.models.published_tensors import MISSHAPEN, UNEXPECTED, misfits, refuse, renamed
 
 DEAD = (
@@ -20,11 +21,6 @@ DEAD = (
     r"decoder\.decoder\.heads2basis\..*",
     r"decoder\.decoder\.edge_deg_embed_dense\.(proj\..*|sph\.W)",
     r".*\.f_linear\..*",
-)
-CONSTANT = (
-    r".*\.(expand_index|balance_degree_weight|path_norm|selected_idx|CG_weight|sum_vec)",
-    r"decoder\.decoder\.Jd_list\.\d+",
-    r"decoder\.decoder\.rbf(_long)?\.offset",
 )
 _RENAME = (
     (r"^decoder\.embedding_charge\.", "system_embedding.charge."),
@@ -78,14 +74,19 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> E2Former:
     """
     model = E2Former(translate(config)).double()
     unused = dead_tensors(config, tensors)
-    published = {_rename(k): k for k in tensors if k not in unused and not _matches(k, CONSTANT)}
+    rename = _rename if model.config.embedding_layernorm else _rename_without_layernorm
+    published = {rename(k): k for k in tensors if k not in unused and not _matches(k, CONSTANT)}
     state = {ours: tensors[k] for ours, k in published.items()}
     for key in ("attention.query.first.bias", "attention.key.first.bias"):
         state = {k: v.reshape(-1) if k.endswith(key) else v for k, v in state.items()}
     copied = aliases(config)
     wanted = {k: v for k, v in model.state_dict().items() if _head(k) not in copied}
     theirs = {"unexpected": f"{UNEXPECTED} ({{theirs}})", "misshapen": f"{MISSHAPEN} ({{theirs}})"}
-    refuse(misfits(state, wanted, published, **theirs) + _other_bases(model, tensors))
+    refuse(
+        misfits(state, wanted, published, **theirs)
+        + _other_bases(model, tensors)
+        + other_constants(model.config, tensors)
+    )
     for alias, head in copied.items():
         state |= {k.replace(f"_heads.{head}.", f"_heads.{alias}."): v for k, v in state.items() if _head(k) == head}
     model.load_state_dict({k: v.double() for k, v in state.items()}, strict=True)
@@ -105,6 +106,12 @@ def _rename(key: str) -> str:
     # radial networks: the first layer is kept apart, the rest is numbered from its norm
     shift = re.search(r"\.net\.(\d)\.", key)
     return key.replace(shift[0], f".rest.{int(shift[1]) - 1}.") if shift else key
+
+
+def _rename_without_layernorm(key: str) -> str:
+    """Where the initial embedding has no norms the release numbers its layers 0, 2, 4; ours stay where they are."""
+    shift = re.search(r"(\.gbf_projs\.\d\.net\.)([24])\.", key)
+    return _rename(key.replace(shift[0], f"{shift[1]}{int(shift[2]) * 3 // 2}.") if shift else key)
 
 
 def _matches(key: str, patterns: tuple[str, ...]) -> bool:
