@@ -355,6 +355,7 @@ def test_velocities_of_the_file_are_used_and_said(tmp_path, monkeypatch):
     nve = ["--ensemble", "nve", "--replicas", "2", "--out", "copies"]
     assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve)
     assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve, "--plan")
+    assert "--temperature has no say in nve from the velocities" in refused("md", "hot.xyz", *QUICK, *nve[:2], *nve[4:])
     assert not (tmp_path / "copies").exists()
 
 
