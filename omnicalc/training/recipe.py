@@ -1,11 +1,12 @@
 """Training recipes: one TOML file says which model, which data (by source and hash) and which schedule."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from omnicalc import toml_table
 from omnicalc.errors import InputError
-from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
-from omnicalc.training.recipe_checks import check_values
+from omnicalc.toml_table import find_shipped, read_recipe_table
+from omnicalc.training.recipe_checks import RANGES
 
 
 @dataclass(frozen=True)
@@ -195,16 +196,5 @@ def _tables(table: dict, key: str, path: Path) -> list:
 
 
 def strict(kind: type, table: object, where: str):
-    """``table`` as the dataclass ``kind``. Raises :class:`InputError` for keys that are missing or unknown, and values
-    that cannot be.
-    """
-    if not isinstance(table, dict):
-        raise InputError(f"{where} is {table!r}; one table of keys and values is needed")
-    check_known(kind, table, where)
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [key for key in needed if key not in table]
-    if missing:
-        raise InputError(f"keys missing in {where}: {', '.join(missing)}")
-    made = kind(**tuples(table))
-    check_values(made, where)
-    return made
+    """See :func:`omnicalc.toml_table.strict`."""
+    return toml_table.strict(kind, table, where, RANGES)
