@@ -68,8 +68,8 @@ def _check_values(table, where: str, ranges: Mapping) -> None:
     """Raise :class:`InputError` naming the key for a value of ``table`` (a recipe's dataclass) that cannot be."""
     for field in fields(table):
         value = getattr(table, field.name)
-        if not _fits(value, field.type):
-            raise InputError(f"{field.name} = {value!r} in {where}: {_in_words(field.type)} is needed")
+        if not fits(value, field.type):
+            raise InputError(f"{field.name} = {value!r} in {where}: {in_words(field.type)} is needed")
         good, needed = _range(type(table), field.name, ranges)
         if good is not None and value is not None and not good(value):
             raise InputError(f"{field.name} = {value!r} in {where}: {needed} is needed")
@@ -80,17 +80,18 @@ def _range(kind: type, key: str, ranges: Mapping) -> tuple:
     return next((ranges[c.__name__, key] for c in kind.__mro__ if (c.__name__, key) in ranges), (None, ""))
 
 
-def _fits(value: object, kind: object) -> bool:
+def fits(value: object, kind: object) -> bool:
     """Whether a value read from TOML (lists as tuples) is of the annotated type; numbers must be finite."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is UnionType:
-        return any(_fits(value, part) for part in parts)
+        return any(fits(value, part) for part in parts)
     if origin is tuple:
-        if not isinstance(value, tuple) or (parts[-1] is not Ellipsis and len(value) != len(parts)):
+        if not isinstance(value, tuple):
             return False
-        return all(_fits(item, parts[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
+        kinds = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+        return len(value) == len(kinds) and all(map(fits, value, kinds))
+    if origin in (dict, Mapping):
+        return isinstance(value, dict) and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     if kind is float:
         return type(value) in (int, float) and math.isfinite(value)
     if kind is int:
@@ -98,13 +99,14 @@ def _fits(value: object, kind: object) -> bool:
     return isinstance(value, kind)
 
 
-def _in_words(kind: object) -> str:
+def in_words(kind: object) -> str:
+    """What :func:`fits` a type, for messages."""
     origin, parts = get_origin(kind), get_args(kind)
     if origin is UnionType:
-        return " or ".join(_in_words(part) for part in parts if part is not NoneType)
+        return " or ".join(in_words(part) for part in parts if part is not NoneType)
     if origin is tuple:
         number = "a list" if parts[-1] is Ellipsis else f"a list of {len(parts)}"
-        return f"{number}, each {_in_words(parts[0])},"
-    if origin is dict:
-        return f"a table of values, each {_in_words(parts[1])},"
+        return f"{number}, each {in_words(parts[0])},"
+    if origin in (dict, Mapping):
+        return f"a table of values, each {in_words(parts[1])},"
     return _IN_WORDS.get(kind, "a table")

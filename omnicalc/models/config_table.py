@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 
 from omnicalc.errors import WeightsError
+from omnicalc.toml_table import fits, in_words
 
 
 def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] = ()) -> None:
@@ -12,6 +13,27 @@ def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] 
     unknown = sorted(set(table) - set(known) - set(besides))
     if unknown:
         raise WeightsError(f"unknown {family} settings: {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def made(kind: type, table: Mapping):
+    """``table``, whose keys are known, as the dataclass ``kind``; lists, nested ones included, become the tuples that
+    frozen settings hold. Raises :class:`WeightsError` for a value that is not of the annotated type.
+    """
+    found = {key: _tuple(value) for key, value in table.items()}
+    try:
+        config = kind(**found)  # whose own checks say more of what is needed
+    except TypeError:
+        _check_types(kind, found)
+        raise
+    _check_types(kind, found)
+    return config
+
+
+def _check_types(kind: type, found: Mapping) -> None:
+    for field in fields(kind):
+        if field.name in found and not fits(found[field.name], field.type):
+            value = _list(found[field.name])
+            raise WeightsError(f"{field.name} = {value!r} given; {in_words(field.type).rstrip(',')} is needed")
 
 
 def check_heads(heads: Iterable[str]) -> None:
@@ -32,11 +54,6 @@ def names_tensors(name: str) -> bool:
     from torch.nn import ModuleDict
 
     return bool(name) and "." not in name and not hasattr(ModuleDict, name)
-
-
-def tuples(table: Mapping) -> dict:
-    """``table`` with lists, nested ones included, as the tuples that frozen settings hold."""
-    return {key: _tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 
 
 def plain(config) -> dict:

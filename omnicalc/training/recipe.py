@@ -142,10 +142,11 @@ def read_recipe(path: Path) -> Recipe:
     """Parse and check a recipe.
 
     Raises:
-        InputError: missing file, bad TOML, a key that is missing or unknown, or a value that cannot be (named with
-            its table).
+        InputError: missing file, bad TOML, a key that is missing, unknown or without a say, or a value that cannot be
+            (named with its table).
     """
     table = read_recipe_table(path, RECIPES)
+    _check_of_use(table, path)
     if table.get("family") == "atom":
         raise InputError(f"recipe '{path}' makes a decoder, no potential; train it with: omnicalc decoder train {path}")
     from omnicalc.training.objectives import needs_labels
@@ -178,6 +179,39 @@ def read_recipe(path: Path) -> Recipe:
     if len(set(labels)) < len(labels):
         raise InputError(f"[[data]] of '{path}' have the names {', '.join(labels)}; give each a name of its own")
     return strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
+
+
+def _check_of_use(table: dict, path: Path) -> None:
+    """Refuse keys that have no say beside what else their table says: another value of that was meant."""
+
+    def refuse(part: object, keys: tuple[str, ...], header: str, why: str) -> None:
+        found = [key for key in keys if isinstance(part, dict) and key in part]
+        if found:
+            raise InputError(f"{found[0]} in {header}'{path}' has no say {why}, or leave {found[0]} out")
+
+    def says(part: object, key: str, usual: str) -> object:
+        return part.get(key, usual) if isinstance(part, dict) else usual
+
+    def parts(key: str) -> list:
+        found = table.get(key, [])
+        return found if isinstance(found, list) else []
+
+    if table.get("trains") != "lora":
+        refuse(table, ("lora_rank",), "", 'without LoRA; set trains = "lora"')
+    if "clip_norm" in (table.get("optimiser") or ()):
+        refuse(table["optimiser"], ("clip",), "[optimiser] of ", "beside clip_norm; leave that out")
+    if says(table.get("objective"), "loss", "") != "huber":
+        refuse(table.get("objective"), ("huber_delta",), "[objective] of ", 'with this loss; set loss = "huber"')
+    for stage in parts("stages"):
+        if says(stage, "schedule", "cosine") == "constant":
+            why = 'in a constant schedule; set schedule = "cosine"'
+            refuse(stage, ("final_rate", "decay_steps"), "[[stages]] of ", why)
+    for source in parts("data"):
+        if says(source, "split_by", "key") == "key":
+            why = 'where the key split of the frames decides; set split_by = "molecule" or "frame"'
+            refuse(source, ("valid_fraction",), "[[data]] of ", why)
+        if not says(source, "cosine_key", ""):
+            refuse(source, ("min_cosine",), "[[data]] of ", "without forces to compare with; name them by cosine_key")
 
 
 RECIPES = Path(__file__).parent / "recipes"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, made, plain
 from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
@@ -113,7 +113,7 @@ class AllScAIPConfig:
         check_known("allscaip", cls, table)
         if "heads" not in table:
             raise WeightsError("allscaip settings lack 'heads', the names of the levels of theory")
-        return cls(**tuples({**PRESETS.get(preset, {}), **table}))
+        return made(cls, {**PRESETS.get(preset, {}), **table})
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""

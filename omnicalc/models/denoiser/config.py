@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_known, plain, tuples
+from omnicalc.models.config_table import check_known, made, plain
 from omnicalc.models.scd.config import POOLS
 
 BACKBONES = ("e2former", "allscaip")
@@ -34,7 +34,7 @@ class DenoiserConfig:
         check_known("denoiser", cls, table)
         if "backbone" not in table:
             raise WeightsError(f"backbone is missing; choose one of: {', '.join(BACKBONES)}")
-        return cls(**tuples(table))
+        return made(cls, table)
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""

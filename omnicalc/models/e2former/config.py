@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, made, plain
 
 ENVELOPES = ("poly7", "poly5")
 GATES = ("qk", "qkdot", "qkdots")
@@ -12,6 +12,7 @@ VALUES = ("first-order", "zero-order", "both")
 SYSTEM_INPUTS = ("charge-spin", "head", "head-charge-spin", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")
 LONG_SOURCES = ("heavy-atoms", "fragments")
+LONG_ENVELOPES = (*ENVELOPES, "bell")
 LONG_MERGES = ("concatenated", "added")
 
 
@@ -62,9 +63,18 @@ class E2FormerConfig:
 
     def __post_init__(self):
         check_heads(self.heads)
-        for key in ("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis"):
+        whole = (
+            "channels",
+            "layers",
+            "attention_heads",
+            "query_width",
+            "value_multiplicity",
+            "n_basis",
+            "radial_width",
+        )
+        for key in whole:
             _positive(key, getattr(self, key), whole=True)
-        for key in ("cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"):
+        for key in ("cutoff", "embedding_scale", "long_upper", "fragment_radius", "core_height"):
             _positive(key, getattr(self, key), whole=False)
         _choice("envelope", self.envelope, ENVELOPES)
         _choice("basis", self.basis, ("bessel", "gaussian"))
@@ -75,6 +85,15 @@ class E2FormerConfig:
         _choice("forces", self.forces, FORCE_HEADS)
         _choice("long_sources", self.long_sources, LONG_SOURCES)
         _choice("long_merge", self.long_merge, LONG_MERGES)
+        _choice("long_envelope", self.long_envelope, LONG_ENVELOPES)
+        for key in ("max_neighbors", "long_max_neighbors"):
+            if getattr(self, key) is not None:
+                _positive(key, getattr(self, key), whole=True)
+        if self.long_layers < 0 or not 0 <= self.long_lower < self.long_upper:
+            raise WeightsError(
+                f"long_layers = {self.long_layers}, long_lower = {self.long_lower} and long_upper = {self.long_upper} "
+                "given; 0 or more layers, and a length of 0 Å or more below long_upper are needed"
+            )
         if not self.values:
             object.__setattr__(self, "values", VALUES[:1] * self.layers)
         for value in self.values:
@@ -111,7 +130,7 @@ class E2FormerConfig:
     def from_dict(cls, table: dict) -> "E2FormerConfig":
         """Strict: a key that is not a setting is an error that names it."""
         check_known("e2former", cls, table)
-        return cls(**tuples(table))
+        return made(cls, table)
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""

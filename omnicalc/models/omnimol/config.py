@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from math import inf, isfinite
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, made, plain
 from omnicalc.models.cube_rotations import ROTATIONS
 
 FORCES = ("gradient", "direct")
@@ -125,7 +125,7 @@ class OmnimolConfig:
         if "preset" in table or "size" in table:
             forces = table.get("forces", "gradient")
             table = preset(table.pop("preset", "smooth"), table.pop("size", "S"), forces) | table
-        return cls(**tuples(table))
+        return made(cls, table)
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""

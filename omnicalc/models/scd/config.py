@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import check_heads, check_known, plain, tuples
+from omnicalc.models.config_table import check_heads, check_known, made, plain
 
 BACKBONES = ("ct", "et", "cgt")
 BASES = ("expnorm", "gauss")
@@ -100,15 +100,21 @@ class SCDConfig:
         for key, kind in (("std", "number above 0"), ("cutoff", "length above 0 Å")):
             if not _is_number(getattr(self, key)) or not getattr(self, key) > 0:
                 raise WeightsError(f"{key} = {getattr(self, key)!r} given; a {kind} is needed")
-        if self.max_neighbors is not None:
-            _positive("max_neighbors", self.max_neighbors)
+        for key in ("max_neighbors", "reference_rows"):
+            if getattr(self, key) is not None:
+                _positive(key, getattr(self, key))
+        if self.clamp is not None and not self.clamp > 0:
+            raise WeightsError(f"clamp = {self.clamp!r} given; a number above 0 is needed, or none")
+        for key in ("softening", "residuals_before", "residuals_after"):
+            if not getattr(self, key) >= 0:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; 0 or more is needed")
         check_heads(self.heads)
 
     @classmethod
     def from_dict(cls, table: dict) -> "SCDConfig":
         """Strict: a key that is not a setting is an error that names it."""
         check_known("scd", cls, table)
-        return cls(**tuples(table))
+        return made(cls, table)
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""
