@@ -23,7 +23,7 @@ from omnicalc.cli.options import SEED, THREADS, FiniteRange, Folder, check_of_us
 @click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 3000]")
 @click.option(
     "--rate",
-    type=FiniteRange(min=0, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Fine-tuning: learning rate. [default: 2e-3; of networks above 1 M parameters 5e-4]",
 )
 @click.option(

@@ -22,6 +22,7 @@ def _plain_name(file: str) -> bool:
 
 _PART = (NAME_PART.fullmatch, "a name of letters, digits, '.', '_' and single '-'")
 _LENGTH = (lambda x: x > 0, "a length above 0 Å")
+_RATE = (lambda x: 0 < x <= 1, "a number above 0 and at most 1")  # beyond, weights are lost in a step
 _BELOW_1 = (lambda x: 0 <= x < 1, "a number from 0 to below 1")
 _SOME = (bool, "a list of at least one molecule")
 
@@ -38,7 +39,7 @@ RANGES = {
     ("DataSource", "head"): (bool, "a name"),
     ("DataSource", "weight"): NOT_NEGATIVE,
     ("Stage", "steps"): AT_LEAST_1,
-    ("Stage", "learning_rate"): ABOVE_0,
+    ("Stage", "learning_rate"): _RATE,
     ("Stage", "final_rate"): FRACTION,
     ("Stage", "warmup"): AT_LEAST_1,
     ("Stage", "energy_weight"): NOT_NEGATIVE,
@@ -81,7 +82,7 @@ RANGES = {
     ("DecoderRecipe", "validation"): _SOME,
     ("DecoderRecipe", "objective"): one_of("s2t", "s2s"),
     ("DecoderRecipe", "optimiser"): one_of("muon", "adamw"),
-    ("DecoderRecipe", "learning_rate"): ABOVE_0,
+    ("DecoderRecipe", "learning_rate"): _RATE,
     ("DecoderRecipe", "weight_decay"): NOT_NEGATIVE,
     ("DecoderRecipe", "warmup"): AT_LEAST_1,
     ("DecoderRecipe", "steps"): AT_LEAST_1,
