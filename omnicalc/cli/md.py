@@ -350,6 +350,7 @@ def _run(
         head=wanted["head"],
         skin=wanted["skin"],
     )
+    _check_guards(given["guards"], settings, job)
     if not atoms.pbc.any() and not wanted["no_pbc"]:
         _refuse_without_box(structure, job, settings, folder)
 
@@ -364,6 +365,21 @@ def _run(
         return run(job, settings, folder, **how)
     results = run_replicas(job, settings, folder, replicas, **how)
     return replace(results[0], steps_per_s=sum(result.steps_per_s for result in results))
+
+
+def _check_guards(typed: tuple[str, ...], settings: Settings, job) -> None:
+    """Refuse guards that were typed but have nothing to look at in such a run; that of a committee sees to itself."""
+    idle = {}
+    if settings.ensemble != "npt":
+        idle["box"] = f"the cell rests in {settings.ensemble}; add --ensemble npt, or leave it out"
+    if job.unlike is None:
+        idle["surroundings"] = (
+            f"{job.model['name']} does not say what surroundings its training data have; leave it out"
+        )
+    for part in ",".join(typed).split(","):
+        name, _, action = part.strip().partition("=")
+        if name in idle and action.partition(":")[0] != "off":
+            raise InputError(f"guard {name} was asked for, but {idle[name]} (--guard {part.strip()})")
 
 
 def _plan(potential, job, settings: Settings, folder, given, stored: dict | None, drawn: bool, replicas: int | None):

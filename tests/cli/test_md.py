@@ -191,6 +191,11 @@ NPT = ["--ensemble", "npt"]
         (["--hmr", "0.5"], "--hmr"),
         (["--hmr", "3"], "no hydrogen bonded to a heavier atom"),
         (["--guard", "drift=perhaps"], "--guard"),
+        (
+            ["--guard", "drift=warn,box=stop:2"],
+            "guard box was asked for, but the cell rests in nvt; add --ensemble npt",
+        ),
+        (["--guard", "surroundings=stop"], "does not say what surroundings its training data have; leave it out"),
     ],
 )
 def test_bad_ensembles_leave_no_trace(argon_file, tmp_path, bad, said):
