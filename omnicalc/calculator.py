@@ -84,8 +84,9 @@ class OmniCalc(Calculator):
             charge: total charge (e) of structures that do not carry their own.
             spin: multiplicity (2S+1) of structures that do not carry their own.
             skin: margin of the neighbour list kept between calls, Å. It changes the speed, never a result.
-            kernel: "auto" (the native CPU kernel where it can run, else plain torch), "native" or "torch"; None leaves
-                what a loaded potential has and means "auto" otherwise.
+            kernel: "auto" (a native kernel, of the CPU or an NVIDIA GPU, where it can run, else plain torch), "native",
+                "torch", or on a GPU "native-fp16" and "native-bf16"; None leaves what a loaded potential has and means
+                "auto" otherwise.
             uncertainty: results also hold ``energy_std`` (eV) and ``forces_std`` (N,), eV/Å per atom, the spread over
                 the committee of the head; several times slower, in plain torch.
 

@@ -47,7 +47,9 @@ class EnergyLog:
     conserved: np.ndarray | None = None  # eV, what the run should conserve, where its log has that
 
     def after(self, skip_ps: float) -> EnergyLog:
-        """The lines from ``skip_ps`` on; InputError when too few of them are left for an error."""
+        """The lines from ``skip_ps`` on; InputError for no time, or when too few lines are left for an error."""
+        if not skip_ps >= 0:
+            raise InputError(f"--skip-ps {skip_ps:g} is no time; give ps, zero or more")
         late = self.time_ps >= skip_ps - 1e-9
         if not choose_blocks(int(late.sum()), MIN_BLOCKS):
             raise InputError(

@@ -153,4 +153,7 @@ def _wanted(only, skip) -> list[str]:
     unknown = [verb for verb in [*(only or []), *(skip or [])] if verb not in VERBS]
     if unknown:
         raise InputError(f"there is no analysis {unknown[0]!r} to choose or skip; there are {', '.join(VERBS)}")
-    return [verb for verb in VERBS if verb in (only or VERBS) and verb not in (skip or [])]
+    wanted = [verb for verb in VERBS if verb in (only or VERBS) and verb not in (skip or [])]
+    if not wanted:
+        raise InputError("--skip leaves nothing of what is to be analysed; leave --only or --skip out")
+    return wanted

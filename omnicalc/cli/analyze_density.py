@@ -2,6 +2,7 @@
 
 import click
 
+from omnicalc.cli.options import check_of_use
 from omnicalc.cli.trajectory_options import run, trajectory_options
 
 
@@ -16,4 +17,6 @@ def command(**settings):
     """
     from omnicalc.analysis.density import plan_density
 
+    if settings["profile"] is None:
+        check_of_use({"slice_width": "without a profile; add --profile c"})
     run(plan_density, **settings)

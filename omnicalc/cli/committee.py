@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import SEED, Folder
 
 
 @click.command(name="committee")
@@ -14,7 +14,7 @@ from omnicalc.cli.options import Folder
 @click.option("--head", help="Level of theory. [default: the first head of the model that knows all elements]")
 @click.option("--members", type=click.IntRange(min=3), default=8, show_default=True)
 @click.option("--frames", type=click.IntRange(min=1), default=300, show_default=True, help="Most training frames used.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def command(model, data, out, head, members, frames, seed):
     """Add a committee of last layers to MODEL, from the frames of DATA that it was trained on (key split: train) and
     others (split: valid), which set the scale of the spread and test it.

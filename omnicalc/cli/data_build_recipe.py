@@ -2,7 +2,7 @@
 
 import click
 
-from omnicalc.cli.options import PROCESSES, SCHEDULER, Folder
+from omnicalc.cli.options import PROCESSES, SCHEDULER, Folder, check_of_use
 
 
 @click.command(name="recipe")
@@ -18,6 +18,8 @@ def command(recipe, out, processes, scheduler):
     """
     from omnicalc.data.build.recipe import read_recipe
 
+    if scheduler is not None:
+        check_of_use({"processes": "where a Dask scheduler has its own; leave out --scheduler"})
     settings = read_recipe(recipe)
 
     from omnicalc.cli.progress import progress_of

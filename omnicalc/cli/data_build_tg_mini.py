@@ -2,7 +2,7 @@
 
 import click
 
-from omnicalc.cli.options import Folder
+from omnicalc.cli.options import Folder, check_of_use
 
 
 @click.command(name="tg-mini")
@@ -27,6 +27,7 @@ def command(out, only, listed, **settings):
     from omnicalc.errors import InputError
 
     if listed:
+        check_of_use(dict.fromkeys(("out", "only", *settings), "with --list, which builds nothing; leave --list out"))
         click.echo(similarity_table())
         return
     if out is None:

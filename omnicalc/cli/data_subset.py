@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import NewFile
+from omnicalc.cli.options import FiniteRange, NewFile
 
 
 @click.command(name="subset")
@@ -14,7 +14,7 @@ from omnicalc.cli.options import NewFile
 @click.option("--only", metavar="KEY=VALUE,...", multiple=True, help="Only frames whose key has one of these values.")
 @click.option("--count", type=click.IntRange(min=1), help="At most so many frames.")
 @click.option("--max-atoms", type=click.IntRange(min=1), help="Leave larger frames out.")
-@click.option("--max-force", type=click.FloatRange(min=0), help="Leave frames with a larger force out, eV/Å.")
+@click.option("--max-force", type=FiniteRange(min=0), help="Leave frames with a larger force out, eV/Å.")
 @click.option("--charge", type=int, help="Only frames of this total charge.")
 @click.option("--elements", metavar="SYMBOLS", help="Leave frames with other elements out, as in 'H C N O'.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)

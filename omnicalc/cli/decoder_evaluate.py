@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import Time
+from omnicalc.cli.options import FiniteRange, Time
 
 
 @click.command(name="evaluate")
@@ -14,7 +14,7 @@ from omnicalc.cli.options import Time
 @click.option(
     "--from",
     "first",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     show_default=True,
     metavar="PART",

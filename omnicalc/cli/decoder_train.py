@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import THREADS, Folder, typed_options
+from omnicalc.cli.options import SEED, THREADS, Folder, typed_options
 
 
 @click.command(name="train")
 @click.argument("recipe")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Folder of trajectories (npz).")
 @click.option("--out", type=Folder(), required=True, help="Folder of the run.")
-@click.option("--seed", type=click.IntRange(min=0), help="Another seed than the recipe's.")
+@click.option("--seed", type=SEED, help="Another seed than the recipe's.")
 @click.option("--resume", is_flag=True, help="Go on from the last saved state of the folder.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop after this many more steps; --resume goes on later.")
 @click.option("--threads", type=THREADS, help="CPU threads. [default: torch's own choice]")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import NewFolder
+from omnicalc.cli.options import SEED, NewFolder, check_of_use
 
 ARRAYS, MAP = "embeddings.npz", "latent_map.png"
 TAKEN = ("atoms", "embeddings", "coordinates", "file", "allow_pickle")  # in the npz, or by NumPy that writes it
@@ -18,7 +18,7 @@ TAKEN = ("atoms", "embeddings", "coordinates", "file", "allow_pickle")  # in the
 @click.option("--colour", "keys", multiple=True, metavar="KEY", help="Number in the frames to colour by, or energy.")
 @click.option("--method", type=click.Choice(["pca", "umap"]), default="pca", show_default=True)
 @click.option("--untrained", is_flag=True, help="A row for the same network with random weights beside it.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of random weights, and of UMAP.")
 def command(structures, model, out, keys, method, untrained, seed):
     """Embeddings of the frames in STRUCTURES (any file that ASE reads), and a map coloured by size and properties."""
     import numpy as np
@@ -26,6 +26,8 @@ def command(structures, model, out, keys, method, untrained, seed):
     from omnicalc.errors import InputError
     from omnicalc.structure_file import read_structures
 
+    if method == "pca" and not untrained:
+        check_of_use({"seed": "where nothing is drawn; add --untrained or --method umap"})
     if taken := sorted({*keys} & {*TAKEN}):
         raise InputError(
             f"--colour {taken[0]}: {ARRAYS} needs this name for itself (the map by number of atoms is always drawn); "

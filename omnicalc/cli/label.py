@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import PROCESSES, SCHEDULER
+from omnicalc.cli.options import PROCESSES, SCHEDULER, FiniteRange, check_of_use
 
 
 @click.command(name="label")
@@ -20,7 +20,7 @@ from omnicalc.cli.options import PROCESSES, SCHEDULER
 @click.option("--from-uncertain", "run", type=click.Path(path_type=Path), help="Frames of a run of omnicalc md.")
 @click.option("--model", help="Committee that judges them. [default: the run's model]")
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="How many of them.")
-@click.option("--above", type=click.FloatRange(min=0), default=0.0, help="Only with a spread above this, eV/Å.")
+@click.option("--above", type=FiniteRange(min=0), default=0.0, help="Only with a spread above this, eV/Å.")
 def command(
     structures, method, out, grid, convergence, max_atoms, processes, scheduler, free_atoms, run, model, count, above
 ):
@@ -44,6 +44,7 @@ def command(
     level = parse_method(method, grid, convergence)
     if sum([free_atoms is not None, run is not None, bool(structures)]) != 1:
         raise InputError("either structure files, --from-uncertain RUN or --free-atoms SYMBOLS are needed")
+    check_of_use(_no_say(level, bool(structures), run is not None, scheduler))
     if free_atoms is not None:
         from omnicalc.data.labels.free_atoms import write_free_atoms
 
@@ -65,6 +66,22 @@ def command(
     click.echo(summary.text(out))
     if summary.stopped:
         raise SystemExit(130)
+
+
+def _no_say(level, structures: bool, run: bool, scheduler: str | None) -> dict[str, str]:
+    no_say = {}
+    if not level.functional:
+        of_dft = f"with {level.name}, which has no such setting; give --method functional/basis"
+        no_say |= dict.fromkeys(("grid", "convergence"), of_dft)
+    if not structures:
+        no_say["max_atoms"] = "without structure files; give some"
+    if not run:
+        no_say |= dict.fromkeys(("model", "count", "above"), "without a run to choose frames of; add --from-uncertain")
+    if scheduler is not None:
+        no_say["processes"] = "where a Dask scheduler has its own; leave out --scheduler"
+    if not structures and not run:
+        no_say |= dict.fromkeys(("processes", "scheduler"), "with --free-atoms; give structure files")
+    return no_say
 
 
 def _uncertain(run: Path, model: str | None, count: int, above: float) -> list:

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from omnicalc.cli.md_words import closing_words, header
-from omnicalc.cli.options import CHARGE, THREADS, Folder
+from omnicalc.cli.options import CHARGE, THREADS, Folder, check_of_use
 from omnicalc.errors import InputError, RunError
 from omnicalc.md.guard_settings import ACTIONS, GUARDS
-from omnicalc.md.settings import Settings, option
+from omnicalc.md.settings import Settings
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
 _OF_RESCALE = ("barostat_time_fs", "compressibility_per_bar")
@@ -255,17 +255,19 @@ def _settings(given: dict, stored: dict | None, folder) -> tuple[Settings, bool]
     if drawn:
         values["seed"] = secrets.randbelow(2**31)
     settings = Settings(**values)
-    _check_of_use(given, settings)
+    check_of_use(_no_say(settings))
     return settings, drawn
 
 
-def _check_of_use(given: dict, settings: Settings) -> None:
-    """Refuse an option that was typed but that has no say in such a run: another one was meant."""
+def _no_say(settings: Settings) -> dict[str, str]:
+    """Options that have no say in such a run: where they have none, and what to add."""
     ensemble, bath = settings.ensemble, settings.thermostat
     no_bath, no_barostat = f"in {ensemble}; add --ensemble nvt", f"in {ensemble}; add --ensemble npt"
-    wrong: dict[str, str] = {}  # option -> where it has no say, and what to add
+    wrong: dict[str, str] = {}
     if not settings.has_bath:
         wrong |= dict.fromkeys(("thermostat", "thermostat_time_fs", "friction_per_fs"), no_bath)
+    elif settings.beads:
+        wrong["thermostat_time_fs"] = "with --beads, whose bath has a --friction; leave --beads out"
     elif bath in ("langevin", "qtb"):
         wrong["thermostat_time_fs"] = f"with {bath}; add --thermostat bussi"
     else:
@@ -276,9 +278,7 @@ def _check_of_use(given: dict, settings: Settings) -> None:
         wrong |= dict.fromkeys(_OF_RESCALE, "with mc; add --barostat rescale")
     if not settings.constraints:
         wrong["constraint_tolerance"] = "without constraints; add --constrain h-bonds"
-    for name, why in wrong.items():
-        if given[name] is not None:
-            raise InputError(f"{option(name)} has no say {why}, or leave {option(name)} out")
+    return wrong
 
 
 def _given_settings(given: dict) -> dict:
@@ -311,6 +311,7 @@ def _run(
     drawn: bool,
     replicas: int | None,
 ):
+    from omnicalc.md.initial import given_velocities
     from omnicalc.md.replicas import check_count, check_differ, run_replicas
     from omnicalc.structure_file import read_structure
 
@@ -323,6 +324,8 @@ def _run(
         _check_same_sources(atoms, wanted, stored, folder)
     elif replicas is not None:
         check_differ(replicas, settings, atoms)
+    if stored is None and not settings.has_bath and given_velocities(atoms, settings) is not None:
+        check_of_use({"temperature": "in nve from the velocities in the structure file; add --ensemble nvt"})
 
     from omnicalc.md.guard_settings import guard_rules
     from omnicalc.md.job import build_job
@@ -347,6 +350,7 @@ def _run(
         head=wanted["head"],
         skin=wanted["skin"],
     )
+    _check_guards(given["guards"], settings, job)
     if not atoms.pbc.any() and not wanted["no_pbc"]:
         _refuse_without_box(structure, job, settings, folder)
 
@@ -361,6 +365,21 @@ def _run(
         return run(job, settings, folder, **how)
     results = run_replicas(job, settings, folder, replicas, **how)
     return replace(results[0], steps_per_s=sum(result.steps_per_s for result in results))
+
+
+def _check_guards(typed: tuple[str, ...], settings: Settings, job) -> None:
+    """Refuse guards that were typed but have nothing to look at in such a run; that of a committee sees to itself."""
+    idle = {}
+    if settings.ensemble != "npt":
+        idle["box"] = f"the cell rests in {settings.ensemble}; add --ensemble npt, or leave it out"
+    if job.unlike is None:
+        idle["surroundings"] = (
+            f"{job.model['name']} does not say what surroundings its training data have; leave it out"
+        )
+    for part in ",".join(typed).split(","):
+        name, _, action = part.strip().partition("=")
+        if name in idle and action.partition(":")[0] != "off":
+            raise InputError(f"guard {name} was asked for, but {idle[name]} (--guard {part.strip()})")
 
 
 def _plan(potential, job, settings: Settings, folder, given, stored: dict | None, drawn: bool, replicas: int | None):

@@ -1,8 +1,9 @@
 """Kinds of options that several verbs share, and options as they were typed."""
 
+import math
 import os
 import shlex
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ from click.core import ParameterSource
 from omnicalc.errors import InputError
 from omnicalc.files import no_folder_for, not_writable
 
+SEED = click.IntRange(0, 2**63 - 1)  # as far as torch counts
 THREADS = click.IntRange(1, 1024)  # of the CPU; OpenMP crashes when asked for tens of thousands
 CHARGE = (
     "Total charge in e; a PDB file with formal charges needs it. [default: from the file (charge= of extended XYZ, "
@@ -30,6 +32,16 @@ SCHEDULER = click.option(
 _UNITS = {"fs": 1.0, "ps": 1000.0}
 _FILES = {".cif", ".csv", ".db", ".dcd", ".extxyz", ".gro", ".gz", ".json", ".log", ".npz", ".pdb", ".png", ".toml"}
 _FILES |= {".traj", ".trr", ".txt", ".xtc", ".xyz"}  # endings of what people mean as a file
+
+
+class FiniteRange(click.FloatRange):
+    """A range of numbers without nan, which compares as inside of any, and without infinity."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number", param, ctx)
+        return number
 
 
 class Folder(click.Path):
@@ -96,6 +108,18 @@ class Time(click.ParamType):
         if not 0 < number < float("inf"):
             self.fail(f"'{value}' is no time above 0; give one as in 500fs or 0.5ps", param, ctx)
         return number
+
+
+def check_of_use(no_say: Mapping[str, str]) -> None:
+    """Refuse an option that was typed but that has no say in this call: another one was meant.
+
+    ``no_say``: name of a parameter -> where it has no say, and what to type so that it has.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in no_say and context.get_parameter_source(option.name) == ParameterSource.COMMANDLINE:
+            name = option.opts[0]
+            raise InputError(f"{name} has no say {no_say[option.name]}, or leave {name} out")
 
 
 def typed_options(without: Container[str] = ()) -> str:

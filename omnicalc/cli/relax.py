@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from omnicalc.cli.border import UNFINISHED
-from omnicalc.cli.options import CHARGE, Folder, typed_options
+from omnicalc.cli.options import CHARGE, Folder, check_of_use, typed_options
 from omnicalc.cli.structures import BEYOND, end_if_stopped, these, to_type
 from omnicalc.errors import InputError
 from omnicalc.md.settings import COUPLINGS
@@ -77,6 +77,8 @@ def command(structures, model, head, index, cell, no_pbc, charge, spin, dtype, d
     if given["steps"] == 0:  # which `sp` makes of its many structures: nothing converges, and nothing should
         raise InputError("--steps 0 relaxes nothing; give 1 or more, or take energies and forces alone: omnicalc sp")
     settings = RelaxSettings(**given)
+    if not settings.relax_cell:
+        check_of_use({"smax_GPa": "while the cell rests; add --relax-cell isotropic"})
     folder = RelaxFolder(out if out is not None else Path(f"{structures[0].resolve().stem}_relax"))
     if not resume:
         folder.check_free()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from omnicalc.cli.options import THREADS, Folder, typed_options
+from omnicalc.cli.options import SEED, THREADS, FiniteRange, Folder, check_of_use, typed_options
 
 
 @click.command(name="train")
@@ -23,7 +23,7 @@ from omnicalc.cli.options import THREADS, Folder, typed_options
 @click.option("--length", type=click.IntRange(min=1), help="Fine-tuning: steps in all. [default: 3000]")
 @click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="Fine-tuning: learning rate. [default: 2e-3; of networks above 1 M parameters 5e-4]",
 )
 @click.option(
@@ -31,7 +31,7 @@ from omnicalc.cli.options import THREADS, Folder, typed_options
     type=click.Choice(["adam", "muon"]),
     help="Fine-tuning: what matrices step by. [default: as in the training of the weights]",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Fine-tuning. [default: 0]")
+@click.option("--seed", type=SEED, help="Fine-tuning. [default: 0]")
 @click.option("--device", default="auto", show_default=True)
 @click.option(
     "--record/--no-record",
@@ -120,6 +120,8 @@ def _fine_tuning(start: str | None, data: Path, tuning: dict):
     from omnicalc.cli.progress import progress_of
     from omnicalc.training.fine_tune import FineTune, fine_tune_recipe
 
+    if tuning["trains"] != "lora":
+        check_of_use({"rank": "without LoRA; add --train lora"})
     names = {"rank": "lora_rank", "rate": "learning_rate"}
     given = {names.get(k, k): v for k, v in tuning.items() if v is not None}
     with progress_of("frames to tune on") as progress:

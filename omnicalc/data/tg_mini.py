@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -61,8 +62,10 @@ class Settings:
         if not 0 < self.spacing_fs <= 1.5:
             raise InputError(f"spacing {self.spacing_fs} fs given; above 0 and at most 1.5 fs is needed (hydrogens)")
         for name in ("temperature", "equilibration_fs", "friction_per_fs"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} {getattr(self, name)} given; more than 0 is needed")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name} {getattr(self, name)} given; a finite number above 0 is needed")
+        if self.seed < 0:
+            raise InputError(f"seed {self.seed} given; 0 or more is needed")
 
 
 def molecules() -> list[Atoms]:

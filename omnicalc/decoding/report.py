@@ -204,7 +204,12 @@ def _single(path: Path, spacing_fs: float | None) -> tuple[np.ndarray, np.ndarra
                 f"{path}: frames {k} and {k + 1} lie {gaps[k]:g} fs apart, others {np.median(gaps):g} fs; frames are "
                 "missing, so cut the file there"
             )
-        spacing_fs = float(gaps.mean())
+        own = float(gaps.mean())
+        if spacing_fs is not None and abs(own - spacing_fs) > 1e-3 * own:
+            raise InputError(
+                f"{path}: the frames lie {own:g} fs apart by time_fs, but {spacing_fs:g} fs was given; leave it out"
+            )
+        spacing_fs = own
     if spacing_fs is None:
         raise InputError(f"{path} does not tell its frame spacing; give it: --spacing 1fs")
     return frames[0].numbers, np.array([f.positions for f in frames]), spacing_fs

@@ -6,6 +6,7 @@ from math import isfinite
 from typing import ClassVar, Self
 
 from omnicalc.errors import WeightsError
+from omnicalc.toml_table import fits, in_words
 
 
 def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] = ()) -> None:
@@ -14,6 +15,27 @@ def check_known(family: str, kind: type, table: Mapping, besides: Iterable[str] 
     unknown = sorted(set(table) - set(known) - set(besides))
     if unknown:
         raise WeightsError(f"unknown {family} settings: {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def made(kind: type, table: Mapping):
+    """``table``, whose keys are known, as the dataclass ``kind``; lists, nested ones included, become the tuples that
+    frozen settings hold. Raises :class:`WeightsError` for a value that is not of the annotated type.
+    """
+    found = {key: _tuple(value) for key, value in table.items()}
+    try:
+        config = kind(**found)  # whose own checks say more of what is needed
+    except TypeError:
+        _check_types(kind, found)
+        raise
+    _check_types(kind, found)
+    return config
+
+
+def _check_types(kind: type, found: Mapping) -> None:
+    for field in fields(kind):
+        if field.name in found and not fits(found[field.name], field.type):
+            value = _list(found[field.name])
+            raise WeightsError(f"{field.name} = {value!r} given; {in_words(field.type).rstrip(',')} is needed")
 
 
 def check_heads(heads: Iterable[str]) -> None:
@@ -36,11 +58,6 @@ def names_tensors(name: str) -> bool:
     return bool(name) and "." not in name and not hasattr(ModuleDict, name)
 
 
-def tuples(table: Mapping) -> dict:
-    """``table`` with lists, nested ones included, as the tuples that frozen settings hold."""
-    return {key: _tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-
-
 class ConfigTable:
     """Of a frozen dataclass of settings: read from a card's table, and written to one."""
 
@@ -50,7 +67,7 @@ class ConfigTable:
     def from_dict(cls, table: Mapping) -> Self:
         """Strict: a key that is not a setting is an error that names it."""
         check_known(cls.family, cls, table)
-        return cls(**tuples(table))
+        return made(cls, table)
 
     def to_dict(self) -> dict:
         """Plain types for a card, settings that are None left out."""

@@ -35,6 +35,8 @@ def import_file(
         return import_scd(file, name, config_file, source=source)
     options = {"smooth": smooth, "zero_references": zero_references, "source": source}
     if is_fairchem(file):
+        if config_file is not None:
+            raise InputError(f"{file} holds its settings, so {config_file} would not be read; leave --config out")
         from omnicalc.published.allscaip import import_allscaip
 
         return import_allscaip(file, name, **options)

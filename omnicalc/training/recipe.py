@@ -1,11 +1,12 @@
 """Training recipes: one TOML file says which model, which data (by source and hash) and which schedule."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from omnicalc import toml_table
 from omnicalc.errors import InputError
-from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
-from omnicalc.training.recipe_checks import check_values
+from omnicalc.toml_table import find_shipped, read_recipe_table
+from omnicalc.training.recipe_checks import RANGES
 
 
 @dataclass(frozen=True)
@@ -141,10 +142,11 @@ def read_recipe(path: Path) -> Recipe:
     """Parse and check a recipe.
 
     Raises:
-        InputError: missing file, bad TOML, a key that is missing or unknown, or a value that cannot be (named with
-            its table).
+        InputError: missing file, bad TOML, a key that is missing, unknown or without a say, or a value that cannot be
+            (named with its table).
     """
     table = read_recipe_table(path, RECIPES)
+    _check_of_use(table, path)
     if table.get("family") == "atom":
         raise InputError(f"recipe '{path}' makes a decoder, no potential; train it with: omnicalc decoder train {path}")
     from omnicalc.training.objectives import needs_labels
@@ -179,6 +181,39 @@ def read_recipe(path: Path) -> Recipe:
     return strict(Recipe, {**table, "optimiser": optimiser, "stages": stages, "data": sources}, f"'{path}'")
 
 
+def _check_of_use(table: dict, path: Path) -> None:
+    """Refuse keys that have no say beside what else their table says: another value of that was meant."""
+
+    def refuse(part: object, keys: tuple[str, ...], header: str, why: str) -> None:
+        found = [key for key in keys if isinstance(part, dict) and key in part]
+        if found:
+            raise InputError(f"{found[0]} in {header}'{path}' has no say {why}, or leave {found[0]} out")
+
+    def says(part: object, key: str, usual: str) -> object:
+        return part.get(key, usual) if isinstance(part, dict) else usual
+
+    def parts(key: str) -> list:
+        found = table.get(key, [])
+        return found if isinstance(found, list) else []
+
+    if table.get("trains") != "lora":
+        refuse(table, ("lora_rank",), "", 'without LoRA; set trains = "lora"')
+    if "clip_norm" in (table.get("optimiser") or ()):
+        refuse(table["optimiser"], ("clip",), "[optimiser] of ", "beside clip_norm; leave that out")
+    if says(table.get("objective"), "loss", "") != "huber":
+        refuse(table.get("objective"), ("huber_delta",), "[objective] of ", 'with this loss; set loss = "huber"')
+    for stage in parts("stages"):
+        if says(stage, "schedule", "cosine") == "constant":
+            why = 'in a constant schedule; set schedule = "cosine"'
+            refuse(stage, ("final_rate", "decay_steps"), "[[stages]] of ", why)
+    for source in parts("data"):
+        if says(source, "split_by", "key") == "key":
+            why = 'where the key split of the frames decides; set split_by = "molecule" or "frame"'
+            refuse(source, ("valid_fraction",), "[[data]] of ", why)
+        if not says(source, "cosine_key", ""):
+            refuse(source, ("min_cosine",), "[[data]] of ", "without forces to compare with; name them by cosine_key")
+
+
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -195,16 +230,5 @@ def _tables(table: dict, key: str, path: Path) -> list:
 
 
 def strict(kind: type, table: object, where: str):
-    """``table`` as the dataclass ``kind``. Raises :class:`InputError` for keys that are missing or unknown, and values
-    that cannot be.
-    """
-    if not isinstance(table, dict):
-        raise InputError(f"{where} is {table!r}; one table of keys and values is needed")
-    check_known(kind, table, where)
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [key for key in needed if key not in table]
-    if missing:
-        raise InputError(f"keys missing in {where}: {', '.join(missing)}")
-    made = kind(**tuples(table))
-    check_values(made, where)
-    return made
+    """See :func:`omnicalc.toml_table.strict`."""
+    return toml_table.strict(kind, table, where, RANGES)

@@ -443,6 +443,8 @@ def _model(recipe: Recipe) -> tuple[torch.nn.Module, Card | None, str]:
             heads = tuple(h.name for h in card.heads)
             match = copy_matching(model, recipe.heads, tensors, heads, recipe.copy_heads, elements_of(card))
             report = f"from {card.full_name}: {match}"
+        elif recipe.copy_heads:
+            raise InputError("copy_heads names heads of weights to begin with; say which, by start or --from")
         _check_kept(recipe, card, model)
         _freeze(model, recipe)
     return model, card, report

@@ -91,3 +91,6 @@ def test_bad_input_names_what_is_missing(tmp_path):
         energy_drift(tmp_path)
     with pytest.raises(InputError, match="--skip-ps"):
         energy_drift(folder, atoms=3, skip_ps=1.0)
+    for time in (-1.0, np.nan):
+        with pytest.raises(InputError, match=f"--skip-ps {time:g} is no time"):
+            energy_drift(folder, atoms=3, skip_ps=time)

@@ -124,6 +124,8 @@ def test_memory_does_not_grow_with_the_trajectory(salt_water, name):
 def test_unknown_verbs_are_named(salt_water):
     with pytest.raises(InputError, match="there is no analysis 'nmr'"):
         analyze_all(salt_water(), only=["nmr"])
+    with pytest.raises(InputError, match="--skip leaves nothing"):
+        analyze_all(salt_water(), only=["rdf"], skip=["rdf"])
 
 
 def test_public_functions_are_what_they_say_twice():

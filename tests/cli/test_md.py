@@ -167,6 +167,11 @@ NPT = ["--ensemble", "npt"]
         (["--hmr", "0.5"], "--hmr"),
         (["--hmr", "3"], "no hydrogen bonded to a heavier atom"),
         (["--guard", "drift=perhaps"], "--guard"),
+        (
+            ["--guard", "drift=warn,box=stop:2"],
+            "guard box was asked for, but the cell rests in nvt; add --ensemble npt",
+        ),
+        (["--guard", "surroundings=stop"], "does not say what surroundings its training data have; leave it out"),
     ],
 )
 def test_bad_ensembles_leave_no_trace(argon_file, tmp_path, bad, said):
@@ -331,6 +336,7 @@ def test_velocities_of_the_file_are_used_and_said(tmp_path, monkeypatch):
     nve = ["--ensemble", "nve", "--replicas", "2", "--out", "copies"]
     assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve)
     assert "would be one trajectory" in refused("md", "hot.xyz", *QUICK, *nve, "--plan")
+    assert "--temperature has no say in nve from the velocities" in refused("md", "hot.xyz", *QUICK, *nve[:2], *nve[4:])
     assert not (tmp_path / "copies").exists()
 
 

@@ -122,6 +122,9 @@ def test_what_cannot_be_built(tmp_path):
         build(tmp_path / "set", Settings(segments=0))
     with pytest.raises(InputError, match="frames 2 given; 3 or more"):
         build(tmp_path / "set", Settings(frames=2))
+    for bad in ({"seed": -1}, {"temperature": np.inf}, {"equilibration_fs": np.inf}, {"equilibration_fs": np.nan}):
+        with pytest.raises(InputError, match=f"{min(bad)} .* given"):
+            build(tmp_path / "set", Settings(**bad))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(InputError, match="not an empty folder"):

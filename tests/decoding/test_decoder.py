@@ -331,6 +331,8 @@ def test_references_with_gaps_or_other_atoms_are_refused(weights, tmp_path):
         omnicalc(*words, "--reference", written("swap.xyz", [*frames[:2], frames[2][::-1]]))
     with pytest.raises(InputError, match="its atoms are not those"):
         omnicalc(*words, "--reference", written("mirror.xyz", [f[::-1] for f in frames[:4]]))
+    with pytest.raises(InputError, match="10 fs apart by time_fs, but 3 fs was given; leave it out"):
+        omnicalc(*words, "--reference", written("timed.xyz", frames[:4]), "--spacing", "3fs")
     with pytest.raises(InputError, match="frame spacing; give it"):
         omnicalc(*words, "--reference", written("spaceless.xyz", [Atoms(f.numbers, f.positions) for f in frames]))
     with pytest.raises(InputError, match="10 fs apart, and none is at 15 fs"):

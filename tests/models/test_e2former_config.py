@@ -31,6 +31,16 @@ def test_values_follow_the_layers_where_none_are_given(layers):
         ({"values": ["first-order"]}, "values lists 1 layers, but layers = 2"),
         ({"chanels": 32}, "unknown e2former settings: chanels; known: .*channels"),
         ({"elements": None}, "needs an element list"),
+        ({"elements": "HO"}, "elements = 'HO' given; a list, each a whole number is needed"),
+        ({"type_embedding": "false"}, "type_embedding = 'false' given; true or false is needed"),
+        ({"mirror_symmetric": 0}, "mirror_symmetric = 0 given; true or false is needed"),
+        ({"max_neighbors": -1}, "max_neighbors = -1 given; a whole number above zero"),
+        ({"max_neighbors": "all"}, "max_neighbors = 'all' given; a whole number above zero"),
+        ({"cores": [[1, 8, "x"]]}, r"cores = \[\[1, 8, 'x'\]\] given"),
+        ({"long_layers": -1}, "long_layers = -1"),
+        ({"long_layers": "two"}, "long_layers = 'two' given; a whole number is needed"),
+        ({"long_lower": 13.0}, "long_lower = 13.0 and long_upper = 12.0"),
+        ({"long_envelope": "hat"}, "long_envelope = 'hat' is not supported; choose one of: poly7, poly5, bell"),
     ],
 )
 def test_what_is_wrong_is_named(wrong, message):

@@ -19,6 +19,7 @@ from omnicalc.models import build_model
 from omnicalc.neighbors import neighbors
 from omnicalc.published.allscaip import import_allscaip
 from omnicalc.published.fairchem import read_checkpoint
+from omnicalc.published.import_file import import_file
 from omnicalc.registry import load_potential
 from omnicalc.systems import Systems, cat
 from tests.command import omnicalc
@@ -272,6 +273,11 @@ class TestRefusals:
                 import_allscaip(file, "allscaip:md")
         with pytest.raises(InputError, match="no such file"):
             import_allscaip(tmp_path / "nowhere.pt", "allscaip:md")
+
+    def test_a_config_that_would_not_be_read(self, tmp_path):
+        file = write(tmp_path / "md.pt", parts(CONSERVATIVE))
+        with pytest.raises(InputError, match="holds its settings.*leave --config out"):
+            import_file(file, tmp_path / "config.yaml", "allscaip:md")
 
     def test_smooth(self, tmp_path):
         file = write(tmp_path / "md.pt", parts(CONSERVATIVE))

@@ -5,10 +5,61 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from omnicalc.errors import InputError
-from omnicalc.toml_table import check_known, find_shipped, read_recipe_table, tuples
+from omnicalc.toml_table import (
+    ABOVE_0,
+    AT_LEAST_1,
+    FRACTION,
+    NOT_NEGATIVE,
+    SEED,
+    find_shipped,
+    one_of,
+    read_recipe_table,
+    strict,
+)
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 KINDS = ("sample", "stretch", "approach", "apart", "carve")
+_MOVING = ("sample", "apart", "carve")  # kinds whose frames are of dynamics
+_KINDS_OF = {  # key -> the only kinds that it has a say in
+    **dict.fromkeys(("file", "radius", "prepare_ps", "solvate", "salt", "neutral"), ("carve",)),
+    **dict.fromkeys(("temperatures", "md_frames", "md_every", "rattles", "stretched"), _MOVING),
+    **dict.fromkeys(("relax_steps", "relax_frames", "stretch"), ("stretch", *_MOVING)),
+    "waters": ("sample", "stretch", "approach", "apart"),
+    "frames": ("stretch", "approach"),
+    "approach": ("approach",),
+    "apart": ("apart",),
+}
+_SOME = (bool, "a list of at least one")
+_SPAN = (lambda x: 0 <= x[0] <= x[1], "a list of two numbers of 0 or more, the lower one first,")
+_RANGES = {
+    ("Group", "kind"): one_of(*KINDS),
+    ("Group", "systems"): _SOME,
+    ("Group", "waters"): (lambda x: x and min(x) >= 0, "a list of whole numbers of 0 or more"),
+    ("Group", "starts"): AT_LEAST_1,
+    ("Group", "temperatures"): (lambda x: x and min(x) >= 0, "a list of numbers of 0 or more"),
+    ("Group", "relax_steps"): NOT_NEGATIVE,
+    ("Group", "relax_frames"): NOT_NEGATIVE,
+    ("Group", "md_frames"): NOT_NEGATIVE,
+    ("Group", "md_every"): AT_LEAST_1,
+    ("Group", "rattles"): NOT_NEGATIVE,
+    ("Group", "rattle_width"): _SPAN,
+    ("Group", "stretched"): FRACTION,
+    ("Group", "stretch"): _SPAN,
+    ("Group", "approach"): _SPAN,
+    ("Group", "apart"): _SPAN,
+    ("Group", "frames"): AT_LEAST_1,
+    ("Group", "max_force"): ABOVE_0,
+    ("Group", "radius"): _SPAN,
+    ("Group", "prepare_ps"): NOT_NEGATIVE,
+    ("Group", "salt"): NOT_NEGATIVE,
+    ("Recipe", "seed"): SEED,
+    ("Recipe", "only_split"): one_of("", "train", "valid", "test"),
+    ("Recipe", "step_fs"): ABOVE_0,
+    ("Recipe", "hydrogen_mass"): ABOVE_0,
+    ("Recipe", "friction_per_fs"): NOT_NEGATIVE,
+    ("Recipe", "jobs_per_shard"): AT_LEAST_1,
+    ("Recipe", "decimals"): (lambda x: 3 <= x <= 15, "a whole number from 3 to 15"),
+}
 
 
 @dataclass(frozen=True)
@@ -65,39 +116,44 @@ def read_recipe(name: str | Path) -> Recipe:
     """A recipe from a path or by the name of a shipped one.
 
     Raises:
-        InputError: no such recipe, bad TOML, unknown or missing keys, or a system that cannot be parsed.
+        InputError: no such recipe, bad TOML, a key that is unknown, missing, wrong or without a say in its kind of
+            group, or a system that cannot be parsed.
     """
     path = find_shipped(name, RECIPES)
     table = read_recipe_table(path, RECIPES)
     groups = table.pop("groups", [])
     if not groups or not isinstance(groups, list):
         raise InputError(f"recipe '{path}' needs at least one [[groups]]")
-    made = tuple(_made(Group, group, f"[[groups]] {k + 1} of '{path}'") for k, group in enumerate(groups))
-    recipe = _made(Recipe, {**table, "groups": made}, f"'{path}'")
+    made = tuple(_group(group, f"[[groups]] {k + 1} of '{path}'") for k, group in enumerate(groups))
+    recipe = strict(Recipe, {**table, "groups": made}, f"'{path}'", _RANGES)
     _check(recipe, path)
     return recipe
 
 
-def _made(kind, table: dict, where: str):
-    check_known(kind, table, where)
-    try:
-        return kind(**tuples(table))
-    except TypeError as error:
-        raise InputError(f"{where}: {str(error).split('() ')[-1]}") from None
+def _group(table: object, where: str) -> Group:
+    group = strict(Group, table, where, _RANGES)
+    for key in table:
+        if group.kind not in _KINDS_OF.get(key, KINDS):
+            raise InputError(
+                f"{key} in {where} has no say in kind '{group.kind}', only in {', '.join(_KINDS_OF[key])}; leave it out"
+            )
+    if group.kind == "carve" and not group.file:
+        raise InputError(f"file is missing in {where}: a group of kind carve names the structure it is cut from")
+    if group.salt and not group.solvate:
+        raise InputError(f"salt in {where} is that of the water around; add solvate = true, or leave it out")
+    return group
 
 
 def _check(recipe: Recipe, path: Path) -> None:
     from omnicalc.data.build.composition import composition
 
-    if recipe.only_split not in ("", "train", "valid", "test"):
-        raise InputError(f"only_split = '{recipe.only_split}' in '{path}'; train, valid or test is needed")
     for group in recipe.groups:
-        if group.kind not in KINDS:
-            raise InputError(f"kind = '{group.kind}' in '{path}'; known: {', '.join(KINDS)}")
         if group.kind == "carve":
             continue
         for system in group.systems:
-            composition(system, recipe)
+            pieces = len(composition(system, recipe))
+            if pieces < 2 and group.kind in ("approach", "apart"):
+                raise InputError(f"system '{system}' in '{path}': kind '{group.kind}' needs two pieces or more")
     from omnicalc.data.build.job import jobs
 
     names = Counter(job.name(recipe) for job in jobs(recipe))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import ConfigTable, check_heads, check_known, tuples
+from omnicalc.models.config_table import ConfigTable, check_heads, check_known, made
 from omnicalc.models.cube_rotations import ROTATIONS
 
 ACTIVATIONS = ("gelu", "relu", "squared_relu", "leaky_relu", "smelu", "star_relu")
@@ -111,7 +111,7 @@ class AllScAIPConfig(ConfigTable):
         check_known(cls.family, cls, table)
         if "heads" not in table:
             raise WeightsError("allscaip settings lack 'heads', the names of the levels of theory")
-        return cls(**tuples({**PRESETS.get(preset, {}), **table}))
+        return made(cls, {**PRESETS.get(preset, {}), **table})
 
     @property
     def candidate_cutoff(self) -> float:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import ConfigTable, check_known, tuples
+from omnicalc.models.config_table import ConfigTable, check_known, made
 from omnicalc.models.scd.config import POOLS
 
 BACKBONES = ("e2former", "allscaip")
@@ -35,4 +35,4 @@ class DenoiserConfig(ConfigTable):
         check_known(cls.family, cls, table)
         if "backbone" not in table:
             raise WeightsError(f"backbone is missing; choose one of: {', '.join(BACKBONES)}")
-        return cls(**tuples(table))
+        return made(cls, table)

@@ -12,6 +12,7 @@ VALUES = ("first-order", "zero-order", "both")
 SYSTEM_INPUTS = ("charge-spin", "head", "head-charge-spin", "none")
 FORCE_HEADS = ("gradient", "linear", "painn")
 LONG_SOURCES = ("heavy-atoms", "fragments")
+LONG_ENVELOPES = (*ENVELOPES, "bell")
 LONG_MERGES = ("concatenated", "added")
 
 
@@ -63,17 +64,23 @@ class E2FormerConfig(ConfigTable):
 
     def __post_init__(self):
         check_heads(self.heads)
-        self._check_whole("channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis")
-        self._check_positive(
-            "cutoff", "radial_width", "embedding_scale", "long_upper", "fragment_radius", "core_height"
+        self._check_whole(
+            "channels", "layers", "attention_heads", "query_width", "value_multiplicity", "n_basis", "radial_width"
         )
+        self._check_positive("cutoff", "embedding_scale", "long_upper", "fragment_radius", "core_height")
         self._check_choices(
             envelope=ENVELOPES, basis=("bessel", "gaussian"), radial=("shared", "per-block"), gate=GATES,
             weights=WEIGHTS, system_input=SYSTEM_INPUTS, forces=FORCE_HEADS, long_sources=LONG_SOURCES,
-            long_merge=LONG_MERGES, l_max=(1, 2),
+            long_merge=LONG_MERGES, long_envelope=LONG_ENVELOPES, l_max=(1, 2),
         )  # fmt: skip
         self._check_whole("committee", least=0)
+        self._check_whole(*(key for key in ("max_neighbors", "long_max_neighbors") if getattr(self, key) is not None))
         self._check_multiple("channels", of="attention_heads")
+        if self.long_layers < 0 or not 0 <= self.long_lower < self.long_upper:
+            raise WeightsError(
+                f"long_layers = {self.long_layers}, long_lower = {self.long_lower} and long_upper = {self.long_upper} "
+                "given; 0 or more layers, and a length of 0 Å or more below long_upper are needed"
+            )
         if not self.values:
             object.__setattr__(self, "values", VALUES[:1] * self.layers)
         for value in self.values:

@@ -7,7 +7,7 @@ neighbours within a radius under a smooth weight in place of the 15 nearest, sof
 from dataclasses import dataclass, fields
 
 from omnicalc.errors import WeightsError
-from omnicalc.models.config_table import ConfigTable, check_heads, check_known, is_number, tuples
+from omnicalc.models.config_table import ConfigTable, check_heads, check_known, is_number, made
 from omnicalc.models.cube_rotations import ROTATIONS
 
 FORCES = ("gradient", "direct")
@@ -118,7 +118,7 @@ class OmnimolConfig(ConfigTable):
         if "preset" in table or "size" in table:
             forces = table.get("forces", "gradient")
             table = preset(table.pop("preset", "smooth"), table.pop("size", "S"), forces) | table
-        return cls(**tuples(table))
+        return made(cls, table)
 
     @property
     def n_pair_features(self) -> int:

@@ -85,6 +85,10 @@ class SCDConfig(ConfigTable):
                 "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
                 "whole structure, an energy would depend on molecules however far away. Leave it out"
             )
-        if self.max_neighbors is not None:
-            self._check_whole("max_neighbors")
+        self._check_whole(*(key for key in ("max_neighbors", "reference_rows") if getattr(self, key) is not None))
+        if self.clamp is not None:
+            self._check_positive("clamp")
+        for key in ("softening", "residuals_before", "residuals_after"):
+            if not getattr(self, key) >= 0:
+                raise WeightsError(f"{key} = {getattr(self, key)!r} given; 0 or more is needed")
         check_heads(self.heads)

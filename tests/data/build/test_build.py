@@ -118,6 +118,25 @@ def test_a_seed_is_a_set_of_structures(recipe):
         ("seed = 3", "seed =", "not valid TOML"),
         ("waters = [1, 2]", "waters = [2, 2]", "asks for ion/sample/na water.2/0 more than once"),
         ('config_type = "ion"', "", "missing .*config_type"),
+        ("seed = 3", "seed = -1", "seed = -1 in .*: a whole number from 0"),
+        ("seed = 3", 'seed = "3"', "seed = '3' in .*: a whole number is needed"),
+        ("jobs_per_shard = 2", "jobs_per_shard = 0", "jobs_per_shard = 0 in .*: a number of at least 1"),
+        ("jobs_per_shard = 2", "decimals = -1", "decimals = -1 in .*: a whole number from 3 to 15"),
+        ("jobs_per_shard = 2", "step_fs = nan", "step_fs = nan in .*: a number is needed"),
+        ("jobs_per_shard = 2", 'always_train = "water"', "always_train = 'water' in .*: a list"),
+        ('water = "O"', "water = 8", "components = .*: a table of values, each text"),
+        ('["na"]', '"na"', "systems = 'na' in .*groups.. 2 of .*: a list"),
+        ("waters = [1, 2]", "waters = []", "waters = .* in .*: a list of whole numbers of 0 or more"),
+        ("waters = [1, 2]", "starts = 0", "starts = 0 in .*: a number of at least 1"),
+        ("waters = [1, 2]", "temperatures = []", "temperatures = .*: a list of numbers of 0 or more"),
+        ("waters = [1, 2]", "rattle_width = [0.5, 0.1]", "rattle_width = .*: a list of two numbers"),
+        ("waters = [1, 2]", "stretched = 2.0", "stretched = 2.0 in .*: a number from 0 to 1"),
+        ("waters = [1, 2]", "max_force = 0.0", "max_force = 0.0 in .*: a number above 0"),
+        ("waters = [1, 2]", "frames = 9", "frames in .* has no say in kind 'sample', only in stretch, approach"),
+        ("waters = [1, 2]", "radius = [3.0, 4.0]", "radius in .* has no say in kind 'sample', only in carve"),
+        ("frames = 4", "md_frames = 4", "md_frames in .* has no say in kind 'approach', only in sample, apart, carve"),
+        ('"methanol water"', '"methanol"', "system 'methanol' in .*: kind 'approach' needs two pieces"),
+        ('kind = "approach"\nsystems = ["methanol water"]\nframes = 4', 'kind = "carve"\nsystems = ["all"]', "file is"),
     ],
 )
 def test_bad_recipes(recipe, tmp_path, old, new, message):
@@ -268,7 +287,7 @@ def test_a_recipe_can_name_the_split_of_all_its_frames(tmp_path):
     frames, _ = run_job(jobs(recipe)[0], recipe)
     assert frames and {atoms.info["split"] for atoms in frames} == {"test"}
     path.write_text('only_split = "tests"' + SMALL)
-    with pytest.raises(InputError, match="'tests'.*train, valid or test"):
+    with pytest.raises(InputError, match="'tests'.*train, valid, test"):
         read_recipe(path)
 
 
