@@ -58,7 +58,7 @@ def import_scd(file: Path, name: str, config_file: Path | None = None, *, source
         file=file,
         model=model,
         config=model.config.to_dict(),
-        heads=(_head(model.config.rows, _target(recorded) if tuned else None),),
+        heads=(_head(model.config.known_rows, _target(recorded) if tuned else None),),
         charges=(0,),
         spins="ignored",
         family="scd",
@@ -107,7 +107,7 @@ def _of_dimension(tensors: dict[str, Tensor], dimension: int, *names: str, file:
 def _target(recorded: dict) -> str:
     """What a fine-tuned network was trained on, as far as its settings say."""
     words = [str(recorded[key]) for key in ("dataset", "dataset_arg") if recorded.get(key) is not None]
-    return " ".join(words) or "of data that the checkpoint does not name"
+    return " ".join(" ".join(words).split()) or "of data that the checkpoint does not name"
 
 
 def _head(rows: int, target: str | None) -> CardHead:

@@ -149,6 +149,23 @@ def test_no_neighbour_is_left_out_where_the_release_left_out_none(tmp_path):
         assert load_potential(f"scd:general-{general}").model.config.max_neighbors == cap
 
 
+def test_references_of_fewer_elements_than_the_network_has_rows(tmp_path):
+    file = checkpoint(tmp_path / "last.ckpt")
+    content, prior = torch.load(file), "model.prior_model.0"
+    for shape, message in (((), "atomref.weight has shape"), ((10,), "atomref.weight has shape"), ((10, 1), None)):
+        table = torch.ones(shape)
+        content["state_dict"] |= {f"{prior}.atomref.weight": table, f"{prior}.initial_atomref": table}
+        content["hyper_parameters"]["pretraining"] = False
+        torch.save(content, file)
+        if message:
+            with pytest.raises(WeightsError, match=message):
+                omnicalc("models", "import", file, "--as", "scd:few")
+    omnicalc("models", "import", file, "--as", "scd:few")
+    assert properties(molecule("CH4"), "scd:few", head="energy").shape == (1,)
+    with pytest.raises(InputError, match="does not know element Si"):
+        properties(molecule("SiH4"), "scd:few", head="energy")
+
+
 def test_a_model_file_without_settings_is_refused(tmp_path):
     (tmp_path / "scd.yaml").write_text("- CET\n")
     file = checkpoint(tmp_path / "last.ckpt")
@@ -167,6 +184,8 @@ def test_a_model_file_without_settings_is_refused(tmp_path):
         ({"hyper_parameters": {"emb_agg": ["mean"]}}, r"emb_agg = \['mean'\] is not supported; one of sum"),
         ({"hyper_parameters": {"cutoff_upper": "5.0"}}, "cutoff = '5.0' given; a length above 0 Å"),
         ({"hyper_parameters": {"p_dropcond": "0.2"}}, "condition_dropout = '0.2' given; a probability below 1"),
+        ({"hyper_parameters": {"vec_prenorm": "false"}}, "vec_prenorm = 'false' given; true or false is needed"),
+        ({"hyper_parameters": {"allow_node_mask": True}}, "allow_node_mask = True is not supported"),
     ],
 )
 def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
@@ -186,6 +205,11 @@ def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
             "attention_layers.0.q_proj.weight",
             torch.ones(24, 24, dtype=torch.int64),
             "q_proj.weight holds int64, floating",
+        ),
+        (
+            "attention_layers.0.q_proj.weight",
+            torch.full((24, 24), 1e300, dtype=torch.float64),
+            "in float32, values that are not finite",
         ),
     ],
 )

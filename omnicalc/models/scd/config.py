@@ -72,6 +72,9 @@ class SCDConfig:
         widths = ("angle_width", "distance_basis_width", "angle_basis_width", "torsion_basis_width")
         for key in (*counts, *widths):
             _positive(key, getattr(self, key))
+        for key in ("residuals_before", "residuals_after"):
+            if getattr(self, key) != 0:
+                _positive(key, getattr(self, key))
         choices = {
             "backbone": BACKBONES,
             "basis": BASES,
@@ -92,6 +95,8 @@ class SCDConfig:
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
             )
+        if self.basis == "gauss" and self.n_basis < 2:
+            raise WeightsError("n_basis = 1 given with basis = 'gauss'; 2 or more are needed")
         if self.self_conditioned and (self.gives == "energies" or self.backbone == "et"):
             raise WeightsError(
                 "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
@@ -103,6 +108,11 @@ class SCDConfig:
         if self.max_neighbors is not None:
             _positive("max_neighbors", self.max_neighbors)
         check_heads(self.heads)
+
+    @property
+    def known_rows(self) -> int:
+        """Rows that all tables per element have."""
+        return self.rows if self.reference_rows is None else min(self.rows, self.reference_rows)
 
     @classmethod
     def from_dict(cls, table: dict) -> "SCDConfig":

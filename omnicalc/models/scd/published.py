@@ -61,6 +61,10 @@ _DEFAULTS = {  # of the release's networks, for settings that a config file leav
     "layernorm_on_vec": False, "vec_prenorm": True,
 }  # fmt: skip
 _OF_TRAINER = ("allow_periodic", "noise_in_loader", "set_head_agg", "self_cond")  # they change the network too
+_SWITCHES = (
+    "trainable_rbf", "neighbor_embedding", "vector_cutoff", "inv_post_norm", "vec_post_norm", "vec_prenorm",
+    "layernorm_on_vec", "derivative", "add_head_to_pred", "self_cond",
+)  # fmt: skip
 SETTINGS = ("model", *_SAME, *_FIXED, *_DEFAULTS, *_OF_TRAINER)  # all that are read
 
 
@@ -77,11 +81,11 @@ def from_published(config: dict, tensors: dict[str, Tensor], *, gives: str = "en
     """
     tensors = without_prefix(tensors)
     references = tensors.get("prior_model.0.atomref.weight")
-    rows = None if references is None else len(references)
+    rows = references.numel() if isinstance(references, Tensor) else None
     model = SCD(translate(config, reference_rows=rows, gives=gives)).double()
     state = {re.sub(r"^scalar_head\.", f"scalar_heads.{HEAD}.", key): value for key, value in tensors.items()}
     for key in ("mean", "std"):  # of one number, or of one target, as the release takes them from its data
-        if key in state and state[key].numel() == 1:
+        if isinstance(state.get(key), Tensor) and state[key].numel() == 1:
             state[key] = state[key].reshape(())
     refuse(misfits(state, model.state_dict()))
     model.load_state_dict({key: value.double() for key, value in state.items()}, strict=True)
@@ -106,6 +110,9 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
             raise WeightsError(f"{key} = {given[key]!r} is not supported; {' or '.join(map(repr, allowed))} is")
     backbone = _BACKBONES[name]
     table = {**_DEFAULTS, **given}
+    for key in _SWITCHES:
+        if table.get(key) not in (True, False, None, "whitened" if key == "layernorm_on_vec" else None):
+            raise WeightsError(f"{key} = {table[key]!r} given; true or false is needed")
     if given.get("set_head_agg") is not None:
         table["head_agg"] = given["set_head_agg"]
     if backbone == "et" or _never_truncated(given):
