@@ -28,9 +28,9 @@ def checked_tensors(tensors: Mapping, key: str, path: Path) -> dict[str, Tensor]
             f"{path}: tensors that are sparse, quantised or without values: {', '.join(sorted(odd))}; dense tensors "
             "are needed (tensor.to_dense() or tensor.dequantize() before torch.save)"
         )
-    broken = [name for name, t in tensors.items() if not t.isfinite().all()]
+    broken = [name for name, t in tensors.items() if not (t.float() if t.is_floating_point() else t).isfinite().all()]
     if broken:
-        raise WeightsError(f"{path}: tensors with values that are not finite: {', '.join(sorted(broken))}")
+        raise WeightsError(f"{path}: tensors with, in float32, values that are not finite: {', '.join(sorted(broken))}")
     return dict(tensors)
 
 
@@ -57,6 +57,11 @@ def misfits(
 
     ``published``: our name -> the published one, which the templates of the lines may show as ``{theirs}``.
     """
+    others = [
+        f"{key} is of type {type(t).__name__}, no tensor" for key, t in state.items() if not isinstance(t, Tensor)
+    ]
+    if others:
+        return others
     ours, needed = state.keys(), wanted.keys()
     mistaken = [(unexpected, k) for k in sorted(ours - needed)]
     mistaken += [(misshapen, k) for k in sorted(ours & needed) if wanted[k].shape != state[k].shape]

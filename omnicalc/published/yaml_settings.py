@@ -21,6 +21,9 @@ def read_settings(path: Path) -> dict:
     except ImportError:
         raise InputError("reading a published config needs PyYAML; type: pip install pyyaml") from None
     try:
-        return yaml.safe_load(text)
+        settings = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
         raise WeightsError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from None
+    if not isinstance(settings, dict):
+        raise WeightsError(f"{path}: a table of settings is needed (name: value, one a line)")
+    return settings

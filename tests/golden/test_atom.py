@@ -73,6 +73,16 @@ def test_frames_in_float32(case):
     assert golden.error(found) < 2e-5 * scale
 
 
+def test_what_stands_at_padding_does_not_matter(case):
+    """The release multiplies its inputs by the mask; gates of several output heads average over padding too."""
+    golden = Case(case)
+    if golden.mask is None:
+        pytest.skip("no padding")
+    inputs = [torch.where(golden.mask[..., None], t, torch.nan) for t in golden.inputs()]
+    with torch.no_grad():
+        assert golden.error(golden.model()(*inputs, golden.mask)) < 1e-9
+
+
 def test_losses(case):
     golden = Case(case)
     found, wanted = golden.predict(golden.model()), torch.from_numpy(golden.given["x_t"]).double()

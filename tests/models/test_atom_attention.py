@@ -17,3 +17,17 @@ def test_equal_tokens_have_no_direction():
         assert (bias(rounded) - bias(tokens)).abs().max() < 1e-9
         rounded[:, 3:] += 1e-3
         assert (bias(rounded) - bias(tokens)).abs().max() > 1e-3  # apart, they have one
+
+
+def test_close_tokens_have_a_direction_in_float64():
+    """As released: it depends on no distance, however small, that is more than rounding."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        bias = HarmonicBias(2).double()
+    tokens = torch.zeros(1, 2, 6, dtype=torch.float64)
+    found = []
+    for apart in (1e-8, 1.0):
+        tokens[0, 1, 0] = apart
+        with torch.no_grad():
+            found.append(bias(tokens))
+    assert (found[0] - found[1]).abs().max() < 1e-9

@@ -97,6 +97,77 @@ def test_settings_without_a_record_are_the_published_ones(tmp_path):
     assert not config.final_whitening and config.max_neighbors == 32
 
 
+@pytest.mark.parametrize("case", ["et_ethanol", "cgt_molecules"])
+def test_other_backbones_are_imported(tmp_path, case):
+    folder = GOLDEN / "scd" / case
+    config, wanted = json.loads((folder / "config.json").read_text()), np.load(folder / "output.npz")
+    tensors = {f"model.{k}": v for k, v in load_file(folder / "weights.safetensors").items()}
+    settings = {**config["model_kwargs"], "model": config["model"]}
+    file = checkpoint(tmp_path / "last.ckpt", state_dict=tensors, hyper_parameters=settings)
+    omnicalc("models", "import", file, "--as", "scd:other")
+    given = np.load(folder / "input.npz")
+    parts = np.split(np.arange(len(given["z"])), np.cumsum(given["natoms"])[:-1])
+    found = embed([Atoms(given["z"][p], given["pos"][p]) for p in parts], load_potential("scd:other", dtype="float64"))
+    assert np.abs(found - wanted["f64_uncond_mol_emb"]).max() < 5e-6
+
+
+def test_a_fine_tuned_checkpoint_gives_its_property(tmp_path):
+    """As the release's trainer writes one of QM9: mean and std of shape (1,), the target in its settings."""
+    file = checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(file)
+    for key in ("model.mean", "model.std"):
+        content["state_dict"][key] = content["state_dict"][key].reshape(1)
+    content["hyper_parameters"] |= {"pretraining": False, "dataset": "QM9", "dataset_arg": "homo"}
+    torch.save(content, file)
+    said = omnicalc("models", "import", file, "--as", "scd:homo")
+    assert "QM9 homo, in the unit of that data" in said and "omnicalc.properties" in said
+    potential = load_potential("scd:homo", dtype="float64")
+    wanted = np.load(CASE / "output.npz")["f64_uncond_y"][:, 0]
+    assert properties(structures(), potential, head="energy") == pytest.approx(wanted, rel=1e-9)
+    with pytest.raises(InputError, match="these weights give properties"):
+        SCDCalculator("scd:homo").get_potential_energy(molecule("H2O"))
+    content["hyper_parameters"] |= {"set_head_agg": "mean", "self_cond": True}
+    torch.save(content, file)
+    omnicalc("models", "import", file, "--as", "scd:mean")
+    config = load_potential("scd:mean").model.config
+    assert config.energy_pool == "mean-plus-one" and config.self_conditioned
+
+
+def test_no_neighbour_is_left_out_where_the_release_left_out_none(tmp_path):
+    """Its molecular neighbour search keeps them all, the general one, for crystals too, the nearest."""
+    for general, cap in ((False, None), (True, 32)):
+        file = checkpoint(tmp_path / "last.ckpt")
+        content = torch.load(file)
+        content["hyper_parameters"] |= {"allow_periodic": general, "noise_in_loader": general}
+        torch.save(content, file)
+        omnicalc("models", "import", file, "--as", f"scd:general-{general}")
+        assert load_potential(f"scd:general-{general}").model.config.max_neighbors == cap
+
+
+def test_references_of_fewer_elements_than_the_network_has_rows(tmp_path):
+    file = checkpoint(tmp_path / "last.ckpt")
+    content, prior = torch.load(file), "model.prior_model.0"
+    for shape, message in (((), "atomref.weight has shape"), ((10,), "atomref.weight has shape"), ((10, 1), None)):
+        table = torch.ones(shape)
+        content["state_dict"] |= {f"{prior}.atomref.weight": table, f"{prior}.initial_atomref": table}
+        content["hyper_parameters"]["pretraining"] = False
+        torch.save(content, file)
+        if message:
+            with pytest.raises(WeightsError, match=message):
+                omnicalc("models", "import", file, "--as", "scd:few")
+    omnicalc("models", "import", file, "--as", "scd:few")
+    assert properties(molecule("CH4"), "scd:few", head="energy").shape == (1,)
+    with pytest.raises(InputError, match="does not know element Si"):
+        properties(molecule("SiH4"), "scd:few", head="energy")
+
+
+def test_a_model_file_without_settings_is_refused(tmp_path):
+    (tmp_path / "scd.yaml").write_text("- CET\n")
+    file = checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(WeightsError, match="scd.yaml: a table of settings is needed"):
+        omnicalc("models", "import", file, "--config", tmp_path / "scd.yaml", "--as", "scd:pcq")
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
@@ -108,6 +179,8 @@ def test_settings_without_a_record_are_the_published_ones(tmp_path):
         ({"hyper_parameters": {"emb_agg": ["mean"]}}, r"emb_agg = \['mean'\] is not supported; one of sum"),
         ({"hyper_parameters": {"cutoff_upper": "5.0"}}, "cutoff = '5.0' given; a number above 0"),
         ({"hyper_parameters": {"p_dropcond": "0.2"}}, "condition_dropout = '0.2' given; a probability below 1"),
+        ({"hyper_parameters": {"vec_prenorm": "false"}}, "vec_prenorm = 'false' given; true or false is needed"),
+        ({"hyper_parameters": {"allow_node_mask": True}}, "allow_node_mask = True is not supported"),
     ],
 )
 def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
@@ -122,11 +195,16 @@ def test_other_files_are_refused_and_leave_nothing(tmp_path, changes, message):
     [
         ("embedding.weight", torch.zeros(118), r"embedding.weight has shape \(118,\), no matrix"),
         ("embedding.weight", torch.zeros(118, 24, 1), r"has shape \(118, 24, 1\), no matrix"),
-        ("attention_layers.0.dk_proj.weight", torch.zeros(32), r"dk_proj.weight has shape \(32,\), no matrix"),
+        ("attention_layers.0.dk_proj.weight", torch.zeros(32), r"dk_proj.weight has shape \(32,\), the config"),
         (
             "attention_layers.0.q_proj.weight",
             torch.ones(24, 24, dtype=torch.int64),
             "q_proj.weight holds int64, floating",
+        ),
+        (
+            "attention_layers.0.q_proj.weight",
+            torch.full((24, 24), 1e300, dtype=torch.float64),
+            "in float32, values that are not finite",
         ),
     ],
 )

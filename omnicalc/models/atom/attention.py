@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from omnicalc.models.atom.feed_forward import FeedForward
 
-_SAME = 1e-6  # distance up to which two tokens are equal
+_SAME = {torch.float64: 1e-12}  # distance up to which two tokens are equal but for rounding; else 1e-6
 
 
 def rotate(x: Tensor, base: float) -> Tensor:
@@ -35,7 +35,7 @@ class HarmonicBias(nn.Module):
         p = x[..., :3]
         difference = p[:, :, None] - p[:, None, :]
         distance = difference.norm(dim=-1, keepdim=True)
-        unit = nn.functional.normalize(difference / (distance + 1e-6), dim=-1) * (distance > _SAME)
+        unit = nn.functional.normalize(difference / (distance + 1e-6), dim=-1) * (distance > _SAME.get(x.dtype, 1e-6))
         constant = torch.full_like(unit[..., :1], 1 / sqrt(4 * pi))
         return self.mlp(torch.cat([constant, sqrt(3 / (4 * pi)) * unit], -1)).movedim(-1, 1)
 

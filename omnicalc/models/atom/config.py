@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from math import inf
 
 from omnicalc.errors import WeightsError
 
@@ -44,6 +45,8 @@ class AtomConfig:
         for name in ("width", "layers", "attention_heads", "output_heads", "frames"):
             if getattr(self, name) < 1:
                 raise WeightsError(f"{name} = {getattr(self, name)}; 1 or more is needed")
+        if not 0 < self.rope_base < inf:
+            raise WeightsError(f"rope_base = {self.rope_base}; a number above 0 is needed")
         if self.width < 3 or self.width % self.attention_heads or (self.rope and self.head_width % 2):
             raise WeightsError(
                 f"width {self.width} with {self.attention_heads} attention heads: channels per head must be a whole "

@@ -67,7 +67,10 @@ class Atom(nn.Module):
         """
         copies = frames or self.config.frames
         x, v, features = (t[:, None].expand(-1, copies, -1, -1) for t in (x, v, features))
-        mask = None if mask is None else mask[:, None].expand(-1, copies, -1)
+        start = x[..., :3]
+        if mask is not None:  # what stands at padding is not seen, not even by the gates
+            mask = mask[:, None].expand(-1, copies, -1)
+            x, v, features = (torch.where(mask[..., None], t, 0) for t in (x, v, features))
         state, velocities, query = self.lifting(x, v, features)
         first = None
         for block in self.blocks:
@@ -77,7 +80,7 @@ class Atom(nn.Module):
         found = torch.stack([head(vectors) for head in self.heads], -1)
         shares = 1.0 if self.gate is None else self.gates(query)[:, None, None, None]
         found = (found * shares).sum(-1)
-        return found + x[..., :3] if self.config.displacement else found
+        return found + start if self.config.displacement else found
 
     def gates(self, query: Tensor) -> Tensor:
         """(B, heads): shares of the output heads. The mean runs over padding too, as published."""

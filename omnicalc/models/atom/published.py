@@ -80,6 +80,8 @@ def from_published(config: dict, tensors: dict[str, Tensor]) -> Atom:
         ours = renamed(name, _RENAME)
         if ours not in wanted and _CONSTANT.fullmatch(name):
             continue
+        if not isinstance(tensor, Tensor):
+            raise WeightsError(f"{name} is of type {type(tensor).__name__}, no tensor; nothing was loaded")
         if ours in state and not state[ours].equal(tensor):
             problems.append(f"{published[ours]} and {name} are one tensor in the network but differ")
         state[ours], published[ours] = tensor, name
@@ -101,7 +103,7 @@ def translate(config: dict) -> AtomConfig:
         raise WeightsError(f"published config: settings {'; '.join(parts)}")
     ours = {new: _typed(old, table[old], type(getattr(AtomConfig, new))) for old, new in _PLAIN.items()}
     for old, (new, values) in _VALUES.items():
-        if table[old] not in values:
+        if not isinstance(table[old], str) or table[old] not in values:
             raise WeightsError(f"published config: {old} = {table[old]!r}; supported: {', '.join(values)}")
         ours[new] = values[table[old]]
     return AtomConfig(**ours)

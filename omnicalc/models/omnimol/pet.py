@@ -5,7 +5,7 @@ release reads it off channels that are not exactly zero, which is the same, and 
 """
 
 from dataclasses import dataclass, fields
-from math import pi
+from math import inf, pi
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class PETConfig:
     skip: bool = False
 
     def __post_init__(self):
+        for field in fields(self):
+            _check_kind(field.name, getattr(self, field.name), field.default)
         check_choice("mode", self.mode, MODES)
         if self.base_dim % self.num_heads:
             raise WeightsError(f"base_dim = {self.base_dim} must be a multiple of num_heads = {self.num_heads}")
@@ -76,6 +78,22 @@ class PETConfig:
     @property
     def drops(self) -> dict[str, float]:
         return {"mlp_drop": self.mlp_drop, "attn_drop": self.attn_drop}
+
+
+def _check_kind(name: str, value: object, default: object) -> None:
+    """Raise :class:`WeightsError` unless a setting is of the kind of its default; without one it is a whole number."""
+    if isinstance(default, bool):
+        fits, wanted = isinstance(value, bool), "true or false"
+    elif name.endswith("_drop"):
+        fits, wanted = type(value) in (int, float) and 0 <= value < 1, "a probability below 1"
+    elif name == "mlp_ratio":
+        fits, wanted = type(value) in (int, float) and 0 < value < inf, "a number above 0"
+    elif isinstance(default, str):
+        fits, wanted = isinstance(value, str), "a text"
+    else:
+        fits, wanted = type(value) is int and value > 0, "a whole number above 0"
+    if not fits:
+        raise WeightsError(f"{name} = {value!r} given; {wanted} is needed")
 
 
 class InputBlock(nn.Module):

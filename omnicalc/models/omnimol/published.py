@@ -4,6 +4,7 @@ A checkpoint file of the release is a pickled dict; its parts ``body``, ``classi
 averaged ``ema_body``, ``ema_generator``) are state dicts without a prefix.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +52,7 @@ def read_checkpoint(file: Path | str, *, averaged: bool = True) -> dict[str, Ten
     try:
         parts = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged or foreign files fails in many ways
-        raise WeightsError(f"{file} cannot be read as a checkpoint: {error}") from None
+        raise WeightsError(f"{file} cannot be read as a checkpoint: {_reason(error)}") from None
     if not isinstance(parts, dict) or "body" not in parts:
         raise WeightsError(f"{file} holds no part 'body'; it is no OmniLearned checkpoint (those are at {_ADDRESS})")
     tensors = {}
@@ -66,6 +67,14 @@ def read_checkpoint(file: Path | str, *, averaged: bool = True) -> dict[str, Ten
         for key, tensor in checked_tensors(parts[chosen], chosen, file).items():
             tensors[f"{prefix}.{key.removeprefix('module.')}"] = tensor
     return tensors
+
+
+def _reason(error: Exception) -> str:
+    """What torch's reader says, without its advice to run what is in the file."""
+    more = re.search(r"(?:GLOBAL|class|type) ([\w.]+\.[\w.]+)", str(error))
+    if more:
+        return f"it holds more than tensors and plain values ({more[1]}), and loading that could run code"
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _safetensors(file: Path) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ class SCDConfig(ConfigTable):
     def __post_init__(self):
         self._check_whole("channels", "layers", "attention_heads", "n_basis", "cutoff_power", "rows")
         self._check_whole("angle_width", "distance_basis_width", "angle_basis_width", "torsion_basis_width")
+        self._check_whole("residuals_before", "residuals_after", least=0)
         self._check_choices(
             backbone=BACKBONES, basis=BASES, distance_influence=DISTANCE_INFLUENCES, vector_prenorm=VECTOR_PRENORMS,
             embedding_pool=POOLS, energy_pool=POOLS, forces=FORCES, gives=GIVES,
@@ -80,6 +81,8 @@ class SCDConfig(ConfigTable):
             raise WeightsError(
                 f"channels = {self.channels} must be even and a multiple of attention_heads = {self.attention_heads}"
             )
+        if self.basis == "gauss" and self.n_basis < 2:
+            raise WeightsError("n_basis = 1 given with basis = 'gauss'; 2 or more are needed")
         if self.self_conditioned and (self.gives == "energies" or self.backbone == "et"):
             raise WeightsError(
                 "self_conditioned is for properties by a backbone with a condition (ct, cgt): by the embedding of the "
@@ -88,7 +91,11 @@ class SCDConfig(ConfigTable):
         self._check_whole(*(key for key in ("max_neighbors", "reference_rows") if getattr(self, key) is not None))
         if self.clamp is not None:
             self._check_positive("clamp")
-        for key in ("softening", "residuals_before", "residuals_after"):
-            if not getattr(self, key) >= 0:
-                raise WeightsError(f"{key} = {getattr(self, key)!r} given; 0 or more is needed")
+        if not self.softening >= 0:
+            raise WeightsError(f"softening = {self.softening!r} given; 0 or more is needed")
         check_heads(self.heads)
+
+    @property
+    def known_rows(self) -> int:
+        """Rows that all tables per element have."""
+        return self.rows if self.reference_rows is None else min(self.rows, self.reference_rows)

@@ -90,8 +90,8 @@ class SCD(Denoising):
 
     def _check_elements(self, numbers: Tensor) -> None:
         largest = int(numbers.max()) if len(numbers) else 0
-        if largest >= self.config.rows:
-            raise InputError(f"atomic number {largest} given; this network knows those below {self.config.rows}")
+        if largest >= self.config.known_rows:
+            raise InputError(f"atomic number {largest} given; this network knows those below {self.config.known_rows}")
 
     def edges(self, graph: Graph) -> Edges:
         """The network's own edges. Raises :class:`InputError` for elements without a row in its tables."""

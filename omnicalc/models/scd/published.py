@@ -49,15 +49,23 @@ _FIXED = {  # settings of the release with one supported value
     "md17": (False,),
     "seperate_noise": (False,),
     "legacy": (False, True),
+    "allow_node_mask": (False,),  # of the trainer: values of a ligand's atoms alone
+    "direct_force_pred": (False,),  # of the trainer: the vector head gives forces, no noise
 }
 _POOLS = {"sum": "sum", "add": "sum", "mean": "mean-plus-one", "min": "min", "max": "max"}
-_DEFAULTS = {  # of the release, for settings that its config files leave out
-    "emb_dim": 256, "num_layers": 8, "num_heads": 8, "num_rbf": 64, "rbf_type": "expnorm", "trainable_rbf": False,
+_DEFAULTS = {  # of the release's networks, for settings that a config file leaves out
+    "emb_dim": 256, "num_layers": 8, "num_heads": 8, "num_rbf": 64, "rbf_type": "expnorm", "trainable_rbf": True,
     "cutoff_upper": 5.0, "max_z": 118, "max_num_neighbors": 32, "neighbor_embedding": True,
     "distance_influence": "both", "vector_cutoff": True, "inv_post_norm": False, "vec_post_norm": False,
     "p_dropcond": 0.2, "p_droppath": 0.1, "emb_agg": "sum", "head_agg": "sum", "derivative": False,
-    "layernorm_on_vec": False, "vec_prenorm": False,
+    "layernorm_on_vec": False, "vec_prenorm": True,
 }  # fmt: skip
+_OF_TRAINER = ("allow_periodic", "noise_in_loader", "set_head_agg", "self_cond")  # they change the network too
+_SWITCHES = (
+    "trainable_rbf", "neighbor_embedding", "vector_cutoff", "inv_post_norm", "vec_post_norm", "vec_prenorm",
+    "layernorm_on_vec", "derivative", "add_head_to_pred", "self_cond",
+)  # fmt: skip
+SETTINGS = ("model", *_SAME, *_FIXED, *_DEFAULTS, *_OF_TRAINER)  # all that are read
 
 
 def from_published(config: dict, tensors: dict[str, Tensor], *, gives: str = "energies") -> SCD:
@@ -73,9 +81,12 @@ def from_published(config: dict, tensors: dict[str, Tensor], *, gives: str = "en
     """
     tensors = without_prefix(tensors)
     references = tensors.get("prior_model.0.atomref.weight")
-    rows = None if references is None else len(references)
+    rows = references.numel() if isinstance(references, Tensor) else None
     model = SCD(translate(config, reference_rows=rows, gives=gives)).double()
     state = {re.sub(r"^scalar_head\.", f"scalar_heads.{HEAD}.", key): value for key, value in tensors.items()}
+    for key in ("mean", "std"):  # of one number, or of one target, as the release takes them from its data
+        if isinstance(state.get(key), Tensor) and state[key].numel() == 1:
+            state[key] = state[key].reshape(())
     refuse(misfits(state, model.state_dict()))
     model.load_state_dict({key: value.double() for key, value in state.items()}, strict=True)
     return model
@@ -99,6 +110,13 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
             raise WeightsError(f"{key} = {given[key]!r} is not supported; {' or '.join(map(repr, allowed))} is")
     backbone = _BACKBONES[name]
     table = {**_DEFAULTS, **given}
+    for key in _SWITCHES:
+        if table.get(key) not in (True, False, None, "whitened" if key == "layernorm_on_vec" else None):
+            raise WeightsError(f"{key} = {table[key]!r} given; true or false is needed")
+    if given.get("set_head_agg") is not None:
+        table["head_agg"] = given["set_head_agg"]
+    if backbone == "et" or _never_truncated(given):
+        table["max_num_neighbors"] = None
     for key in ("emb_agg", "head_agg"):
         if not isinstance(table[key], str) or table[key] not in _POOLS:
             raise WeightsError(f"{key} = {table[key]!r} is not supported; one of {', '.join(_POOLS)} is")
@@ -118,5 +136,13 @@ def translate(config: dict, *, reference_rows: int | None = None, gives: str = "
         embedding_pool=_POOLS[table["emb_agg"]],
         energy_pool=_POOLS[table["head_agg"]],
         reference_rows=reference_rows,
+        self_conditioned=gives == "properties" and backbone != "et" and bool(given.get("self_cond")),
         gives=gives,
     )
+
+
+def _never_truncated(given: dict) -> bool:
+    """Whether the release's trainer used its molecular neighbour search, which keeps every neighbour (and stops at
+    ``max_num_neighbors`` per atom on average); the general one, for crystals too, leaves out the farther ones.
+    """
+    return given.get("model") == "CET" and given.get("allow_periodic") is False and not given.get("noise_in_loader")

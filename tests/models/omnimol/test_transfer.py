@@ -1,5 +1,6 @@
 """OmniLearned weights as the start of an OMNIMOL network: what matches by name and shape, and the report."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -84,6 +85,9 @@ def test_refused(tmp_path, checkpoint):
     (tmp_path / "text.pt").write_text("hello")
     with pytest.raises(WeightsError, match="cannot be read as a checkpoint"):
         read_checkpoint(tmp_path / "text.pt")
+    torch.save({"body": {"a": torch.zeros(1)}, "loss": np.float64(1.0)}, tmp_path / "loss.pt")
+    with pytest.raises(WeightsError, match=r"holds more than tensors and plain values \(numpy.*could run code$"):
+        read_checkpoint(tmp_path / "loss.pt")
     torch.save({"model": {}}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="holds no part 'body'"):
         read_checkpoint(tmp_path / "other.pt")
