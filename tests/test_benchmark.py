@@ -65,7 +65,7 @@ def test_the_error_is_against_the_same_weights_in_float64(atoms, kernel):
     assert 0 < np.abs(forces - exact(box.positions)).max() < 1e-4
     moved = box.positions + 0.001 * np.arange(3)  # a rigid shift changes nothing
     assert np.abs(forces - exact(moved)).max() < 1e-4
-    assert label(potential, box).startswith(f"ubio-s3:small@0.2 {kernel}")
+    assert label(potential, box).startswith(f"ubio-s3:small@0.3 {kernel}")
 
 
 def test_the_command_prints_one_line_per_size_and_kernel():

@@ -324,4 +324,4 @@ def test_potentials_that_know_more_come_first():
 def test_messages_name_the_newest_versions_alone():
     with pytest.raises(WeightsError) as caught:
         load_potential("xyzzy")
-    assert "ubio-s3:small@0.2" in str(caught.value) and "ubio-s3:small@0.1" not in str(caught.value)
+    assert "ubio-s3:small@0.3" in str(caught.value) and "ubio-s3:small@0.1" not in str(caught.value)

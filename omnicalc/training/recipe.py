@@ -36,6 +36,7 @@ class DataSource:
     limit: int | None = None  # train on so many frames only, chosen by the seed
     max_force: float | None = None  # eV/Å; frames with a larger force are left out
     cosine_key: str = ""  # per-atom forces of another method in the frames; see min_cosine
+    surroundings: bool = True  # false: atoms in surroundings like theirs are told of all the same, as of broken bonds
     replay: int = 0  # training frames that go into the weights folder, for fine-tuning without forgetting
     min_cosine: float = 0.0  # leave out frames whose forces have a smaller cosine with those of cosine_key
 

@@ -31,11 +31,12 @@ def write_surroundings(
     starts from has those of the old data too; where these are not known, it has none. ``progress`` (frames looked at,
     all frames) is called often: many frames take minutes.
     """
-    done, total = count(1), sum(len(source.train) for source in dataset.sources)
+    usual = [source for source in dataset.sources if source.settings.surroundings]
+    done, total = count(1), sum(len(source.train) for source in usual)
     before, begun = _before(recipe) if recipe is not None and recipe.start else ({}, set())
     heads = {}
     for head in card.heads:
-        sources = [s for s in dataset.sources if s.settings.head == head.name]
+        sources = [s for s in usual if s.settings.head == head.name]
         name = head.name if recipe is None else recipe.copy_heads.get(head.name, head.name)
         old = before.get(name)
         if sources and (name not in begun or old is not None):

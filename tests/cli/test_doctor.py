@@ -33,7 +33,7 @@ def test_all_is_well():
         "torch ",
         "vesin",
         "CPU kernel",
-        "ubio-s3:small@0.2",
+        "ubio-s3:small@0.3",
         "float32",
         "gradient",
         "dynamics",

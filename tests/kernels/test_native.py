@@ -306,7 +306,7 @@ def test_without_libraries_plain_torch_takes_over_with_one_notice(box, monkeypat
         box.rattle(0.01)
         box.get_forces()
     assert len(caught) == 1
-    with pytest.raises(InputError, match="kernel 'native' cannot run ubio-s3:small@0.2.*not built"):
+    with pytest.raises(InputError, match="kernel 'native' cannot run ubio-s3:small@0.3.*not built"):
         predict(native(), box)
 
 

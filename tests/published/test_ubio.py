@@ -375,7 +375,7 @@ class TestPlaces:
         assert "--model ubio-s3:24m" in message and f"rm -r '{home}" in message
         other = write_published(tmp_path / "other", CASE, config=config_with(max_neighbors=64))
         refused(WeightsError, other, match="already on this machine")  # a name never becomes another model
-        refused(WeightsError, file, "--as", "ubio-s3:small", match="ubio-s3:small@0.2 is already on this machine")
+        refused(WeightsError, file, "--as", "ubio-s3:small", match="ubio-s3:small@0.3 is already on this machine")
         refused(WeightsError, file, "--as", "atom:small", match="atom:small is a decoder on this machine; nothing was")
 
     @pytest.mark.parametrize("name", ["ubio-s3", "ubio-s3:24m@1", "a b:c", "a:../c", "a:b--c", ":", "a:b:c", "a:-b"])

@@ -1,5 +1,7 @@
 """What stood around atoms in the training data goes beside the weights."""
 
+from dataclasses import replace
+
 import numpy as np
 from ase.io import read, write
 
@@ -45,6 +47,16 @@ def test_the_most_extreme_of_two_thousand_frames_is_left_out(folder):
         found = known_of([source, source], head).closest[0, 1]  # two sources of one file count once
         nearest = usual.get_all_distances()[usual.numbers == 8][:, usual.numbers == 1].min()
         assert np.isclose(found, nearest * (0.5 if count == 999 else 1.0))
+
+
+def test_sources_of_broken_structures_widen_nothing(folder):
+    work = trainer(folder, steps=2, every=2)
+    card = export(work, folder / "weights")
+    (source,) = work.dataset.sources
+    source.settings = replace(source.settings, surroundings=False)
+    told = []
+    write_surroundings(work.dataset, card, folder / "weights", progress=lambda *how_far: told.append(how_far))
+    assert not told and not (folder / "weights" / FILE).exists()
 
 
 def _slots(entry) -> dict:
