@@ -92,3 +92,11 @@ def test_unknown_names():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         __import__("omnicalc").nonsense  # noqa: B018
     assert omnicalc("nonsense").returncode == 2
+
+
+@pytest.mark.parametrize("flag", ["-O", "-OO"])
+def test_without_assertions_nothing_is_read(flag):
+    """ASE's reader of extended XYZ begins one line too early then."""
+    process = subprocess.run([sys.executable, flag, "-m", "omnicalc", "sp", "a.xyz"], capture_output=True, text=True)
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ") and process.stderr.endswith("unset PYTHONOPTIMIZE\n")
