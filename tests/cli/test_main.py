@@ -62,7 +62,8 @@ def test_figures_do_not_depend_on_the_backend_of_a_notebook(monkeypatch, backend
     """Notebooks set MPLBACKEND for the commands that are typed in them; matplotlib refuses it where it is unknown."""
     monkeypatch.setenv("MPLBACKEND", backend)
     code = "import matplotlib.figure"
-    assert "is not a valid value for backend" in python(code).stderr
+    refused = "is not a valid value for backend" in python(code).stderr
+    assert refused or backend.startswith("module://")  # matplotlib 3.8 takes any module
     process = python(f"from omnicalc.cli import main\ntry: main()\nexcept SystemExit: {code}", "--version")
     assert process.returncode == 0, process.stderr
 
