@@ -564,6 +564,7 @@ def test_bundled_weights_know_whether_they_have_seen_a_box():
         OmniCalc("ubio-s2").get_property("energy", box)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # by ASE, of what it does with NumPy 2.5
         OmniCalc("ubio-s3").get_property("energy", box)
         for name, head in (("scd", "ethanol-methanol"), ("ubio-s2", None)):
             OmniCalc(name, head=head).get_property("energy", molecule("CH3CH2OH"))
