@@ -84,7 +84,9 @@ def packages() -> Iterator[Finding]:
 def _package(package: Package, least: str | None) -> Finding:
     needed = package.extra is None
     remedy = f"pip install '{package.name}{'>=' + least if least else ''}'"
-    if package.extra not in (None, "torch"):
+    if package.extra == "torch":
+        remedy = "pip install torch"  # each asks for one version of it
+    elif package.extra:
         remedy = f"pip install 'omnicalc[{package.extra}]'"
     try:
         version = metadata.version(package.name)

@@ -17,7 +17,7 @@ from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_s
 from ase.db import connect
 from ase.filters import FrechetCellFilter, UnitCellFilter
 from ase.io import read
-from ase.md.nose_hoover_chain import MTKNPT
+from ase.md import nose_hoover_chain
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE
 
@@ -246,8 +246,10 @@ class TestCaching:
         potential.calls.clear()
         atoms = box()
         atoms.calc = OmniCalc(potential)
+        if not hasattr(nose_hoover_chain, "MTKNPT"):
+            pytest.skip("ASE has this barostat from 3.26 on")
         settings = {"temperature_K": 300, "tdamp": 100 * units.fs, "pressure_au": 0.0, "pdamp": 1000 * units.fs}
-        MTKNPT(atoms, timestep=0.5 * units.fs, **settings).run(5)
+        nose_hoover_chain.MTKNPT(atoms, timestep=0.5 * units.fs, **settings).run(5)
         assert potential.calls == [(True, True)] * 6
 
     def test_a_stress_that_nobody_asked_for_may_be_anything(self, potential, monkeypatch):
@@ -562,6 +564,7 @@ def test_bundled_weights_know_whether_they_have_seen_a_box():
         OmniCalc("ubio-s2").get_property("energy", box)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # by ASE, of what it does with NumPy 2.5
         OmniCalc("ubio-s3").get_property("energy", box)
         for name, head in (("scd", "ethanol-methanol"), ("ubio-s2", None)):
             OmniCalc(name, head=head).get_property("energy", molecule("CH3CH2OH"))

@@ -11,6 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, molecule
 from ase.io import read, write
+from ase.io.formats import ioformats
 
 from omnicalc.charge_and_spin import charge_and_spin
 from omnicalc.errors import InputError
@@ -358,8 +359,9 @@ class TestSDF:
         data = ">  <name>\nx\n\n$$$$\n"
         (inside / "a.sdf").write_text(data.join([V2000.format(code=0, properties=""), V3000, ""]))
         assert [atoms.info.get("charge") for atoms in read_structures("a.sdf")] == [None, -1]
-        write("b.sdf", molecule("CH3OH"))
-        assert np.allclose(read_structure("b.sdf").positions, molecule("CH3OH").positions, atol=1e-4)
+        if ioformats["sdf"].can_write:  # ASE before 3.28 reads it only
+            write("b.sdf", molecule("CH3OH"))
+            assert np.allclose(read_structure("b.sdf").positions, molecule("CH3OH").positions, atol=1e-4)
 
     @pytest.mark.parametrize("text", ["\n\n\nrubbish\n", V2000[:90], V3000.replace("BEGIN ATOM", "")])
     def test_what_is_none(self, inside, text):

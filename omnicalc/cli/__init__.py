@@ -47,4 +47,15 @@ def main() -> None:
     from omnicalc.cli.border import at_border
 
     os.environ["MPLBACKEND"] = "agg"  # a notebook hands its own on to commands, and matplotlib reads it when imported
-    sys.exit(at_border(lambda: group.main(prog_name="omnicalc", standalone_mode=False)))
+    sys.exit(at_border(_run))
+
+
+def _run() -> object:
+    from omnicalc.errors import InputError
+
+    if not __debug__:  # ASE's reader of extended XYZ takes a line from the file inside an assert
+        raise InputError(
+            "Python runs with -O or PYTHONOPTIMIZE, which leaves out assertions: ASE misreads structures without them. "
+            "Type: unset PYTHONOPTIMIZE"
+        )
+    return group.main(prog_name="omnicalc", standalone_mode=False)

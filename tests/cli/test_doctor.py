@@ -84,6 +84,12 @@ class TestPackages:
         assert "not installed (for labelling" in found["pyscf"].text
         assert "not installed (for the OpenMM interface)" in found["openmm"].text
 
+    def test_what_comes_with_torch_is_renewed_with_it(self, monkeypatch):
+        """torch 2.5 asks for triton 3.1.0 and no other."""
+        self.versions(monkeypatch, triton="3.1.0")
+        found = next(each for each in doctor.packages() if each.name == "triton")
+        assert "3.1.0; 3.4 or newer" in found.text and found.advice == "pip install torch --upgrade"
+
     @pytest.mark.parametrize(
         ("low", "high"), [("2.9", "2.13.0+cpu"), ("0.4.3", "0.8.0"), ("3.8", "3.8.0rc1"), ("1.26", "2.4.6")]
     )

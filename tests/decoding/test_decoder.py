@@ -85,6 +85,7 @@ def test_beyond_the_training_it_warns_with_measured_errors(decoder, tmp_path):
         decoder.decode(moving(), frames=1, horizon_fs=400.0, rollout=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # by ASE, of what it does with NumPy 2.5
         decoder.decode(moving(), frames=1, horizon_fs=500.0)
         decoder.decode(moving(), frames=1, horizon_fs=250.0, rollout=2)
     write_decoder(tmp_path / "unmeasured", accuracy={})

@@ -191,6 +191,7 @@ class TestMixed:
         made, top = MLPotential("ubio-s3"), topology(box())
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)  # by ASE, of what it does with NumPy 2.5
             made.createMixedSystem(top, mm, chosen)
         bare = app.ForceField("amber14/tip3p.xml").createSystem(top, nonbondedMethod=app.PME, nonbondedCutoff=0.6)
         with pytest.warns(UserWarning, match="12 hydrogens .* no Lennard-Jones term"):
