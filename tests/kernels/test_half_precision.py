@@ -16,9 +16,10 @@ from omnicalc.kernels import device, triton_moments, triton_nodes  # noqa: E402
 from omnicalc.kernels.device import Moments, triton_type  # noqa: E402
 from omnicalc.models.e2former.device import DeviceModel  # noqa: E402
 from omnicalc.neighbor_list import NeighborList  # noqa: E402
+from tests.contracts.structures import water_and_a_far_atom  # noqa: E402
 from tests.kernels.attention_case import DEVICE, changed_copy  # noqa: E402
 from tests.kernels.compile_ahead_step import MAPS  # noqa: E402
-from tests.kernels.test_device_model import CONFIGS, HALF, potential_of, water_and_a_far_atom  # noqa: E402
+from tests.kernels.test_device_model import CONFIGS, HALF, potential_of  # noqa: E402
 
 pytestmark = pytest.mark.skipif(DEVICE != "cpu", reason="compilers may order sums in another way for other storage")
 
@@ -54,7 +55,7 @@ def after_node_kernel(name: str, half: torch.dtype, maps: torch.dtype) -> dict[s
 @cache
 def attention() -> tuple[DeviceModel, Moments]:
     """A network with one block, and its attention on the edges of some water."""
-    potential, systems = potential_of(CONFIGS["softmax, both orders"]).float(), water_and_a_far_atom()
+    potential, systems = potential_of(CONFIGS["softmax, both orders"]).float(), water_and_a_far_atom(DEVICE)
     model = DeviceModel(potential.model, [1, 8])
     config = model.config
     kind, rows = (systems.numbers == 8).int(), NeighborList(config.cutoff, 0.3).rows_with_skin(systems)

@@ -382,7 +382,7 @@ def test_bundled_frames_to_replay_are_of_the_heads_they_name():
         for atoms in chosen:
             assert set(atoms.numbers.tolist()) <= heads[atoms.info["head"]] and np.isfinite(atoms.get_forces()).all()
         found += 1
-    assert found == 21
+    assert found == 23
 
 
 def test_bundled_frames_are_stored_once():
